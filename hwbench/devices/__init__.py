@@ -1,0 +1,1 @@
+"""Find and describe devices, and read what is known about their kind."""

@@ -1,0 +1,1 @@
+"""Energy instruments, one a file."""

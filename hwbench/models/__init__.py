@@ -1,0 +1,1 @@
+"""The zoo: small reference networks written here, which need no download."""

@@ -1,0 +1,59 @@
+"""Names to objects: the only module that knows entry points.
+
+A plugin is one file and one entry point in one of the ``GROUPS``; hwbench's own come in by the same door (see
+``[project.entry-points]`` in its pyproject). Listing reads package metadata and imports nothing, so a broken plugin
+is listed, not hidden; loading imports exactly one.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from hwbench.errors import PluginError, UsageError
+
+Kind = Literal["engines", "meters", "devices"]
+GROUPS: tuple[Kind, ...] = ("engines", "meters", "devices")
+
+
+def available(kind: Kind) -> dict[str, EntryPoint]:
+    """Return the registered plugins of a kind by name, sorted, without importing any.
+
+    Raises:
+        PluginError: two different packages register the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"hwbench.{kind}"):
+        other = found.get(point.name)
+        if other is not None and other.value != point.value:
+            msg = f"two {kind} plugins are called '{point.name}': {_origin(other)} and {_origin(point)}"
+            raise PluginError(msg, hint="uninstall one of the two packages")
+        found[point.name] = point
+    return dict(sorted(found.items()))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Import one plugin and return an instance of it.
+
+    Raises:
+        UsageError: no such plugin; the message lists those there are.
+        PluginError: it does not import.
+    """
+    registered = available(kind)
+    if name not in registered:
+        singular = kind.removesuffix("s")
+        msg = f"no {singular} is called '{name}'"
+        raise UsageError(
+            msg, hint=f"registered: {', '.join(registered) or 'none; is hwbench installed (pip install -e .)?'}"
+        )
+    point = registered[name]
+    try:
+        return point.load()()
+    except Exception as error:
+        msg = f"the {kind.removesuffix('s')} plugin '{name}' ({_origin(point)}) does not import: {error}"
+        raise PluginError(msg, hint="run with -v to see where it fails") from error
+
+
+def _origin(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist is not None else "unknown package"
+    return f"{point.value} in {package}"

@@ -1,0 +1,164 @@
+"""What a plugin must offer.
+
+Protocols, not base classes: nothing is inherited, so a plugin cannot depend on how hwbench is built inside, and hwbench
+cannot grow behaviour behind a plugin's back. They are small on purpose; a change here breaks every plugin there is.
+The contract suites in ``hwbench.testing`` check an implementation.
+
+A plugin module must import quickly and without its runtime: ``hwbench devices`` loads every one. Import the
+runtime in the method that first needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from hwbench.records.base import Missing, Support
+from hwbench.records.device import Device, Found
+from hwbench.records.measurement import Built, BuiltLayer, EnergyReading
+from hwbench.records.model import Model, ModelFiles
+
+Tensors = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
+
+
+class DeviceFinder(Protocol):
+    """A way to find devices: this machine's CPU, NVML, a Jetson's device tree, adb."""
+
+    name: str
+
+    def find(self) -> Found:
+        """Look, within a tenth of a second, without changing anything."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What an engine is asked to build."""
+
+    model: Model
+    files: ModelFiles
+    precision: str
+    threads: int  # over all streams
+    streams: int
+    profile_layers: bool  # build so that per-layer times can be read
+    workdir: Path  # scratch space of this build, empty
+
+
+class Bound(Protocol):
+    """An executable with its inputs in place."""
+
+    run: Callable[[], object]  # one inference, finished when it returns; called in the timed loop as it is
+
+    def outputs(self) -> Tensors:
+        """Return the outputs of the last ``run`` by name, as host arrays."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTimes:
+    """Times of one executed unit, one per profiled inference, in seconds."""
+
+    unit: BuiltLayer
+    times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProfile:
+    """What a runtime's own profiler said over some inferences."""
+
+    units: tuple[UnitTimes, ...]
+    end_to_end_s: tuple[float, ...]  # wall time of the same inferences, seen from outside
+    method: str
+
+
+class Runner(Protocol):
+    """A compiled model."""
+
+    timed_region: str  # what exactly one ``run`` covers, in words
+
+    def bind(self, inputs: Tensors) -> Bound:
+        """Place ``inputs`` and return an executable; several may be bound and run from different threads."""
+        ...
+
+    def built(self) -> Built:
+        """Tell what was really built, read back from the runtime."""
+        ...
+
+    def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
+        """Time every unit over ``iterations`` inferences, after as much warm-up as it needs."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Program(Protocol):
+    """A model that has been read into a runtime and not yet compiled."""
+
+    note: str | None  # what the compile time includes, where that is not obvious
+
+    def compile(self) -> Runner:
+        """Make it executable."""
+        ...
+
+
+class Engine(Protocol):
+    """A runtime."""
+
+    name: str
+
+    def installed(self) -> Support:
+        """Say whether the runtime is installed, from package metadata alone."""
+        ...
+
+    def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
+        """Say whether this model can run here on that device; imports nothing heavy."""
+        ...
+
+    def precisions(self, device: Device) -> tuple[str, ...]:
+        """Return the precisions to measure by default on this device, best-known first.
+
+        A name such as ``fp32`` demands that arithmetic; ``auto`` leaves the choice to the runtime, and
+        ``Built.precision`` tells what it chose.
+        """
+        ...
+
+    def start(self) -> str:
+        """Import the runtime, set its process-wide state, and return its version."""
+        ...
+
+    def load(self, request: BuildRequest) -> Program:
+        """Read the model.
+
+        Raises:
+            EngineError: the runtime refuses it; the message is the runtime's own, shortened.
+        """
+        ...
+
+
+class Window(Protocol):
+    """One measuring window of a meter."""
+
+    def reading(self) -> EnergyReading | Missing:
+        """Return the energy between entering and leaving the window; call after leaving."""
+        ...
+
+
+class Meter(Protocol):
+    """An energy instrument."""
+
+    name: str
+
+    def supports(self, device: Device) -> Support:
+        """Say whether it can measure that device here, with the cure when not."""
+        ...
+
+    def window(self) -> AbstractContextManager[Window]:
+        """Open a window; it closes on an exception too."""
+        ...

@@ -1,0 +1,332 @@
+"""What was measured: raw samples first, everything computed from them beside, and the verdict on both."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.device import Device, Environment, HostState
+from hwbench.records.model import Model
+
+PROFILE_RESULT_SCHEMA = 1
+
+Mode = Literal["latency", "throughput"]
+
+
+class StopRule(Record, frozen=True, kw_only=True):
+    """When to stop: ``name`` of the rule and its settings, as they were used."""
+
+    name: str
+    settings: dict[str, float]
+
+
+class RunSettings(Record, frozen=True, kw_only=True):
+    """How an engine is to be run. Nothing optional is left: this is the resolved request for one run."""
+
+    mode: Mode
+    threads: int  # over all streams
+    streams: int
+    cpus: tuple[int, ...]  # logical CPUs the process is pinned to; empty where the OS cannot pin
+    warmup: StopRule
+    stop: StopRule
+    layers: bool
+    meter: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        check(self.threads >= 1 and self.streams >= 1, "threads and streams must be at least 1")
+        check(self.mode == "throughput" or self.streams == 1, "latency mode runs one stream")
+
+
+class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
+    """Statistics of ``samples_ns``; how each is computed is documented in ``hwbench.stats``.
+
+    A percentile is a value only when the sample supports it: n >= 10/(1-p).
+    """
+
+    n: int
+    n_effective: float  # after autocorrelation
+    median_s: float
+    median_low_s: float  # 95 % confidence interval of the median
+    median_high_s: float
+    mean_s: float
+    min_s: float
+    max_s: float
+    stdev_s: float
+    iqr_s: float
+    p90_s: float | Missing
+    p95_s: float | Missing
+    p99_s: float | Missing
+    p999_s: float | Missing
+    outliers: int  # kept in the samples and in every statistic
+
+    def __post_init__(self) -> None:
+        check(self.n > 0, "a summary needs samples")
+        check_finite(self, "median_s", "median_low_s", "median_high_s", "mean_s", "min_s", "max_s", "stdev_s", "iqr_s")
+        check(self.median_low_s <= self.median_s <= self.median_high_s, "the interval must contain the median")
+
+
+class Throughput(Record, frozen=True, kw_only=True, tag_field="kind", tag="throughput"):
+    """Inferences completed per second with ``streams`` requests in flight; never mixed with latency."""
+
+    streams: int
+    batch_size: int | Missing
+    inferences: int
+    window_s: float
+    inferences_per_s: float
+    low_per_s: float  # 95 % confidence interval over the sub-windows
+    high_per_s: float
+    items_per_s: float | Missing  # inferences_per_s x batch_size
+    sub_window_per_s: tuple[float, ...]  # rate in each of the equal parts of the window
+
+
+class Phases(Record, frozen=True, kw_only=True):
+    """One-off costs, each in its own right; none of them is in the latency samples.
+
+    ``load``: read the model file into the runtime. ``compile``: make it executable. ``first``: the first
+    inference after that.
+    """
+
+    load_s: float
+    compile_s: float
+    first_inference_s: float
+    note: str | None = None
+
+
+class Memory(Record, frozen=True, kw_only=True):
+    """Memory of the worker process, in bytes.
+
+    ``baseline``: runtime imported, no model. ``loaded``: model compiled. ``peak_load`` and ``peak_run``:
+    high-water marks while loading and while running. PSS counts shared pages by share; RSS counts them whole.
+    """
+
+    baseline_rss_bytes: int | Missing
+    baseline_pss_bytes: int | Missing
+    loaded_rss_bytes: int | Missing
+    loaded_pss_bytes: int | Missing
+    peak_load_rss_bytes: int | Missing
+    peak_run_rss_bytes: int | Missing
+    model_file_bytes: int
+    method: str
+
+
+class EnergyReading(Record, frozen=True, kw_only=True, tag_field="kind", tag="reading"):
+    """Energy over one window from one instrument.
+
+    ``provenance``: ``measured_external`` (a calibrated meter), ``measured_onboard`` (a sensor on the board),
+    ``vendor_modelled`` (a vendor's activity model behind a counter). ``relative_uncertainty`` is k=2 (95 %) over
+    gain, edges and resolution. ``domains_j`` is a breakdown; it need not add up to ``energy_j``.
+    """
+
+    meter: str
+    boundary: str
+    provenance: Literal["measured_external", "measured_onboard", "vendor_modelled", "replayed"]
+    energy_j: float
+    window_s: float
+    relative_uncertainty: float
+    domains_j: dict[str, float] = {}
+    update_period_s: float | Missing
+    clock: str
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_finite(self, "energy_j", "relative_uncertainty")
+        check(self.window_s > 0, "window_s must be positive")
+
+
+class EnergyEstimate(Record, frozen=True, kw_only=True, tag_field="kind", tag="estimate"):
+    """A model's guess at the energy, kept apart from every measured value; the band is part of the number."""
+
+    method: str
+    boundary: str
+    energy_per_inference_j: float
+    low_j: float
+    high_j: float
+    inputs: dict[str, str]
+
+    def __post_init__(self) -> None:
+        check(0 <= self.low_j <= self.energy_per_inference_j <= self.high_j, "the band must contain the estimate")
+
+
+class BuiltLayer(Record, frozen=True, kw_only=True):
+    """One unit that the runtime really executes."""
+
+    name: str  # the runtime's own name
+    op: str
+    members: tuple[str, ...]  # source layers it stands for; empty for what the runtime inserted (reorders, casts)
+    kernel: str | Missing
+    precision: str | Missing
+
+
+class Built(Record, frozen=True, kw_only=True):
+    """What the engine really built, read back from the runtime, to be held against what was asked."""
+
+    engine: str
+    version: str
+    precision: str  # of the arithmetic, as the runtime reports it
+    execution_units: tuple[str, ...]  # providers or devices that got work
+    threads: int | Missing
+    settings: dict[str, str]
+    layers: tuple[BuiltLayer, ...] | Missing
+    notes: tuple[str, ...] = ()
+
+
+class LayerTime(Record, frozen=True, kw_only=True):
+    """Time of one executed unit, scaled so that the table adds up to the end-to-end median."""
+
+    unit: BuiltLayer
+    measured_s: float  # median in the profiling run
+    scaled_s: float  # share of the profiling run's end-to-end, applied to the timed median
+    share: float
+    macs: int | Missing
+    moved_bytes: int | Missing
+
+
+class LayerTable(Record, frozen=True, kw_only=True, tag_field="kind", tag="layers"):
+    """Per-layer times from a run of its own, reconciled with the timed run.
+
+    ``sum(scaled_s) + unattributed_s == median_s`` of the timed run. ``unattributed_s`` is what the runtime's own clock
+    does not see (dispatch, Python, copies), and is negative where units overlap in time.
+    ``profiling_overhead`` is the profiling run's end-to-end median over the timed one's, minus one.
+    """
+
+    iterations: int
+    median_s: float
+    profiled_median_s: float
+    profiling_overhead: float
+    rows: tuple[LayerTime, ...]
+    unattributed_s: float
+    method: str
+
+
+class Parity(Record, frozen=True, kw_only=True, tag_field="kind", tag="parity"):
+    """Difference of this engine's outputs from the reference engine's, on the same inputs.
+
+    ``max_relative`` is ``max|y - r| / max|r|`` over all outputs: an error on the scale of the output.
+    """
+
+    reference: str
+    max_absolute: float
+    max_relative: float
+    finite: bool
+
+
+class Finding(Record, frozen=True, kw_only=True):
+    """Something that speaks against the numbers, why, and what to do."""
+
+    severity: Literal["warning", "invalid"]
+    code: str
+    why: str
+    cure: str
+
+
+Status = Literal["valid", "suspect", "invalid"]
+
+
+class Validity(Record, frozen=True, kw_only=True):
+    """May these numbers be believed? ``suspect``: with the stated reserve. ``invalid``: no."""
+
+    status: Status
+    findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self.status == _status(self.findings), "status must follow from the findings")
+
+
+def validity(findings: tuple[Finding, ...]) -> Validity:
+    """Return the verdict that follows from ``findings``."""
+    return Validity(status=_status(findings), findings=findings)
+
+
+def _status(findings: tuple[Finding, ...]) -> Status:
+    if any(finding.severity == "invalid" for finding in findings):
+        return "invalid"
+    return "suspect" if findings else "valid"
+
+
+class Measurement(Record, frozen=True, kw_only=True):
+    """One engine, one precision, one mode, in a process of its own."""
+
+    engine: str
+    precision_asked: str
+    settings: RunSettings
+    built: Built
+    started_at: str  # UTC
+    phases: Phases
+    warmup_ns: tuple[int, ...]
+    samples_ns: tuple[int, ...]  # one per inference, in order; in throughput mode per request, streams interleaved
+    timed_region: str
+    clock: str
+    stopped_by: str
+    latency: LatencySummary | Missing
+    throughput: Throughput | Missing
+    memory: Memory
+    energy: EnergyReading | Missing
+    energy_per_inference_j: float | Missing
+    energy_estimate: EnergyEstimate | Missing
+    parity: Parity | Missing
+    layers: LayerTable | Missing
+    host_before: HostState
+    host_after: HostState
+    validity: Validity
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} {self.built.precision}"
+
+    def __post_init__(self) -> None:
+        check(bool(self.samples_ns), "a measurement needs samples")
+        check(all(sample >= 0 for sample in self.samples_ns), "samples must not be negative")
+        check(
+            isinstance(self.latency, Missing) or isinstance(self.throughput, Missing),
+            "latency and throughput are different modes: one measurement holds one of them",
+        )
+
+
+class NotMeasured(Record, frozen=True, kw_only=True):
+    """An engine that was considered and gave no numbers. ``failed`` means it should have."""
+
+    engine: str
+    precision: str
+    reason: Missing
+    failed: bool
+    log: str | None = None
+
+
+class ProfileRequest(Record, frozen=True, kw_only=True):
+    """A whole ``hwbench profile`` request, resolved: rerunning it asks for the same thing."""
+
+    model: str
+    device: str
+    engines: tuple[str, ...]
+    precisions: tuple[str, ...]  # empty: each engine's own list
+    mode: Mode
+    batch_size: int | None
+    shapes: dict[str, tuple[int, ...]]
+    input_data: str | None
+    threads: int
+    streams: int
+    warmup: StopRule
+    stop: StopRule
+    layers: bool
+    meter: str
+    seed: int
+    timeout_s: float
+
+
+class ProfileResult(Record, frozen=True, kw_only=True):
+    """The file ``hwbench profile`` writes. ``status`` is ``partial`` until the last engine is done."""
+
+    schema_version: int
+    run_id: str
+    created_at: str
+    status: Literal["partial", "interrupted", "complete"]
+    request: ProfileRequest
+    environment: Environment
+    device: Device
+    model: Model
+    measurements: tuple[Measurement, ...]
+    not_measured: tuple[NotMeasured, ...]
+    peak_ops_per_s: dict[str, float] = {}  # of the calibration or profile in force, for the roofline
+    bandwidth_bytes_per_s: dict[str, float] = {}
+    roofline_source: str | Missing

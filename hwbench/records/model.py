@@ -1,0 +1,86 @@
+"""What a model is once it has come in: its hub file, its inputs, its layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hwbench.records.base import Missing, Record, check
+
+
+class TensorSpec(Record, frozen=True, kw_only=True):
+    """A named tensor with a fixed shape; ``dtype`` is numpy's name (``float32``, ``int64``)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check(all(size >= 0 for size in self.shape), f"shape of '{self.name}' must not be negative: {self.shape}")
+
+
+class Layer(Record, frozen=True, kw_only=True):
+    """One node of the hub graph, under the name it keeps in every runtime.
+
+    ``module`` is the path of the torch module it came from, where there was one. ``macs`` counts multiply-adds;
+    ``moved_bytes`` is what must cross memory at least once: inputs + weights + outputs.
+    """
+
+    name: str
+    op: str
+    module: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: int
+    macs: int | Missing
+    moved_bytes: int | Missing
+
+
+class Model(Record, frozen=True, kw_only=True):
+    """A model in the hub.
+
+    ``source`` is what the user typed. ``source_sha256`` is the hash of the file(s) given, ``hub_sha256`` of the
+    hub's graph and weights: two results with the same ``hub_sha256`` ran the same network. ``weights`` says
+    whether accuracy may be read into this model: zoo models without training are ``untrained``.
+    """
+
+    name: str
+    source: str
+    kind: Literal["onnx", "torch", "pt2", "zoo"]
+    source_sha256: str | Missing
+    hub_sha256: str
+    weights: Literal["trained", "untrained", "as_given"]
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_origin: Literal["random", "file", "example"]
+    batch_size: int | Missing
+    fixed_axes: dict[str, int] = {}  # dynamic axes of the source, and what they were fixed to
+    layers: tuple[Layer, ...]
+    parameters: int
+    weight_bytes: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one inference, over the layers that could be counted."""
+        return sum(layer.macs for layer in self.layers if not isinstance(layer.macs, Missing))
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Op types whose cost is not known, sorted."""
+        return tuple(sorted({layer.op for layer in self.layers if isinstance(layer.macs, Missing)}))
+
+
+class ModelFiles(Record, frozen=True, kw_only=True):
+    """Where the parts of an imported model lie, all inside one folder.
+
+    ``torch_source`` names the callable (``file.py:net``, ``pkg.mod:net``, ``zoo:resnet50``) or ``.pt2`` file
+    from which a torch engine makes the module again; ``torch_state`` holds the weights it must then load, so that every
+    engine runs the same numbers.
+    """
+
+    folder: str
+    hub: str = "model.onnx"
+    inputs: str = "inputs.npz"
+    torch_source: str | None = None
+    torch_state: str | None = None

@@ -1,0 +1,84 @@
+"""Units, and the one clock.
+
+Inside hwbench every quantity is SI (seconds, bytes, joules, watts, hertz) and its unit is in the name of
+the field that holds it. Only this module turns a quantity into text.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Protocol
+
+from hwbench.errors import UsageError
+
+
+class Clock(Protocol):
+    """Monotonic time. Tests pass a fake; nothing else in hwbench reads the time for a duration."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since an arbitrary start."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class MonotonicClock:
+    """``time.perf_counter_ns``: monotonic, not stepped by NTP, the finest that Python offers."""
+
+    def now_ns(self) -> int:
+        return time.perf_counter_ns()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_SI = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def format_seconds(value: float, digits: int = 3) -> str:
+    """``0.00123`` -> ``1.23 ms``."""
+    for factor, unit in _SECONDS:
+        if abs(value) >= factor:
+            return f"{_significant(value / factor, digits)} {unit}"
+    return "0 s" if value == 0 else f"{_significant(value / 1e-9, digits)} ns"
+
+
+def format_bytes(value: float) -> str:
+    """``102760448`` -> ``98.0 MiB``."""
+    for factor, unit in _BYTES:
+        if abs(value) >= factor:
+            return f"{_significant(value / factor, 3)} {unit}"
+    return f"{value:.0f} B"
+
+
+def format_si(value: float, unit: str, digits: int = 3) -> str:
+    """``4.09e9, "FLOP"`` -> ``4.09 GFLOP``."""
+    for factor, prefix in _SI:
+        if abs(value) >= factor:
+            return f"{_significant(value / factor, digits)} {prefix}{unit}"
+    return f"{_significant(value, digits)} {unit}"
+
+
+def _significant(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    whole = len(str(int(abs(value))))
+    return f"{value:.{max(0, digits - whole)}f}"
+
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?\s*$")
+_DURATION_FACTOR = {"ms": 1e-3, "s": 1.0, None: 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_seconds(text: str) -> float:
+    """Read a duration such as ``10``, ``10s``, ``500ms``, ``2min``; returns seconds."""
+    match = _DURATION.match(text)
+    if match is None:
+        msg = f"'{text}' is not a duration"
+        raise UsageError(msg, hint="write for example 10s, 500ms or 2min")
+    return float(match[1]) * _DURATION_FACTOR[match[2]]
