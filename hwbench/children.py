@@ -2,7 +2,8 @@
 
 The parent writes ``job.json`` into a folder and starts ``python -m <module> <folder>``. The child answers on its
 standard output, one JSON object a line: ``{"event": "progress", ...}``, ``{"event": "error", ...}`` or
-``{"event": "done"}``, and leaves ``result.json``. Whatever else it or a runtime inside it prints goes to ``log.txt`` in the same folder.
+``{"event": "done"}``, and leaves ``result.json``. Whatever else it or a runtime inside it prints goes to ``log.txt`` in
+the same folder.
 """
 
 from __future__ import annotations
