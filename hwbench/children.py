@@ -120,7 +120,7 @@ def _follow(
             reported = errors.by_name(event["type"])(event["message"], hint=event["hint"])
         elif event["event"] == "crash":
             reported = failure(f"{what}: {event['message']}", hint=_log_hint(log))
-        elif on_event is not None:
+        elif event["event"] != "done" and on_event is not None:
             on_event(event)
 
 

@@ -19,6 +19,9 @@ from hwbench.records.base import Record
 
 T = TypeVar("T", bound=Record)
 
+RESULT = "result.json"  # in the folder of one run
+REQUEST = "request.json"
+
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 

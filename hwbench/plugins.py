@@ -32,6 +32,19 @@ def available(kind: Kind) -> dict[str, EntryPoint]:
     return dict(sorted(found.items()))
 
 
+def find(kind: Kind, name: str) -> EntryPoint:
+    """Return the entry point called ``name``, not imported.
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+    """
+    registered = available(kind)
+    if name not in registered:
+        there = ", ".join(registered) or "none; is hwbench installed (pip install -e .)?"
+        raise UsageError(f"no {kind.removesuffix('s')} is called '{name}'", hint=f"registered: {there}")
+    return registered[name]
+
+
 def load(kind: Kind, name: str) -> Any:
     """Import one plugin and return an instance of it.
 
@@ -39,14 +52,7 @@ def load(kind: Kind, name: str) -> Any:
         UsageError: no such plugin; the message lists those there are.
         PluginError: it does not import.
     """
-    registered = available(kind)
-    if name not in registered:
-        singular = kind.removesuffix("s")
-        msg = f"no {singular} is called '{name}'"
-        raise UsageError(
-            msg, hint=f"registered: {', '.join(registered) or 'none; is hwbench installed (pip install -e .)?'}"
-        )
-    point = registered[name]
+    point = find(kind, name)
     try:
         return point.load()()
     except Exception as error:

@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from hwbench.records.base import Missing, Support
 from hwbench.records.device import Device, Found
 from hwbench.records.measurement import Built, BuiltLayer, EnergyReading
 from hwbench.records.model import Model, ModelFiles
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Tensors = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
 
@@ -99,9 +100,13 @@ class Runner(Protocol):
 
 
 class Program(Protocol):
-    """A model that has been read into a runtime and not yet compiled."""
+    """A model that has been read into a runtime and not yet compiled.
 
-    note: str | None  # what the compile time includes, where that is not obvious
+    Where the runtime does both in one call, one of the two phases has no time of its own and says so here.
+    """
+
+    load_phase: Missing | None
+    compile_phase: Missing | None
 
     def compile(self) -> Runner:
         """Make it executable."""

@@ -83,14 +83,13 @@ class Throughput(Record, frozen=True, kw_only=True, tag_field="kind", tag="throu
 class Phases(Record, frozen=True, kw_only=True):
     """One-off costs, each in its own right; none of them is in the latency samples.
 
-    ``load``: read the model file into the runtime. ``compile``: make it executable. ``first``: the first
-    inference after that.
+    ``load``: read the model into the runtime. ``compile``: make it executable. ``first_inference``: the first one after
+    that. A runtime that does two of them in one call reports one, and why the other has no value.
     """
 
-    load_s: float
-    compile_s: float
+    load_s: float | Missing
+    compile_s: float | Missing
     first_inference_s: float
-    note: str | None = None
 
 
 class Memory(Record, frozen=True, kw_only=True):
@@ -171,6 +170,21 @@ class Built(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class UnitSamples(Record, frozen=True, kw_only=True):
+    """One executed unit and its time in each profiled inference."""
+
+    unit: BuiltLayer
+    times_s: tuple[float, ...]
+
+
+class LayerRun(Record, frozen=True, kw_only=True):
+    """What the per-layer run brings back: raw times per unit, or why there are none."""
+
+    units: tuple[UnitSamples, ...] | Missing
+    end_to_end_s: tuple[float, ...]
+    method: str
+
+
 class LayerTime(Record, frozen=True, kw_only=True):
     """Time of one executed unit, scaled so that the table adds up to the end-to-end median."""
 
@@ -244,30 +258,42 @@ def _status(findings: tuple[Finding, ...]) -> Status:
     return "suspect" if findings else "valid"
 
 
-class Measurement(Record, frozen=True, kw_only=True):
-    """One engine, one precision, one mode, in a process of its own."""
+class TimedRun(Record, frozen=True, kw_only=True):
+    """What one worker process brings back: raw samples and everything read around them."""
 
-    engine: str
-    precision_asked: str
-    settings: RunSettings
     built: Built
     started_at: str  # UTC
     phases: Phases
     warmup_ns: tuple[int, ...]
-    samples_ns: tuple[int, ...]  # one per inference, in order; in throughput mode per request, streams interleaved
+    samples_ns: tuple[int, ...]  # one per inference, in order; in throughput mode per request, one stream after another
     timed_region: str
     clock: str
     stopped_by: str
-    latency: LatencySummary | Missing
+    target_reached: bool  # False: the longest allowed time ended the run before the stop rule's own goal
+    window_s: float  # from the first timed inference to the end of the last
+    process_cpu_s: float  # CPU time of the worker in that window
     throughput: Throughput | Missing
     memory: Memory
     energy: EnergyReading | Missing
+    host_before: HostState
+    host_after: HostState
+
+    def __post_init__(self) -> None:
+        check(bool(self.samples_ns), "a run needs samples")
+        check(all(sample >= 0 for sample in self.samples_ns), "samples must not be negative")
+
+
+class Measurement(TimedRun, frozen=True, kw_only=True):
+    """One engine, one precision, one mode, in a process of its own; the run and what follows from it."""
+
+    engine: str
+    precision_asked: str
+    settings: RunSettings
+    latency: LatencySummary | Missing
     energy_per_inference_j: float | Missing
     energy_estimate: EnergyEstimate | Missing
     parity: Parity | Missing
     layers: LayerTable | Missing
-    host_before: HostState
-    host_after: HostState
     validity: Validity
 
     @property
@@ -275,8 +301,7 @@ class Measurement(Record, frozen=True, kw_only=True):
         return f"{self.engine} {self.built.precision}"
 
     def __post_init__(self) -> None:
-        check(bool(self.samples_ns), "a measurement needs samples")
-        check(all(sample >= 0 for sample in self.samples_ns), "samples must not be negative")
+        super().__post_init__()
         check(
             isinstance(self.latency, Missing) or isinstance(self.throughput, Missing),
             "latency and throughput are different modes: one measurement holds one of them",

@@ -6,6 +6,8 @@ from typing import Literal
 
 from hwbench.records.base import Missing, Record, check
 
+InputOrigin = Literal["random", "file", "example"]
+
 
 class TensorSpec(Record, frozen=True, kw_only=True):
     """A named tensor with a fixed shape; ``dtype`` is numpy's name (``float32``, ``int64``)."""
@@ -52,7 +54,7 @@ class Model(Record, frozen=True, kw_only=True):
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    input_origin: Literal["random", "file", "example"]
+    input_origin: InputOrigin
     batch_size: int | Missing
     fixed_axes: dict[str, int] = {}  # dynamic axes of the source, and what they were fixed to
     layers: tuple[Layer, ...]
@@ -74,13 +76,34 @@ class Model(Record, frozen=True, kw_only=True):
 class ModelFiles(Record, frozen=True, kw_only=True):
     """Where the parts of an imported model lie, all inside one folder.
 
-    ``torch_source`` names the callable (``file.py:net``, ``pkg.mod:net``, ``zoo:resnet50``) or ``.pt2`` file
-    from which a torch engine makes the module again; ``torch_state`` holds the weights it must then load, so that every
-    engine runs the same numbers.
+    ``hub`` is the model as it came in; ``runtime_graph`` is what runtimes build from: the hub after the exact
+    rewrites of ``hwbench.graph.lower``, with ``merged`` naming each layer that went into another. ``torch_source``
+    names the callable (``file.py:net``, ``pkg.mod:net``, ``zoo:resnet50``) or ``.pt2`` file from which a torch engine
+    makes the module again; ``torch_state`` holds the weights it must then load, so that every engine runs the same
+    numbers.
     """
 
     folder: str
     hub: str = "model.onnx"
+    runtime_graph: str = "model.onnx"
+    merged: dict[str, str] = {}
     inputs: str = "inputs.npz"
     torch_source: str | None = None
     torch_state: str | None = None
+
+
+class ImportJob(Record, frozen=True, kw_only=True):
+    """A model to bring in, and how its inputs are to be."""
+
+    model: str
+    batch_size: int | None
+    shapes: dict[str, tuple[int, ...]]
+    input_data: str | None
+    seed: int
+
+
+class ImportResult(Record, frozen=True, kw_only=True):
+    """The model's description and where its parts lie."""
+
+    model: Model
+    files: ModelFiles

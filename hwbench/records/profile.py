@@ -10,7 +10,7 @@ import math
 import re
 from typing import Literal
 
-from hwbench.records.base import Record, check
+from hwbench.records.base import Record, check, check_finite
 from hwbench.records.device import Environment
 
 PROFILE_SCHEMA = 1
@@ -45,7 +45,11 @@ class Figure(Record, frozen=True, kw_only=True):
 
 
 class Match(Record, frozen=True, kw_only=True):
-    """How a device is recognised: regular expressions on what the machine reports; all given ones must match."""
+    """How a device is recognised; all given conditions must hold.
+
+    The texts are regular expressions, searched in what the machine reports: anchor them with ``^`` and ``$``. The
+    memory bounds tell apart modules that report the same name (AGX Orin 32 and 64 GB).
+    """
 
     cpu_model: str | None = None
     cpuid: str | None = None
@@ -53,16 +57,26 @@ class Match(Record, frozen=True, kw_only=True):
     device_tree: str | None = None
     android_soc: str | None = None
     android_model: str | None = None
+    min_memory_bytes: float | None = None
+    max_memory_bytes: float | None = None
+
+    def patterns(self) -> dict[str, str]:
+        """Return the given regular expressions by field."""
+        texts = {name: getattr(self, name) for name in self.__struct_fields__ if not name.endswith("_memory_bytes")}
+        return {name: text for name, text in texts.items() if text is not None}
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            pattern = getattr(self, name)
-            if pattern is not None:
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    msg = f"{name} is not a regular expression: {error}"
-                    raise ValueError(msg) from error
+        for name, pattern in self.patterns().items():
+            _check_pattern(name, pattern)
+        check_finite(self, "min_memory_bytes", "max_memory_bytes")
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        msg = f"{name} is not a regular expression: {error}"
+        raise ValueError(msg) from error
 
 
 class PowerMode(Record, frozen=True, kw_only=True):

@@ -1,0 +1,48 @@
+"""The edge between hwbench and a runtime: is it installed, and what its errors become."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Iterator
+
+from hwbench.errors import EngineError, HwbenchError
+from hwbench.records.base import Support, unsupported
+
+_LONGEST = 500
+
+
+def installed(package: str, extra: str) -> Support:
+    """Say whether ``package`` is installed, from its metadata alone."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return unsupported(
+            "not_installed", f"{package} is not installed", f"pip install '.[{extra}]' from the checkout"
+        )
+    return Support()
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what a runtime raises while ``doing`` something into an :class:`EngineError` with its own words."""
+    try:
+        yield
+    except (HwbenchError, KeyboardInterrupt, SystemExit):
+        raise
+    except MemoryError as error:
+        raise EngineError(f"{doing}: out of memory") from error
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise EngineError(f"{doing}: {text[:_LONGEST]}{' ...' if len(text) > _LONGEST else ''}") from error
+
+
+def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None:
+    """Refuse a precision the engine does not have; never run another in its place."""
+    if asked not in offered:
+        raise EngineError(f"{engine} cannot run in {asked} here", hint=f"it offers: {', '.join(offered)}")
+
+
+def threads_per_stream(threads: int, streams: int) -> int:
+    """Return how many threads each of ``streams`` concurrent requests gets of ``threads``."""
+    return max(1, threads // streams)

@@ -1,0 +1,220 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwbench.engines.edge import installed, require_precision, threads_per_stream, translated
+from hwbench.errors import EngineError
+from hwbench.graph.members import assign_members
+from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
+from hwbench.records.base import Missing, Support, unsupported
+from hwbench.records.device import Device
+from hwbench.records.measurement import Built, BuiltLayer
+from hwbench.records.model import Model, ModelFiles
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_PROVIDER = "CPUExecutionProvider"
+_OPTIMIZED = "optimized.onnx"
+_NOT_SEPARATE = Missing(
+    code="not_separate", why="ONNX Runtime reads and compiles in one call: the time is under compile"
+)
+_ELEMENT = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
+
+
+class OnnxRuntime:
+    """``onnxruntime`` with its CPU provider and its own full graph optimisation."""
+
+    name = "onnxruntime"
+
+    def installed(self) -> Support:
+        return installed("onnxruntime", "cpu")
+
+    def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
+        if device.kind != "cpu":
+            return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
+        return self.installed()
+
+    def precisions(self, device: Device) -> tuple[str, ...]:
+        return ("fp32",)
+
+    def start(self) -> str:
+        with translated("importing onnxruntime"):
+            import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        return str(onnxruntime.__version__)
+
+    def load(self, request: BuildRequest) -> OnnxRuntimeProgram:
+        require_precision(self.name, request.precision, ("fp32",))
+        return OnnxRuntimeProgram(request)
+
+
+class OnnxRuntimeProgram:
+    """A file still to be given to ONNX Runtime."""
+
+    load_phase: Missing | None = _NOT_SEPARATE
+    compile_phase: Missing | None = None
+
+    def __init__(self, request: BuildRequest) -> None:
+        self.request = request
+
+    def compile(self) -> OnnxRuntimeRunner:
+        import onnxruntime as ort
+
+        request = self.request
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads_per_stream(request.threads, request.streams)
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        if request.profile_layers:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(request.workdir / "profile")
+            options.optimized_model_filepath = str(request.workdir / _OPTIMIZED)
+        path = Path(request.files.folder) / request.files.runtime_graph
+        with translated("ONNX Runtime refused the model"):
+            session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
+        session.disable_fallback()
+        return OnnxRuntimeRunner(session, request, options)
+
+
+@dataclass(kw_only=True)
+class OnnxRuntimeBound:
+    """A session with its feeds."""
+
+    run: Callable[[], object]
+    names: list[str]
+
+    def outputs(self) -> Tensors:
+        results: Any = self.run()
+        return dict(zip(self.names, results, strict=True))
+
+
+class OnnxRuntimeRunner:
+    """An ONNX Runtime session."""
+
+    timed_region = "InferenceSession.run: numpy inputs in host memory to numpy outputs in host memory"
+
+    def __init__(self, session: ort.InferenceSession, request: BuildRequest, options: ort.SessionOptions) -> None:
+        self.session = session
+        self.request = request
+        self.options = options
+
+    def bind(self, inputs: Tensors) -> OnnxRuntimeBound:
+        session_run = self.session.run
+        feeds = dict(inputs)
+
+        def run() -> object:
+            return session_run(None, feeds)
+
+        return OnnxRuntimeBound(run=run, names=[output.name for output in self.session.get_outputs()])
+
+    def built(self) -> Built:
+        import onnxruntime as ort
+
+        return Built(
+            engine="onnxruntime",
+            version=str(ort.__version__),
+            precision=_graph_precision(self.session),
+            execution_units=tuple(self.session.get_providers()),
+            threads=self.options.intra_op_num_threads * self.request.streams,
+            settings={
+                "graph_optimization_level": self.options.graph_optimization_level.name,
+                "execution_mode": self.options.execution_mode.name,
+                "intra_op_num_threads": str(self.options.intra_op_num_threads),
+                "inter_op_num_threads": str(self.options.inter_op_num_threads),
+                "intra_op_spinning": "runtime default (on)",
+            },
+            layers=Missing(
+                code="not_read", why="ONNX Runtime shows its kernels only while profiling: see the layer table"
+            ),
+        )
+
+    def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
+        bound = self.bind(inputs)
+        warmup = max(3, iterations // 5)
+        for _ in range(warmup + iterations):
+            bound.run()
+        events = json.loads(Path(self.session.end_profiling()).read_bytes())
+        return read_profile(events, self.request, skip=warmup)
+
+    def close(self) -> None:
+        del self.session
+
+
+def _graph_precision(session: ort.InferenceSession) -> str:
+    kinds = {_element(tensor.type) for tensor in (*session.get_inputs(), *session.get_outputs())}
+    floating = sorted(kind for kind in kinds if kind.startswith(("fp", "bf")))
+    return "+".join(floating) if floating else "+".join(sorted(kinds))
+
+
+def _element(text: str) -> str:
+    name = text.removeprefix("tensor(").removesuffix(")")
+    return _ELEMENT.get(name, name)
+
+
+def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: int) -> LayerProfile:
+    """Read ONNX Runtime's profile: one time per node and run, the first ``skip`` runs left out.
+
+    Node events carry ``<node name>_kernel_time``; a run is the window of a ``model_run`` event. Times are in
+    microseconds.
+    """
+    runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
+    runs = runs[skip:]
+    if not runs:
+        raise EngineError("ONNX Runtime's profile holds no complete run")
+    first = runs[0][0]
+    times: dict[str, list[float]] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time") or event["ts"] < first:
+            continue
+        name = event["name"].removesuffix("_kernel_time")
+        times.setdefault(name, []).append(event["dur"] / 1e6)
+        described.setdefault(name, event["args"])
+    anchors = _anchors(request.workdir / _OPTIMIZED, list(times))
+    members = assign_members(request.model.layers, request.files.merged, anchors)
+    units = tuple(
+        UnitTimes(unit=_built_layer(name, described[name], belongs), times_s=tuple(values))
+        for (name, values), belongs in zip(times.items(), members, strict=True)
+    )
+    return LayerProfile(
+        units=units,
+        end_to_end_s=tuple((end - start) / 1e6 for start, end in runs),
+        method="ONNX Runtime profiler (enable_profiling), kernel times at 1 µs resolution, a session of its own",
+    )
+
+
+def _built_layer(name: str, details: Mapping[str, Any], members: tuple[str, ...]) -> BuiltLayer:
+    outputs = [_ELEMENT.get(kind, kind) for shape in details.get("output_type_shape", []) for kind in shape]
+    return BuiltLayer(
+        name=name,
+        op=details["op_name"],
+        members=members,
+        kernel=f"{details['provider']}/{details['op_name']}",
+        precision=statistics.mode(outputs)
+        if outputs
+        else Missing(code="not_told", why="the profile gives no output type"),
+    )
+
+
+def _anchors(optimized: Path, names: list[str]) -> list[list[str]]:
+    """Return for each profiled node the source names it may go by.
+
+    Layout transformation names a node ``<tensor>_nchwc`` and renames its outputs; other rewrites keep output names.
+    """
+    import onnx
+
+    outputs: dict[str, list[str]] = {}
+    if optimized.exists():
+        graph = onnx.load(optimized, load_external_data=False).graph
+        outputs = {node.name: list(node.output) for node in graph.node if node.name}
+    return [[*outputs.get(name, []), name, name.removesuffix("_nchwc")] for name in names]

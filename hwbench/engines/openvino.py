@@ -1,0 +1,205 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwbench.engines.edge import installed, require_precision, translated
+from hwbench.errors import EngineError
+from hwbench.graph.members import assign_members
+from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
+from hwbench.records.base import Missing, Support, unsupported
+from hwbench.records.device import Device
+from hwbench.records.measurement import Built, BuiltLayer
+from hwbench.records.model import Model, ModelFiles
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "auto": None}
+_NAMES = {
+    "float32": "fp32",
+    "f32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "f16": "fp16",
+    "i8": "int8",
+    "u8": "int8",
+}
+_BF16_ISA = {"avx512_bf16", "amx_bf16"}
+_REPORTED = (
+    "PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT",
+    "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING", "SCHEDULING_CORE_TYPE",
+)  # fmt: skip
+
+
+class OpenVino:
+    """``openvino`` with its CPU plugin."""
+
+    name = "openvino"
+
+    def installed(self) -> Support:
+        return installed("openvino", "cpu")
+
+    def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
+        if device.kind != "cpu":
+            return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
+        return self.installed()
+
+    def precisions(self, device: Device) -> tuple[str, ...]:
+        """``auto`` beside fp32 where the CPU has bf16 arithmetic: there OpenVINO leaves fp32 unless told not to."""
+        has_bf16 = device.cpu is not None and _BF16_ISA & set(device.cpu.isa)
+        return ("fp32", "auto") if has_bf16 else ("fp32",)
+
+    def start(self) -> str:
+        with translated("importing openvino"):
+            import openvino
+        return str(openvino.get_version())
+
+    def load(self, request: BuildRequest) -> OpenVinoProgram:
+        require_precision(self.name, request.precision, tuple(_HINTS))
+        import openvino as ov
+
+        core = ov.Core()
+        path = Path(request.files.folder) / request.files.runtime_graph
+        with translated("OpenVINO refused the model"):
+            return OpenVinoProgram(core, core.read_model(path), request)
+
+
+class OpenVinoProgram:
+    """A model read into OpenVINO."""
+
+    load_phase: Missing | None = None
+    compile_phase: Missing | None = None
+
+    def __init__(self, core: ov.Core, model: ov.Model, request: BuildRequest) -> None:
+        self.core = core
+        self.model = model
+        self.request = request
+
+    def compile(self) -> OpenVinoRunner:
+        request = self.request
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY" if request.streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": request.streams,
+            "INFERENCE_NUM_THREADS": request.threads,
+        }
+        hint = _HINTS[request.precision]
+        if hint is not None:
+            config["INFERENCE_PRECISION_HINT"] = hint
+        if request.profile_layers:
+            config["PERF_COUNT"] = True
+        with translated("OpenVINO refused the model"):
+            return OpenVinoRunner(self.core.compile_model(self.model, "CPU", config), request)
+
+
+@dataclass(kw_only=True)
+class OpenVinoBound:
+    """An infer request with its input tensors set."""
+
+    run: Callable[[], object]
+    request: ov.InferRequest
+    names: tuple[str, ...]
+
+    def outputs(self) -> Tensors:
+        return {name: self.request.get_output_tensor(index).data.copy() for index, name in enumerate(self.names)}
+
+
+class OpenVinoRunner:
+    """A compiled OpenVINO model."""
+
+    timed_region = "InferRequest.infer: inputs set in host memory to outputs ready in host memory"
+
+    def __init__(self, compiled: ov.CompiledModel, request: BuildRequest) -> None:
+        self.compiled = compiled
+        self.request = request
+
+    def bind(self, inputs: Tensors) -> OpenVinoBound:
+        import openvino as ov
+
+        infer_request = self.compiled.create_infer_request()
+        with translated("OpenVINO refused the inputs"):
+            for port in self.compiled.inputs:
+                name = next((name for name in port.get_names() if name in inputs), None)
+                if name is None:
+                    raise EngineError(f"OpenVINO asks for an input '{port.any_name}', there are: {', '.join(inputs)}")
+                infer_request.set_tensor(port, ov.Tensor(inputs[name], shared_memory=True))
+        names = tuple(spec.name for spec in self.request.model.outputs)
+        return OpenVinoBound(run=infer_request.infer, request=infer_request, names=names)
+
+    def built(self) -> Built:
+        import openvino as ov
+
+        hint = self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        layers = tuple(unit for unit, _ in self._units() if unit.members)
+        return Built(
+            engine="openvino",
+            version=str(ov.get_version()),
+            precision=_NAMES.get(hint, hint),
+            execution_units=tuple(self.compiled.get_property("EXECUTION_DEVICES")),
+            threads=int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
+            settings={name: _text(self.compiled.get_property(name)) for name in _REPORTED},
+            layers=layers,
+        )
+
+    def _units(self) -> list[tuple[BuiltLayer, bool]]:
+        """Return every unit of the executable graph, and whether it runs (constants and views do not)."""
+        nodes = []
+        for node in self.compiled.get_runtime_model().get_ordered_ops():
+            info = {key: _text(value) for key, value in node.get_rt_info().items()}
+            if info.get("layerType") not in {"Const", "Input", "Output", None}:
+                nodes.append((node.get_friendly_name(), info))
+        runs = [info.get("primitiveType", "").startswith("unknown") is False for _, info in nodes]
+        anchors = [_anchors(name, info) if running else [] for (name, info), running in zip(nodes, runs, strict=True)]
+        members = assign_members(self.request.model.layers, self.request.files.merged, anchors)
+        return [
+            (
+                BuiltLayer(
+                    name=name,
+                    op=info["layerType"],
+                    members=belongs,
+                    kernel=info.get("primitiveType") or Missing(code="not_told", why="OpenVINO names no primitive"),
+                    precision=_NAMES.get(info.get("runtimePrecision", ""), info.get("runtimePrecision", "")),
+                ),
+                running,
+            )
+            for (name, info), belongs, running in zip(nodes, members, runs, strict=True)
+        ]
+
+    def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
+        bound = self.bind(inputs)
+        for _ in range(max(3, iterations // 5)):
+            bound.run()
+        units = {unit.name: unit for unit, _ in self._units()}
+        times: dict[str, list[float]] = {}
+        end_to_end: list[float] = []
+        for _ in range(iterations):
+            start = time.perf_counter_ns()
+            bound.run()
+            end_to_end.append((time.perf_counter_ns() - start) / 1e9)
+            for entry in bound.request.profiling_info:
+                if entry.status.name == "EXECUTED" and entry.node_name in units:
+                    times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds())
+        return LayerProfile(
+            units=tuple(UnitTimes(unit=units[name], times_s=tuple(values)) for name, values in times.items()),
+            end_to_end_s=tuple(end_to_end),
+            method="OpenVINO performance counters (PERF_COUNT), 1 µs resolution, a compiled model of its own",
+        )
+
+    def close(self) -> None:
+        del self.compiled
+
+
+def _anchors(name: str, info: dict[str, str]) -> list[str]:
+    original = [part.strip() for part in info.get("originalLayersNames", "").split(",")]
+    return [part.removesuffix("/WithoutBiases") for part in (*original, name) if part]
+
+
+def _text(value: Any) -> str:
+    value = getattr(value, "value", value)
+    name = getattr(value, "get_type_name", None)
+    return str(name() if callable(name) else value)

@@ -1,0 +1,74 @@
+"""PyTorch through ``torch.compile`` and its inductor backend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hwbench.engines.edge import installed, translated
+from hwbench.engines.torch_eager import TorchRunner, load_module, start_torch, supports_torch
+from hwbench.protocols import BuildRequest
+from hwbench.records.base import Missing, Support, unsupported
+from hwbench.records.device import Device
+from hwbench.records.model import Model, ModelFiles
+
+
+class TorchCompile:
+    """The user's module under ``torch.compile`` with default options."""
+
+    name = "torch-compile"
+
+    def installed(self) -> Support:
+        found = installed("torch", "cpu")
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+        if found.usable and not compiler:
+            return unsupported("no_compiler", "torch.compile needs a C++ compiler", "install g++ or set CXX")
+        return found
+
+    def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
+        return supports_torch(self.installed(), files, device)
+
+    def precisions(self, device: Device) -> tuple[str, ...]:
+        return ("fp32",)
+
+    def start(self) -> str:
+        return start_torch()
+
+    def load(self, request: BuildRequest) -> TorchCompileProgram:
+        # A cache of its own, so that the compile time is what a first-time user pays.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(request.workdir / "inductor")
+        return TorchCompileProgram(load_module(self.name, request), request)
+
+
+class TorchCompileProgram:
+    """A module to be compiled at its first call."""
+
+    load_phase: Missing | None = None
+    compile_phase: Missing | None = None
+
+    def __init__(self, loaded: Any, request: BuildRequest) -> None:
+        self.loaded = loaded
+        self.request = request
+
+    def compile(self) -> TorchRunner:
+        """Compile and run once: ``torch.compile`` does its work at the first call."""
+        import numpy as np
+        import torch
+        from torch._dynamo.utils import counters
+        from torch._inductor.async_compile import shutdown_compile_workers
+
+        runner = TorchRunner("torch-compile", torch.compile(self.loaded.module), self.loaded, self.request)
+        with np.load(Path(self.request.files.folder) / self.request.files.inputs) as archive:
+            inputs = {name: archive[name] for name in archive.files}
+        with translated("torch.compile failed"):
+            runner.bind(inputs).run()
+        shutdown_compile_workers()
+        graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+        runner.settings = {"backend": "inductor", "graphs": str(graphs), "graph_breaks": str(breaks)}
+        runner.notes = ("compile time includes one inference: torch.compile works at the first call",)
+        if breaks:
+            reasons = "; ".join(str(reason).splitlines()[0] for reason in list(counters["graph_break"])[:3])
+            runner.notes += (f"{breaks} graph breaks, so parts ran eagerly: {reasons}",)
+        return runner

@@ -1,0 +1,240 @@
+"""Bring a model in: from what the user named to a folder with the hub, its inputs and its description.
+
+Runs as a child process, since it executes the user's code and parses foreign files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from hwbench.children import Emit, serve
+from hwbench.errors import ModelError, UsageError
+from hwbench.files import write_bytes
+from hwbench.graph.inputs import Arrays, override_example, random_inputs, read_inputs, shapes_in, specs_of
+from hwbench.graph.layers import layers_of
+from hwbench.graph.lower import fold_batch_norms
+from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, non_finite_weights, read_onnx
+from hwbench.graph.spec import ModelSpec, parse_spec
+from hwbench.models.zoo import ZOO
+from hwbench.records.base import Missing
+from hwbench.records.model import ImportJob, ImportResult, InputOrigin, Model, ModelFiles, TensorSpec
+
+_EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
+
+
+def import_model(job: ImportJob, folder: Path) -> ImportResult:
+    """Bring the model in and write its parts into ``folder``.
+
+    Raises:
+        UsageError: shapes or inputs do not fit the model.
+        ModelError: the model cannot be read, made or exported.
+    """
+    spec = parse_spec(job.model)
+    fixed: dict[str, int] = {}
+    arrays: Arrays | None
+    state: str | None = None
+    if spec.kind == "onnx":
+        graph_model, fixed, arrays, origin = _from_onnx(spec, job)
+    else:
+        graph_model, arrays, origin, state = _from_torch(spec, job, folder)
+    _name_nodes(graph_model)
+    graph_model = infer_shapes(graph_model)
+    inputs = specs_of(graph_inputs(graph_model))
+    if arrays is None:
+        arrays = random_inputs(graph_model, inputs, job.seed)
+    bad = non_finite_weights(graph_model)
+    layers = layers_of(graph_model)
+    hub_sha256 = _save(graph_model, folder, "model.onnx", spec)
+    _save_inputs(arrays, folder / "inputs.npz")
+    opset = graph_model.opset_imports.get("", 0)
+    outputs = specs_of(list(graph_model.graph.outputs))
+    weights = [value.const_value for value in graph_model.graph.initializers.values() if value.const_value is not None]
+    weight_bytes = sum(weight.nbytes for weight in weights)
+    merged = fold_batch_norms(graph_model)
+    if merged:
+        _save(graph_model, folder, "lowered.onnx", spec)
+    model = Model(
+        name=spec.name,
+        source=spec.text,
+        kind=spec.kind,
+        source_sha256=_source_hash(spec),
+        hub_sha256=hub_sha256,
+        weights=("trained" if ZOO[spec.where].trained else "untrained") if spec.kind == "zoo" else "as_given",
+        opset=opset,
+        inputs=inputs,
+        outputs=outputs,
+        input_origin=origin,
+        batch_size=_batch_size(inputs),
+        fixed_axes=fixed,
+        layers=layers,
+        parameters=sum(layer.parameters for layer in layers),
+        weight_bytes=weight_bytes,
+        warnings=_warnings(bad),
+    )
+    files = ModelFiles(
+        folder=str(folder.resolve()),
+        runtime_graph="lowered.onnx" if merged else "model.onnx",
+        merged=merged,
+        torch_source=None if spec.kind == "onnx" else _absolute(spec),
+        torch_state=state,
+    )
+    return ImportResult(model=model, files=files)
+
+
+def _from_onnx(spec: ModelSpec, job: ImportJob) -> tuple[ir.Model, dict[str, int], Arrays | None, InputOrigin]:
+    graph_model = read_onnx(Path(spec.where))
+    shapes = dict(job.shapes)
+    if job.input_data is not None:
+        names = {value.name for value in graph_inputs(graph_model)}
+        shapes = {name: shape for name, shape in shapes_in(Path(job.input_data)).items() if name in names} | shapes
+    fixed = fix_axes(graph_model, shapes, job.batch_size)
+    if job.input_data is None:
+        return graph_model, fixed, None, "random"
+    arrays = read_inputs(Path(job.input_data), specs_of(graph_inputs(graph_model)))
+    return graph_model, fixed, arrays, "file"
+
+
+def _from_torch(spec: ModelSpec, job: ImportJob, folder: Path) -> tuple[ir.Model, Arrays, InputOrigin, str | None]:
+    import torch
+
+    from hwbench.graph.torch_export import export
+    from hwbench.graph.torch_source import load_torch
+
+    source = load_torch(spec, batch_size=job.batch_size or 1)
+    arrays, origin = _torch_inputs(spec, source.example, source.module, job)
+    graph_model = export(source, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    names = [value.name or "" for value in graph_inputs(graph_model)]
+    if set(names) != set(arrays):
+        raise ModelError(
+            f"the exported graph takes {', '.join(names) or 'nothing'}, forward was given {', '.join(arrays)}",
+            hint="an input that the network does not use, or one that is no plain tensor, cannot be benchmarked",
+        )
+    if spec.kind == "pt2":
+        return graph_model, arrays, origin, None
+    torch.save(source.module.state_dict(), folder / "state.pt")
+    return graph_model, arrays, origin, "state.pt"
+
+
+def _torch_inputs(spec: ModelSpec, example: object, module: object, job: ImportJob) -> tuple[Arrays, InputOrigin]:
+    import inspect
+
+    import torch
+
+    given: Arrays = {}
+    if isinstance(example, dict):
+        given = {name: tensor.detach().cpu().numpy() for name, tensor in example.items()}
+    elif job.shapes and isinstance(module, torch.nn.Module):
+        names = list(inspect.signature(module.forward).parameters)
+        unknown = set(job.shapes) - set(names)
+        if unknown:
+            raise UsageError(f"--shapes names {', '.join(sorted(unknown))}; forward takes {', '.join(names)}")
+        generator = np.random.default_rng(job.seed)
+        given = {
+            name: generator.standard_normal(job.shapes[name], dtype=np.float32) for name in names if name in job.shapes
+        }
+    elif job.input_data is None:
+        raise UsageError(
+            f"'{spec.text}' gives no example inputs, so their shapes are not known",
+            hint="return (module, example_inputs) from it, or give --shapes x:1x3x224x224 or --input-data x.npz",
+        )
+    if job.input_data is not None:
+        shapes = shapes_in(Path(job.input_data))
+        specs = tuple(
+            TensorSpec(name=name, dtype=given[name].dtype.name if name in given else "float32", shape=shape)
+            for name, shape in shapes.items()
+        )
+        return read_inputs(Path(job.input_data), specs), "file"
+    shapes = override_example(given, job.shapes, job.batch_size)
+    if spec.kind == "pt2" and any(shapes[name] != array.shape for name, array in given.items()):
+        raise UsageError(
+            "a .pt2 keeps the shapes it was exported with", hint="export it again with the shapes you want"
+        )
+    changed = {name: np.resize(array, shapes[name]) for name, array in given.items()}
+    return changed, "example" if isinstance(example, dict) and spec.kind != "zoo" else "random"
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give every node a name of its own; those that have one keep it."""
+    seen: set[str] = set()
+    for index, node in enumerate(model.graph):
+        base = name = node.name or f"{node.op_type}_{index}"
+        suffix = 1
+        while name in seen:
+            suffix += 1
+            name = f"{base}_{suffix}"
+        seen.add(name)
+        node.name = name
+
+
+def _save(model: ir.Model, folder: Path, name: str, spec: ModelSpec) -> str:
+    """Write a graph, check it with ONNX's own checker, and return the hash of what was written."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    data = f"{name}.data" if size > _EXTERNAL_ABOVE_BYTES else None
+    try:
+        ir.save(model, folder / name, external_data=data)
+        onnx.checker.check_model(str(folder / name))
+    except OSError as error:
+        raise ModelError(f"cannot write the model to {folder}: {error}") from error
+    except Exception as error:
+        raise ModelError(f"'{spec.text}' is not a valid ONNX graph: {str(error).strip()[:400]}") from error
+    return _file_hash(*(folder / part for part in (name, data) if part))
+
+
+def _save_inputs(arrays: Arrays, path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
+
+
+def _source_hash(spec: ModelSpec) -> str | Missing:
+    if spec.kind == "zoo":
+        return Missing(code="built_in", why="a built-in model has no file; its hub_sha256 identifies it")
+    path = Path(spec.where)
+    if not path.is_file():
+        return Missing(code="module", why="the model comes from an importable module; its hub_sha256 identifies it")
+    return _file_hash(path)
+
+
+def _file_hash(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _absolute(spec: ModelSpec) -> str:
+    """Return the spec so that it means the same from any working folder."""
+    if spec.kind == "zoo" or not Path(spec.where).is_file():
+        return spec.text
+    return f"{Path(spec.where).resolve()}:{spec.attribute}" if spec.attribute else str(Path(spec.where).resolve())
+
+
+def _batch_size(inputs: tuple[TensorSpec, ...]) -> int | Missing:
+    sizes = {spec.shape[0] for spec in inputs if spec.shape}
+    if len(sizes) == 1:
+        return sizes.pop()
+    return Missing(code="no_common_batch", why="the inputs have no common size on axis 0")
+
+
+def _warnings(bad: list[str]) -> tuple[str, ...]:
+    if not bad:
+        return ()
+    listed = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    return (f"weights hold NaN or infinity: {listed}; speed can be measured, the outputs mean nothing",)
+
+
+def _main(job: ImportJob, folder: Path, emit: Emit) -> ImportResult:
+    emit({"event": "phase", "phase": "import"})
+    return import_model(job, folder)
+
+
+if __name__ == "__main__":
+    serve(_main, ImportJob)

@@ -1,0 +1,143 @@
+"""Input tensors: the user's, the model's own example, or random ones that the model can accept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import psutil
+
+from hwbench.errors import ModelError, UsageError
+from hwbench.records.model import TensorSpec
+from hwbench.units import format_bytes
+
+Arrays = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
+
+_PASS_THROUGH = {"Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Identity", "Slice", "Expand", "Transpose"}
+_MEMORY_SHARE = 0.25
+
+
+def specs_of(values: list[ir.Value]) -> tuple[TensorSpec, ...]:
+    """Return name, dtype and shape of graph inputs or outputs; an unknown output axis is written 0."""
+    specs = []
+    for value in values:
+        if value.dtype is None:
+            raise ModelError(f"tensor '{value.name}' has no type")
+        try:
+            dtype = value.dtype.numpy()
+        except TypeError as error:
+            raise ModelError(f"tensor '{value.name}' is {value.dtype}, which numpy cannot hold") from error
+        shape = () if value.shape is None else tuple(s if isinstance(s, int) else 0 for s in value.shape)
+        specs.append(TensorSpec(name=value.name or "", dtype=dtype.name, shape=shape))
+    return tuple(specs)
+
+
+def read_inputs(path: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
+    """Read the inputs from an ``.npz`` whose arrays bear the inputs' names.
+
+    Raises:
+        UsageError: the file is unreadable, or an array is missing or of another shape; the message lists both sides.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise UsageError(f"--input-data '{path}' cannot be read: {error}", hint="write it with numpy.savez") from error
+    chosen: Arrays = {}
+    for spec in specs:
+        if spec.name not in arrays:
+            raise UsageError(f"--input-data '{path}' has no array '{spec.name}'", hint=f"it has: {', '.join(arrays)}")
+        array = arrays[spec.name]
+        if tuple(array.shape) != spec.shape:
+            raise UsageError(
+                f"--input-data gives '{spec.name}' {list(array.shape)}, the model takes {list(spec.shape)}"
+            )
+        chosen[spec.name] = np.ascontiguousarray(array, dtype=np.dtype(spec.dtype))
+    return chosen
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays in an ``.npz``, to fix the model's dynamic axes by them."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: tuple(archive[name].shape) for name in archive.files}
+    except Exception as error:
+        raise UsageError(f"--input-data '{path}' cannot be read: {error}", hint="write it with numpy.savez") from error
+
+
+def random_inputs(model: ir.Model, specs: tuple[TensorSpec, ...], seed: int) -> Arrays:
+    """Make inputs the model can accept.
+
+    Floats are standard normal; booleans and masks are ones; integers that index a table (token ids) are drawn from
+    its rows; other integers are zeros.
+
+    Raises:
+        UsageError: they would not fit in memory.
+    """
+    total = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
+    available = psutil.virtual_memory().available
+    if total > available * _MEMORY_SHARE:
+        raise UsageError(f"the inputs would take {format_bytes(total)}, {format_bytes(available)} of memory are free")
+    generator = np.random.default_rng(seed)
+    values = {value.name: value for value in model.graph.inputs}
+    return {spec.name: _random_array(spec, values[spec.name], generator) for spec in specs}
+
+
+def _random_array(
+    spec: TensorSpec, value: ir.Value, generator: np.random.Generator
+) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f" or dtype.name == "bfloat16":
+        return generator.standard_normal(spec.shape, dtype=np.float32).astype(dtype)
+    if dtype.kind == "b" or "mask" in spec.name.lower():
+        return np.ones(spec.shape, dtype=dtype)
+    if dtype.kind in "iu":
+        rows = table_rows(value)
+        if rows is not None:
+            return generator.integers(0, rows, spec.shape).astype(dtype)
+        if dtype.itemsize == 1:  # quantised pixels
+            info = np.iinfo(dtype)
+            return generator.integers(info.min, info.max + 1, spec.shape).astype(dtype)
+        return np.zeros(spec.shape, dtype=dtype)
+    raise UsageError(f"input '{spec.name}' is {spec.dtype}: no random values for it", hint="give --input-data x.npz")
+
+
+def table_rows(value: ir.Value) -> int | None:
+    """Return the size of the smallest table that ``value`` indexes through a Gather, or None."""
+    sizes: list[int] = []
+    frontier, seen = [value], {value}
+    while frontier:
+        for node, position in frontier.pop().uses():
+            if node.op_type == "Gather" and position == 1:
+                table, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+                if table is not None and table.shape is not None and isinstance(size := table.shape[axis], int):
+                    sizes.append(size)
+            elif node.op_type in _PASS_THROUGH and position == 0:
+                fresh = [output for output in node.outputs if output not in seen]
+                seen.update(fresh)
+                frontier.extend(fresh)
+    return min(sizes, default=None)
+
+
+def override_example(
+    example: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]],
+    shapes: Mapping[str, tuple[int, ...]],
+    batch_size: int | None,
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that example inputs take under ``--shapes`` and ``--batch-size``.
+
+    Raises:
+        UsageError: a name in ``shapes`` is no input, or has another number of axes.
+    """
+    for name, shape in shapes.items():
+        if name not in example:
+            raise UsageError(f"--shapes names '{name}', which is no input", hint=f"inputs: {', '.join(example)}")
+        if len(shape) != example[name].ndim:
+            raise UsageError(f"--shapes gives '{name}' {len(shape)} axes, its example has {example[name].ndim}")
+    return {
+        name: shapes.get(name, (batch_size, *array.shape[1:]) if batch_size and array.ndim else array.shape)
+        for name, array in example.items()
+    }

@@ -1,0 +1,105 @@
+"""The hub made ready for a runtime: what every runtime would do anyway, done here so that layer names survive it.
+
+BatchNorm after a convolution or a linear layer is folded into its weights. Runtimes do the same, but some of them
+name the result after a temporary, and then no layer of the source can be told from their tables.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+def fold_batch_norms(model: ir.Model) -> dict[str, str]:
+    """Fold BatchNorms into the convolutions and linear layers before them, in place.
+
+    With s = gamma / sqrt(var + eps):  W' = s W,  b' = s (b - mean) + beta  (Jacob et al. 2018, arXiv:1712.05877, eq.
+    14), computed in float64. A BatchNorm stays when its input has another consumer, when it trains, or when a weight
+    is not a constant.
+
+    Returns:
+        The name of each folded BatchNorm and of the layer it went into.
+    """
+    merged: dict[str, str] = {}
+    for node in list(model.graph):
+        if node.op_type != "BatchNormalization" or node.domain or _int(node, "training_mode"):
+            continue
+        source = node.inputs[0]
+        producer = source.producer() if source is not None else None
+        if source is None or producer is None or len(source.uses()) != 1 or source.is_graph_output():
+            continue
+        if producer.domain or _scaled_axis(producer) is None:
+            continue
+        constants = [_constant(value) for value in (*node.inputs[1:5], *producer.inputs[1:3])]
+        if any(constant is None for constant in constants):
+            continue
+        _fold(model.graph, producer, node)
+        merged[node.name or ""] = producer.name or ""
+        model.graph.remove(node, safe=True)
+    return merged
+
+
+def _scaled_axis(node: ir.Node) -> int | None:
+    """Return the weight axis that holds the output channels, or None where folding is not that simple."""
+    if node.op_type == "Conv":
+        return 0
+    plain = node.attributes.get_float("alpha", 1.0) == 1.0 and node.attributes.get_float("beta", 1.0) == 1.0
+    if node.op_type == "Gemm" and plain and not _int(node, "transA"):
+        return 0 if _int(node, "transB") else 1
+    return None
+
+
+def _int(node: ir.Node, name: str) -> int:
+    attribute = node.attributes.get(name)
+    return attribute.as_int() if attribute is not None else 0
+
+
+def _constant(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None:
+    if value is None or value.const_value is None or not value.const_value.dtype.is_floating_point():
+        return None
+    return value.const_value.numpy()
+
+
+def _float64(value: ir.Value | None) -> Array:
+    constant = _constant(value)
+    assert constant is not None
+    return constant.astype(np.float64)
+
+
+def _fold(graph: ir.Graph, producer: ir.Node, norm: ir.Node) -> None:
+    gamma, beta, mean, variance = (_float64(value) for value in norm.inputs[1:5])
+    scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    weight = _float64(producer.inputs[1])
+    bias = _float64(producer.inputs[2]) if len(producer.inputs) > 2 and producer.inputs[2] is not None else 0.0
+    axis = _scaled_axis(producer)
+    along = [1] * weight.ndim
+    along[axis or 0] = -1
+    producer.resize_inputs(3)
+    kind = producer.inputs[1].const_value.numpy().dtype  # type: ignore[union-attr]
+    replaced = (*producer.inputs[1:3], *norm.inputs[1:5])
+    for index, kind_of, array in (
+        (1, "weight", weight * scale.reshape(along)),
+        (2, "bias", scale * (bias - mean) + beta),
+    ):
+        value = _initializer(graph, f"{producer.name}.folded_{kind_of}", array.astype(kind))
+        producer.replace_input_with(index, value)
+    result = norm.outputs[0]
+    name = result.name
+    ir.convenience.replace_all_uses_with(result, producer.outputs[0], replace_graph_outputs=True)
+    result.name = f"{name}.unused"
+    producer.outputs[0].name = name
+    norm.resize_inputs(1)
+    for old in replaced:
+        if old is not None and not old.uses() and old.name is not None:
+            graph.initializers.pop(old.name, None)
+
+
+def _initializer(graph: ir.Graph, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    assert value.const_value is not None
+    value.shape = ir.Shape(array.shape)
+    value.type = ir.TensorType(value.const_value.dtype)
+    graph.initializers[name] = value
+    return value

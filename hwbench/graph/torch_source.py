@@ -1,0 +1,147 @@
+"""A torch module made again from where it came from: once to export it, once in each torch engine's own process."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwbench.errors import ModelError
+from hwbench.graph.spec import ModelSpec
+from hwbench.models import zoo
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchModel:
+    """A module in eval mode and, where its source gave them, example inputs by the name of forward's argument.
+
+    ``positional`` names the inputs that must be passed by position, in order; the others go by keyword.
+    """
+
+    module: torch.nn.Module
+    example: dict[str, torch.Tensor] | None
+    program: torch.export.ExportedProgram | None = None
+    positional: tuple[str, ...] = ()
+
+    def arguments(self, inputs: Mapping[str, torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+        """Return ``inputs`` as ``(args, kwargs)`` of the module's call."""
+        args = tuple(inputs[name] for name in self.positional)
+        return args, {name: value for name, value in inputs.items() if name not in self.positional}
+
+
+def load_torch(spec: ModelSpec, *, batch_size: int = 1) -> TorchModel:
+    """Make the module that ``spec`` names. Runs the user's code.
+
+    Raises:
+        ModelError: it cannot be imported, the factory raises, or what it returns is no module.
+    """
+    if spec.kind == "zoo":
+        network, inputs = zoo.create(spec.where, batch_size=batch_size)
+        return TorchModel(module=network, example=inputs)
+    if spec.kind == "pt2":
+        return _load_pt2(Path(spec.where))
+    made = _call(spec, _import_attribute(spec))
+    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"'{spec.text}' gave a {type(module).__name__}, not a torch.nn.Module",
+            hint="return the module, or (module, example_inputs)",
+        )
+    return TorchModel(module=module.eval(), example=_by_name(module, example) if example is not None else None)
+
+
+def _load_pt2(path: Path) -> TorchModel:
+    try:
+        program = torch.export.load(path)
+    except Exception as error:
+        raise ModelError(f"'{path}' is not a torch.export package this torch can read: {_short(error)}") from error
+    arguments, keywords = program.example_inputs or ((), {})
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    flat = [*arguments, *keywords.values()]
+    if len(flat) != len(names) or not all(isinstance(value, torch.Tensor) for value in flat):
+        raise ModelError(f"'{path}' has inputs that are not plain tensors", hint="export it with tensor inputs only")
+    positional = tuple(names[: len(arguments)])
+    example = dict(zip((*positional, *keywords), flat, strict=True))
+    return TorchModel(module=program.module(), example=example, program=program, positional=positional)
+
+
+def _import_attribute(spec: ModelSpec) -> Any:
+    try:
+        namespace = _import_file(Path(spec.where)) if spec.where.endswith(".py") else _import_module(spec.where)
+    except Exception as error:
+        raise ModelError(f"importing '{spec.where}' failed: {_short(error)}") from error
+    target: Any = namespace
+    for part in (spec.attribute or "").split("."):
+        if not hasattr(target, part):
+            offered = [name for name, value in vars(namespace).items() if callable(value) and not name.startswith("_")]
+            raise ModelError(
+                f"'{spec.where}' has no '{spec.attribute}'", hint=f"it has: {', '.join(offered) or 'nothing'}"
+            )
+        target = getattr(target, part)
+    return target
+
+
+def _import_file(path: Path) -> Any:
+    """Import a file under its stem, its folder importable, as ``python file.py`` would see it."""
+    sys.path.insert(0, str(path.resolve().parent))
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[path.stem] = module
+    module_spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(name)
+
+
+def _call(spec: ModelSpec, target: Any) -> Any:
+    if isinstance(target, torch.nn.Module):
+        return target
+    if not callable(target):
+        raise ModelError(f"'{spec.text}' is a {type(target).__name__}, neither a module nor a callable")
+    torch.manual_seed(0)
+    try:
+        return target()
+    except Exception as error:
+        raise ModelError(
+            f"'{spec.text}' raised {_short(error)}", hint="it is called without arguments and must return the module"
+        ) from error
+
+
+def _by_name(module: torch.nn.Module, example: Any) -> dict[str, torch.Tensor]:
+    """Name example inputs by forward's parameters."""
+    if isinstance(example, Mapping):
+        named = dict(example)
+    else:
+        values = list(example) if isinstance(example, Sequence) else [example]
+        forward: Callable[..., Any] = module.forward
+        names = [
+            parameter.name
+            for parameter in inspect.signature(forward).parameters.values()
+            if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+        ]
+        if len(values) > len(names):
+            raise ModelError(
+                f"{len(values)} example inputs were given and forward takes {len(names)}: {', '.join(names)}"
+            )
+        named = dict(zip(names, values, strict=False))
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"example input '{name}' is a {type(value).__name__}, not a tensor")
+    return named
+
+
+def _short(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}".strip()
+    return text if len(text) <= 500 else text[:500] + " ..."

@@ -1,0 +1,156 @@
+"""What is here (devices, engines, meters) and what is known about kinds of devices. Imports no runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hwbench import plugins
+from hwbench.devices import search
+from hwbench.devices.profiles import load_profiles, match_profile
+from hwbench.errors import DeviceError, HwbenchError
+from hwbench.protocols import Engine, Meter
+from hwbench.records.base import Missing, Record, Support
+from hwbench.records.device import Device
+from hwbench.records.profile import DeviceProfile
+from hwbench.units import format_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device and what is known about its kind."""
+
+    device: Device
+    profile: DeviceProfile | None
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """The logical CPUs to run on by default: one for each physical core."""
+        return self.device.cpu.usable_cores if self.device.cpu is not None else ()
+
+
+def find_target(name: str) -> Target:
+    """Find the device called ``name`` and the profile that fits it.
+
+    Raises:
+        DeviceError: it is not here.
+    """
+    profiles = load_profiles()
+    founds = search.find_all()
+    if name in profiles:
+        here = ", ".join(device.name for _, found in founds for device in found.devices) or "none"
+        raise DeviceError(
+            f"'{name}' is a known kind of device ({profiles[name].title}), not one that is attached",
+            hint=f"to measure, name one that is here: {here}",
+        )
+    device = search.select(name, founds)
+    matched = match_profile(device, profiles)
+    device = msgspec.structs.replace(device, profile=matched)
+    return Target(device=device, profile=profiles[matched] if isinstance(matched, str) else None)
+
+
+def default_threads(target: Target) -> int:
+    """Return one thread for each physical core this process may use, and no more than a cgroup lets it."""
+    cpu = target.device.cpu
+    if cpu is None:
+        return 1
+    limit = len(cpu.usable_cores) if isinstance(cpu.quota_cpus, Missing) else int(cpu.quota_cpus)
+    return max(1, min(len(cpu.usable_cores), limit))
+
+
+class Item(Record, frozen=True, kw_only=True):
+    """Something that can be used, or why not."""
+
+    name: str
+    why: str | None = None
+
+
+class HereDevice(Record, frozen=True, kw_only=True):
+    """A device that is here, in words."""
+
+    name: str
+    title: str
+    facts: tuple[str, ...]
+
+
+class Inventory(Record, frozen=True, kw_only=True):
+    """What ``hwbench devices`` shows."""
+
+    devices: tuple[HereDevice, ...]
+    absent: tuple[Item, ...]
+    engines: tuple[Item, ...]
+    meters: tuple[Item, ...]
+    profiles: dict[str, tuple[str, ...]]  # by kind of device
+
+
+def take_inventory() -> Inventory:
+    """Look at everything once."""
+    profiles = load_profiles()
+    founds = search.find_all()
+    found = [device for _, result in founds for device in result.devices]
+    by_kind: dict[str, tuple[str, ...]] = {}
+    for name, profile in profiles.items():
+        by_kind[profile.kind] = (*by_kind.get(profile.kind, ()), name)
+    return Inventory(
+        devices=tuple(_here(device, match_profile(device, profiles)) for device in found),
+        absent=tuple(Item(name=name, why=str(result.absent)) for name, result in founds if not result.devices),
+        engines=tuple(_item(name, _engine_support(name)) for name in plugins.available("engines")),
+        meters=tuple(_item(name, _meter_support(name, found)) for name in plugins.available("meters")),
+        profiles=by_kind,
+    )
+
+
+def _item(name: str, support: Support | HwbenchError) -> Item:
+    if isinstance(support, HwbenchError):
+        return Item(name=name, why=str(support))
+    return Item(name=name, why=None if support.usable else str(support))
+
+
+def _engine_support(name: str) -> Support | HwbenchError:
+    try:
+        engine: Engine = plugins.load("engines", name)
+        return engine.installed()
+    except HwbenchError as error:
+        return error
+
+
+def _meter_support(name: str, found: list[Device]) -> Support | HwbenchError:
+    """Return the first device's yes, or else the last no."""
+    try:
+        meter: Meter = plugins.load("meters", name)
+    except HwbenchError as error:
+        return error
+    answer = Support(reasons=(Missing(code="no_device", why="there is no device to measure"),))
+    for device in found:
+        answer = meter.supports(device)
+        if answer.usable:
+            return answer
+    return answer
+
+
+def _here(device: Device, profile: str | Missing) -> HereDevice:
+    facts = [f"profile: {profile}" if isinstance(profile, str) else f"profile: none: {profile}"]
+    cpu = device.cpu
+    if cpu is not None:
+        caches = ", ".join(
+            f"L{cache.level} {cache.type} {cache.count} x {format_bytes(cache.size_bytes)}" for cache in cpu.caches
+        )
+        facts += [
+            f"{cpu.architecture}, {cpu.physical_cores} cores, {cpu.logical_cpus} logical CPUs, "
+            f"{len(cpu.usable_cpus)} usable here; NUMA nodes: {_fact(cpu.numa_nodes)}",
+            f"ISA: {' '.join(cpu.isa) or 'none of those that matter here'}",
+            f"caches: {caches or 'not shown by this system'}",
+            f"governor: {_fact(cpu.governor)}; turbo: {_fact(cpu.turbo)}; cgroup CPUs: {_fact(cpu.quota_cpus)}",
+        ]
+    if device.gpu is not None:
+        gpu = device.gpu
+        facts.append(f"compute capability {_fact(gpu.compute_capability)}, driver {_fact(gpu.driver_version)}")
+    memory = device.memory_bytes
+    facts.append(f"memory: {memory.why if isinstance(memory, Missing) else format_bytes(memory)}")
+    facts.append(f"virtual machine: {_fact(device.virtual)}; container: {_fact(device.container)}")
+    return HereDevice(name=device.name, title=device.title, facts=tuple(facts))
+
+
+def _fact(value: object) -> str:
+    return f"unknown ({value.why})" if isinstance(value, Missing) else str(value)

@@ -1,0 +1,81 @@
+"""What a worker process is asked to do, and the part of it that timing and layer profiling share."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwbench import plugins
+from hwbench.children import Emit
+from hwbench.errors import EngineError
+from hwbench.files import read_bytes
+from hwbench.protocols import BuildRequest, Engine
+from hwbench.records.base import Record
+from hwbench.records.device import Device
+from hwbench.records.measurement import RunSettings
+from hwbench.records.model import Model, ModelFiles
+
+Arrays = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
+
+OUTPUTS = "outputs.npz"
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """One engine, one precision, one model. ``layer_iterations`` is only read by the per-layer worker."""
+
+    engine: str
+    precision: str
+    model: Model
+    files: ModelFiles
+    device: Device
+    settings: RunSettings
+    layer_iterations: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The worker's surroundings: pinned, engine imported, inputs in memory."""
+
+    engine: Engine
+    request: BuildRequest
+    inputs: Arrays
+
+
+def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prepared:
+    """Pin the process, import the engine's runtime and read the inputs."""
+    emit({"event": "phase", "phase": "start"})
+    if job.settings.cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.settings.cpus)
+    engine: Engine = plugins.load("engines", job.engine)
+    engine.start()
+    with np.load(io.BytesIO(read_bytes(Path(job.files.folder) / job.files.inputs)), allow_pickle=False) as archive:
+        inputs: Arrays = {name: archive[name] for name in archive.files}
+    workdir = folder / "build"
+    workdir.mkdir(exist_ok=True)
+    request = BuildRequest(
+        model=job.model,
+        files=job.files,
+        precision=job.precision,
+        threads=job.settings.threads,
+        streams=job.settings.streams,
+        profile_layers=profile_layers,
+        workdir=workdir,
+    )
+    return Prepared(engine=engine, request=request, inputs=inputs)
+
+
+@contextlib.contextmanager
+def inference(engine: str) -> Iterator[None]:
+    """Turn what a runtime raises while it runs into an :class:`EngineError`."""
+    try:
+        yield
+    except (EngineError, KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:
+        raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error

@@ -1,0 +1,90 @@
+"""Per-layer times: a run of its own with the runtime's profiler on, reconciled with the timed run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hwbench.children import Emit, serve
+from hwbench.measure.job import Job, inference, prepare
+from hwbench.records.base import Missing
+from hwbench.records.measurement import LayerRun, LayerTable, LayerTime, UnitSamples
+from hwbench.records.model import Layer
+
+_PROFILE_SECONDS = 2.0
+_FEWEST, _MOST = 10, 200
+
+
+def iterations_for(median_s: float) -> int:
+    """Return how many inferences to profile: about two seconds' worth."""
+    return max(_FEWEST, min(_MOST, int(_PROFILE_SECONDS / max(median_s, 1e-9))))
+
+
+def work(job: Job, folder: Path, emit: Emit) -> LayerRun:
+    """Profile the layers of one engine and return the raw times."""
+    prepared = prepare(job, folder, emit, profile_layers=True)
+    emit({"event": "phase", "phase": "layers"})
+    runner = prepared.engine.load(prepared.request).compile()
+    with inference(job.engine):
+        profile = runner.profile_layers(prepared.inputs, job.layer_iterations)
+    runner.close()
+    if isinstance(profile, Missing):
+        return LayerRun(units=profile, end_to_end_s=(), method="")
+    units = tuple(UnitSamples(unit=times.unit, times_s=times.times_s) for times in profile.units)
+    return LayerRun(units=units, end_to_end_s=profile.end_to_end_s, method=profile.method)
+
+
+def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerTable | Missing:
+    """Return the table whose column adds up to ``median_s``, the median of the timed run.
+
+    A unit's share is its median time over the profiled inferences' median end-to-end; its scaled time is that share of
+    ``median_s``. What the shares leave over is ``unattributed_s``.
+    """
+    if isinstance(run.units, Missing):
+        return run.units
+    end_to_end = statistics.median(run.end_to_end_s)
+    known = {layer.name: layer for layer in layers}
+    rows = []
+    for samples in run.units:
+        measured = statistics.median(samples.times_s)
+        share = measured / end_to_end
+        rows.append(
+            LayerTime(
+                unit=samples.unit,
+                measured_s=measured,
+                scaled_s=share * median_s,
+                share=share,
+                macs=_total(known, samples.unit.members, "macs"),
+                moved_bytes=_total(known, samples.unit.members, "moved_bytes"),
+            )
+        )
+    return LayerTable(
+        iterations=len(run.end_to_end_s),
+        median_s=median_s,
+        profiled_median_s=end_to_end,
+        profiling_overhead=end_to_end / median_s - 1,
+        rows=tuple(rows),
+        unattributed_s=median_s - sum(row.scaled_s for row in rows),
+        method=run.method,
+    )
+
+
+def _total(known: Mapping[str, Layer], members: Sequence[str], field: str) -> int | Missing:
+    """Return the sum of a cost over the members.
+
+    Bytes of a fused unit are an upper bound: what passes between its members may never leave the cache.
+    """
+    if not members:
+        return Missing(code="inserted", why="the runtime inserted this unit: no source layer stands behind it")
+    total = 0
+    for name in members:
+        cost: int | Missing = getattr(known[name], field)
+        if isinstance(cost, Missing):
+            return cost
+        total += cost
+    return total
+
+
+if __name__ == "__main__":
+    serve(work, Job)

@@ -1,0 +1,170 @@
+"""The verdict: may these numbers be believed, and if not, why and what to do.
+
+Every check is a function of the saved record alone, so that a verdict can be reached again from a file. Thresholds
+stand beside their check. ``invalid`` is kept for what is provably not the thing asked for: another precision, another
+result, a throttled processor. Noise makes a measurement ``suspect``: its interval already says how little is known.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from hwbench.records.base import Missing
+from hwbench.records.measurement import Finding, Measurement, Validity, validity
+from hwbench.stats import quantile
+
+_NOISY_IQR = 0.10  # torch.utils.benchmark warns at the same share
+_DRIFT = 0.05
+_STEAL = 0.02
+_FOREIGN = 0.10
+_CLOCK_CHANGE = 0.20
+_TOO_SHORT_S = 5e-6
+_PARITY = {"fp32": (1e-3, 1e-1), "fp64": (1e-3, 1e-1), "bf16": (1e-1, 1.0), "fp16": (1e-1, 1.0)}  # (suspect, invalid)
+
+
+def judge(measurement: Measurement, usable_cpus: int) -> Validity:
+    """Return the verdict on one measurement taken with ``usable_cpus`` logical CPUs at hand."""
+    found: list[Finding] = []
+    for check in _CHECKS:
+        found.extend(check(measurement, usable_cpus))
+    return validity(tuple(found))
+
+
+def _finding(severity: Literal["warning", "invalid"], code: str, why: str, cure: str) -> Finding:
+    return Finding(severity=severity, code=code, why=why, cure=cure)
+
+
+def _precision(m: Measurement, _: int) -> Iterator[Finding]:
+    if m.precision_asked not in {"auto", m.built.precision}:
+        yield _finding(
+            "invalid",
+            "precision_not_as_asked",
+            f"{m.precision_asked} was asked for and {m.built.precision} was built",
+            "ask for a precision that this engine offers on this device",
+        )
+
+
+def _parity(m: Measurement, _: int) -> Iterator[Finding]:
+    if isinstance(m.parity, Missing):
+        return
+    if not m.parity.finite:
+        yield _finding(
+            "warning", "outputs_not_finite", "the outputs hold NaN or infinity", "check the weights and the inputs"
+        )
+        return
+    suspect, invalid = _PARITY.get(m.built.precision, (1e-1, 1.0))
+    if m.parity.max_relative > suspect:
+        yield _finding(
+            "invalid" if m.parity.max_relative > invalid else "warning",
+            "outputs_differ",
+            f"outputs differ from {m.parity.reference}'s by {m.parity.max_relative:.2g} of their largest value",
+            "a number for another result is no number: compare the outputs layer by layer",
+        )
+
+
+def _noise(m: Measurement, _: int) -> Iterator[Finding]:
+    if isinstance(m.latency, Missing):
+        return
+    spread = m.latency.iqr_s / m.latency.median_s if m.latency.median_s else 0.0
+    if spread > _NOISY_IQR:
+        yield _finding(
+            "warning",
+            "noisy",
+            f"half of the samples lie further apart than {spread:.0%} of the median",
+            "close other programs, or run longer (--duration)",
+        )
+    if not m.target_reached:
+        half = (m.latency.median_high_s - m.latency.median_low_s) / 2 / m.latency.median_s
+        yield _finding(
+            "warning",
+            "not_settled",
+            f"time ran out with the median known to +-{half:.1%}",
+            "run longer (--max-duration), or on a quieter machine",
+        )
+    if m.latency.median_s < _TOO_SHORT_S:
+        yield _finding(
+            "warning", "near_clock", "one inference is near the cost of reading the clock", "raise the batch size"
+        )
+
+
+def _drift(m: Measurement, _: int) -> Iterator[Finding]:
+    n = len(m.samples_ns)
+    if n < 30 or isinstance(m.latency, Missing):
+        return
+    first, last = sorted(m.samples_ns[: n // 3]), sorted(m.samples_ns[-(n // 3) :])
+    change = quantile(last, 0.5) / quantile(first, 0.5) - 1 if quantile(first, 0.5) else 0.0
+    if abs(change) > _DRIFT:
+        yield _finding(
+            "warning",
+            "drift",
+            f"the last third is {abs(change):.0%} {'slower' if change > 0 else 'faster'} than the first",
+            "warm up longer (--warmup), or look at temperature and clocks",
+        )
+
+
+def _throttle(m: Measurement, _: int) -> Iterator[Finding]:
+    before, after = m.host_before.throttle_events, m.host_after.throttle_events
+    if not isinstance(before, Missing) and not isinstance(after, Missing) and after > before:
+        yield _finding(
+            "invalid",
+            "throttled",
+            f"the processor throttled {after - before} times while it was being timed",
+            "let it cool down, or improve its cooling; steady-state numbers need a steady clock",
+        )
+
+
+def _clock_change(m: Measurement, _: int) -> Iterator[Finding]:
+    before, after = m.host_before.cpu_hz, m.host_after.cpu_hz
+    if isinstance(before, Missing) or isinstance(after, Missing) or not before or not after:
+        return
+    change = statistics.fmean(after) / statistics.fmean(before) - 1
+    if abs(change) > _CLOCK_CHANGE:
+        yield _finding(
+            "warning",
+            "clock_changed",
+            f"CPU clocks were {abs(change):.0%} {'higher' if change > 0 else 'lower'} after the run than before",
+            "warm up longer, or fix the governor to performance",
+        )
+
+
+def _steal(m: Measurement, usable_cpus: int) -> Iterator[Finding]:
+    before, after = m.host_before.steal_s, m.host_after.steal_s
+    if isinstance(before, Missing) or isinstance(after, Missing):
+        return
+    share = (after - before) / (m.window_s * usable_cpus)
+    if share > _STEAL:
+        yield _finding(
+            "warning",
+            "stolen_time",
+            f"the hypervisor took {share:.0%} of the CPU time away",
+            "use a dedicated host, or compare only within one run",
+        )
+
+
+def _foreign(m: Measurement, usable_cpus: int) -> Iterator[Finding]:
+    before, after = m.host_before.busy_s, m.host_after.busy_s
+    if isinstance(before, Missing) or isinstance(after, Missing):
+        return
+    share = (after - before - m.process_cpu_s) / (m.window_s * usable_cpus)
+    if share > _FOREIGN:
+        yield _finding(
+            "warning",
+            "foreign_load",
+            f"other programs used {share:.0%} of the CPU meanwhile",
+            "stop them; `hwbench devices` shows what is here to be used",
+        )
+
+
+def _swap(m: Measurement, _: int) -> Iterator[Finding]:
+    before, after = m.host_before.swap_out_bytes, m.host_after.swap_out_bytes
+    if not isinstance(before, Missing) and not isinstance(after, Missing) and after > before:
+        yield _finding(
+            "warning", "swapping", "the machine swapped memory out meanwhile", "free memory, or use a smaller batch"
+        )
+
+
+_CHECKS: tuple[Callable[[Measurement, int], Iterator[Finding]], ...] = (
+    _precision, _parity, _throttle, _noise, _drift, _clock_change, _steal, _foreign, _swap,
+)  # fmt: skip

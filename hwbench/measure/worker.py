@@ -1,0 +1,186 @@
+"""Time one engine, in this process and no other.
+
+Import the runtime, load, compile, first inference, warm up, sample: each phase has its own time and its own memory
+mark. The timed window holds nothing but inferences; energy meters and the host's state are read at its edges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from array import array
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from hwbench import plugins
+from hwbench.children import Emit, Throttle, serve
+from hwbench.measure.host import read_host
+from hwbench.measure.job import OUTPUTS, Job, inference, prepare
+from hwbench.measure.loop import Call, sample, sample_streams, sub_window_rates, undisturbed
+from hwbench.measure.memory import MemoryTrack
+from hwbench.measure.stop import make_stopper
+from hwbench.protocols import Meter, Tensors
+from hwbench.records.base import Missing
+from hwbench.records.device import Device
+from hwbench.records.measurement import EnergyReading, Phases, RunSettings, Throughput, TimedRun
+from hwbench.stats import mean_interval
+from hwbench.units import Clock, MonotonicClock
+
+T = TypeVar("T")
+
+_CLOCK = "time.perf_counter_ns"
+_PROGRESS_PERIOD_S = 0.5
+
+
+def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
+    """Do the job and return what was seen."""
+    clock = MonotonicClock()
+    memory = MemoryTrack()
+    prepared = prepare(job, folder, emit, profile_layers=False)
+    memory.baseline()
+    emit({"event": "phase", "phase": "load"})
+    load_s, program = _timed(clock, lambda: prepared.engine.load(prepared.request))
+    emit({"event": "phase", "phase": "compile"})
+    compile_s, runner = _timed(clock, program.compile)
+    with inference(job.engine):
+        bound = [runner.bind(prepared.inputs) for _ in range(job.settings.streams)]
+        first_s, _ = _timed(clock, bound[0].run)
+        memory.loaded()
+        _save_outputs(bound[0].outputs(), folder / OUTPUTS)
+        started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        memory.start_run()
+        window = _Window(job.settings, job.device, [item.run for item in bound], clock, emit)
+        window.run()
+    result = TimedRun(
+        built=runner.built(),
+        started_at=started_at,
+        phases=Phases(
+            load_s=program.load_phase or load_s, compile_s=program.compile_phase or compile_s, first_inference_s=first_s
+        ),
+        warmup_ns=tuple(window.warmup),
+        samples_ns=tuple(window.samples),
+        timed_region=runner.timed_region,
+        clock=_CLOCK,
+        stopped_by=job.settings.stop.name,
+        target_reached=window.target_reached,
+        window_s=window.window_s,
+        process_cpu_s=window.process_cpu_s,
+        throughput=_throughput(job, window),
+        memory=memory.finish(_model_bytes(job)),
+        energy=window.energy,
+        host_before=window.before,
+        host_after=window.after,
+    )
+    runner.close()
+    return result
+
+
+class _Window:
+    """Warm-up, then the timed window with what is read at its edges."""
+
+    def __init__(self, settings: RunSettings, device: Device, calls: list[Call], clock: Clock, emit: Emit) -> None:
+        self.settings = settings
+        self.calls = calls
+        self.clock = clock
+        self.emit = emit
+        self.throttle = Throttle(_PROGRESS_PERIOD_S)
+        self.meter, self.energy = _open_meter(settings.meter, device)
+        self.warmup = array("q")
+        self.rates: tuple[float, ...] = ()
+
+    def run(self) -> None:
+        with undisturbed():
+            self._warm_up()
+            stopper = make_stopper(self.settings.stop)
+            self.before = read_host()
+            cpu_before = time.process_time()
+            with contextlib.ExitStack() as stack:
+                meter_window = stack.enter_context(self.meter.window()) if self.meter else None
+                opened = self.clock.now_ns()
+                if self.settings.mode == "latency":
+                    self.samples = sample(self.calls[0], self.clock, stopper, self._tick("measure"))
+                else:
+                    streams = sample_streams(self.calls, self.clock, stopper, self._tick("measure"))
+                    self.samples, self.rates = streams.samples, sub_window_rates(streams)
+                self.window_s = (self.clock.now_ns() - opened) / 1e9
+            self.process_cpu_s = time.process_time() - cpu_before
+            self.after = read_host()
+            self.target_reached = stopper.reached(self.samples, self.window_s)
+            if meter_window is not None:
+                self.energy = meter_window.reading()
+
+    def _warm_up(self) -> None:
+        stopper = make_stopper(self.settings.warmup)
+        if self.settings.mode == "latency":
+            self.warmup = sample(self.calls[0], self.clock, stopper, self._tick("warm-up"))
+        else:
+            self.warmup = sample_streams(self.calls, self.clock, stopper, self._tick("warm-up")).samples
+
+    def _tick(self, phase: str) -> Callable[[float], None]:
+        def tick(fraction: float) -> None:
+            if self.throttle.ready():
+                self.emit({"event": "progress", "phase": phase, "fraction": fraction})
+
+        return tick
+
+
+def _open_meter(name: str, device: Device) -> tuple[Meter | None, EnergyReading | Missing]:
+    """Return the meter that ``name`` asks for, or why there is none; ``auto`` takes the first that works."""
+    if name == "none":
+        return None, Missing(code="not_asked", why="energy was not asked for", cure="--meter auto")
+    names = [name] if name != "auto" else [other for other in plugins.available("meters") if other != "replay"]
+    reasons: list[str] = []
+    last = Missing(code="no_meter", why="no energy meter is registered")
+    for candidate in names:
+        meter: Meter = plugins.load("meters", candidate)
+        support = meter.supports(device)
+        if support.usable:
+            return meter, Missing(code="not_read", why="the window did not close")
+        last = support.reasons[0]
+        reasons.append(f"{candidate}: {last.why}")
+    return None, Missing(code=last.code, why="; ".join(reasons) or last.why, cure=last.cure)
+
+
+def _throughput(job: Job, window: _Window) -> Throughput | Missing:
+    if job.settings.mode == "latency":
+        return Missing(code="other_mode", why="measured in latency mode", cure="--mode throughput")
+    inferences, rates = len(window.samples), window.rates
+    low, high = mean_interval(rates)
+    batch = job.model.batch_size
+    per_s = inferences / window.window_s
+    return Throughput(
+        streams=job.settings.streams,
+        batch_size=batch,
+        inferences=inferences,
+        window_s=window.window_s,
+        inferences_per_s=per_s,
+        low_per_s=low,
+        high_per_s=high,
+        items_per_s=batch if isinstance(batch, Missing) else per_s * batch,
+        sub_window_per_s=rates,
+    )
+
+
+def _timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
+    started = clock.now_ns()
+    result = call()
+    return (clock.now_ns() - started) / 1e9, result
+
+
+def _save_outputs(outputs: Tensors, path: Path) -> None:
+    np.savez(path, **{name: np.asarray(array) for name, array in outputs.items()})  # type: ignore[arg-type]
+
+
+def _model_bytes(job: Job) -> int:
+    """Return the size of what the runtime reads from disk: the graph and, where it lies apart, its weights."""
+    folder = Path(job.files.folder)
+    parts = (folder / job.files.runtime_graph, folder / f"{job.files.runtime_graph}.data")
+    return sum(Path(part).stat().st_size for part in parts if part.exists())
+
+
+if __name__ == "__main__":
+    serve(work, Job)

@@ -1,0 +1,379 @@
+"""The story: the only module that knows all the stages.
+
+    profile:  find the device -> bring the model in -> time every engine, each in a process of its own
+              -> compare their outputs -> profile their layers -> judge -> save
+
+The result is saved after every engine, so that whatever ends the run early, what was finished is kept, and
+``resume`` goes on from there. Nothing here renders anything.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hwbench import plugins
+from hwbench.children import run_child
+from hwbench.cost import overlay
+from hwbench.devices import environment
+from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, UsageError
+from hwbench.files import REQUEST, RESULT, read_record, write_record
+from hwbench.graph.spec import parse_spec
+from hwbench.inventory import Target, find_target
+from hwbench.measure.job import OUTPUTS, Job
+from hwbench.measure.layers import iterations_for, reconcile
+from hwbench.measure.parity import compare_outputs
+from hwbench.measure.validity import judge
+from hwbench.meters.estimate import estimate
+from hwbench.protocols import Engine
+from hwbench.records.base import Missing, Record
+from hwbench.records.measurement import (
+    PROFILE_RESULT_SCHEMA,
+    EnergyEstimate,
+    LayerRun,
+    LayerTable,
+    Measurement,
+    NotMeasured,
+    Parity,
+    ProfileRequest,
+    ProfileResult,
+    RunSettings,
+    TimedRun,
+    Validity,
+)
+from hwbench.records.model import ImportJob, ImportResult
+from hwbench.stats import summarize
+
+R = TypeVar("R", bound=Record)
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_IN_THROUGHPUT = Missing(
+    code="other_mode", why="measured in throughput mode, where requests wait for each other", cure="--mode latency"
+)
+
+
+class Watcher:
+    """What a caller may want to see while a profile runs; every method may be overridden, none must be."""
+
+    def step(self, label: str, done: int, total: int) -> None:
+        """A piece of work begins; ``done`` of ``total`` are finished."""
+
+    def phase(self, label: str, phase: str, fraction: float | None) -> None:
+        """The piece of work is in ``phase``, ``fraction`` of it done where that is known."""
+
+    def measured(self, measurement: Measurement) -> None:
+        """One engine is finished."""
+
+    def not_measured(self, reason: NotMeasured) -> None:
+        """One engine gave no numbers."""
+
+
+def profile(
+    request: ProfileRequest,
+    folder: Path,
+    *,
+    target: Target | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> ProfileResult:
+    """Measure a model on a device with every engine asked for, and save the result in ``folder``.
+
+    Args:
+        request: what to do, with nothing left open.
+        folder: gets ``request.json``, ``result.json``, the imported model, and a log for each engine.
+        target: the device, when the caller has found it already.
+        resume: keep what an earlier, interrupted run of the same request in this folder has measured.
+        watcher: told what is going on.
+
+    Raises:
+        HwbenchError: the model, the device or every engine failed; partial results are in ``folder``.
+        Interrupted: Ctrl-C; partial results are in ``folder``.
+    """
+    watcher = watcher or Watcher()
+    target = target or find_target(request.device)
+    parse_spec(request.model)
+    earlier = _earlier(folder, request) if resume else None
+    write_record(folder / REQUEST, request)
+    try:
+        return _Profile(request, folder, target, watcher, earlier).run()
+    except KeyboardInterrupt as error:
+        raise Interrupted("stopped by Ctrl-C", hint=f"what was finished is in {folder}; --resume goes on") from error
+
+
+def read_result(path: Path) -> ProfileResult:
+    """Read a saved result; ``path`` is the file or the folder it lies in."""
+    return read_record(path / RESULT if path.is_dir() else path, ProfileResult, schema=PROFILE_RESULT_SCHEMA)
+
+
+def _earlier(folder: Path, request: ProfileRequest) -> ProfileResult | None:
+    if not (folder / RESULT).exists():
+        return None
+    result = read_result(folder)
+    if result.request != request:
+        changed = [
+            name for name in request.__struct_fields__ if getattr(request, name) != getattr(result.request, name)
+        ]
+        raise UsageError(
+            f"{folder} holds another request: {', '.join(changed)} differ", hint="leave --resume out, or ask the same"
+        )
+    return result
+
+
+class _Profile:
+    """One run of :func:`profile`."""
+
+    def __init__(
+        self,
+        request: ProfileRequest,
+        folder: Path,
+        target: Target,
+        watcher: Watcher,
+        earlier: ProfileResult | None,
+    ) -> None:
+        self.request = request
+        self.folder = folder
+        self.target = target
+        self.watcher = watcher
+        self.earlier = earlier
+        self.reference: tuple[str, Path] | None = None
+
+    def run(self) -> ProfileResult:
+        self.imported = self._import()
+        self.result = self._start()
+        self._save()
+        try:
+            plan = list(self._plan())
+            for number, (engine, precision) in enumerate(plan):
+                label = f"{engine} {precision}"
+                self.watcher.step(label, number, len(plan))
+                if not self._kept(engine, precision):
+                    self._measure(engine, precision, label)
+        except KeyboardInterrupt:
+            self._replace(status="interrupted")
+            raise
+        if not self.result.measurements:
+            reasons = "\n  ".join(f"{item.engine}: {item.reason}" for item in self.result.not_measured)
+            raise EngineError(f"no engine could measure '{self.request.model}'", hint=reasons)
+        self._replace(status="complete")
+        return self.result
+
+    def _import(self) -> ImportResult:
+        request = self.request
+        self.watcher.step(f"reading {request.model}", 0, 1)
+        imported = run_child(
+            "hwbench.graph.importer",
+            ImportJob(
+                model=request.model,
+                batch_size=request.batch_size,
+                shapes=request.shapes,
+                input_data=request.input_data,
+                seed=request.seed,
+            ),
+            ImportResult,
+            folder=self.folder / "model",
+            what=f"reading '{request.model}'",
+            failure=ModelError,
+            timeout_s=request.timeout_s,
+            on_event=lambda event: self.watcher.phase("model", event["phase"], None),
+        )
+        if self.earlier is not None and self.earlier.model.hub_sha256 != imported.model.hub_sha256:
+            raise UsageError(f"'{request.model}' has changed since {self.folder} was begun", hint="leave --resume out")
+        return imported
+
+    def _start(self) -> ProfileResult:
+        peaks, bandwidths, source = _roofs(self.target)
+        earlier = self.earlier
+        return ProfileResult(
+            schema_version=PROFILE_RESULT_SCHEMA,
+            run_id=earlier.run_id if earlier else uuid.uuid4().hex,
+            created_at=earlier.created_at if earlier else datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            status="partial",
+            request=self.request,
+            environment=environment.capture(),
+            device=self.target.device,
+            model=self.imported.model,
+            measurements=earlier.measurements if earlier else (),
+            not_measured=(),
+            peak_ops_per_s=peaks,
+            bandwidth_bytes_per_s=bandwidths,
+            roofline_source=source,
+        )
+
+    def _plan(self) -> Iterator[tuple[str, str]]:
+        """Yield each engine and precision to measure; note those that cannot be."""
+        asked = self.request.engines
+        for name in asked or plugins.available("engines"):
+            try:
+                engine: Engine = plugins.load("engines", name)
+            except HwbenchError as error:
+                self._note(name, "", Missing(code="plugin", why=error.message, cure=error.hint), failed=True)
+                continue
+            support = engine.supports(self.imported.model, self.imported.files, self.target.device)
+            if not support.usable:
+                self._note(name, "", support.reasons[0], failed=bool(asked))
+                continue
+            for precision in self.request.precisions or engine.precisions(self.target.device):
+                yield name, precision
+
+    def _kept(self, engine: str, precision: str) -> bool:
+        """Say whether an earlier run has this one; its outputs, if still there, serve as reference again."""
+        for measurement in self.result.measurements:
+            if (measurement.engine, measurement.precision_asked) == (engine, precision):
+                self._remember_reference(engine, measurement.built.precision, self._job_folder(engine, precision))
+                self.watcher.measured(measurement)
+                return True
+        return False
+
+    def _measure(self, engine: str, precision: str, label: str) -> None:
+        try:
+            measurement = self._measurement(engine, precision, label)
+        except EngineError as error:
+            log = self._job_folder(engine, precision) / "log.txt"
+            reason = Missing(code="engine_failed", why=error.message, cure=error.hint)
+            self._note(engine, precision, reason, failed=True, log=str(log) if log.exists() else None)
+            return
+        self._replace(measurements=(*self.result.measurements, measurement))
+        self.watcher.measured(measurement)
+
+    def _measurement(self, engine: str, precision: str, label: str) -> Measurement:
+        settings = self._settings()
+        job = Job(
+            engine=engine,
+            precision=precision,
+            model=self.imported.model,
+            files=self.imported.files,
+            device=self.target.device,
+            settings=settings,
+        )
+        folder = self._job_folder(engine, precision)
+        run = self._child("hwbench.measure.worker", job, TimedRun, folder, label)
+        latency = summarize(run.samples_ns) if settings.mode == "latency" else _IN_THROUGHPUT
+        parity = self._parity(engine, run.built.precision, folder)
+        layers: LayerTable | Missing = Missing(code="not_asked", why="per-layer times were not asked for")
+        if isinstance(latency, Missing):
+            layers = Missing(code="other_mode", why="per-layer times belong to latency mode", cure="--mode latency")
+        elif settings.layers:
+            job = msgspec.structs.replace(job, layer_iterations=iterations_for(latency.median_s))
+            layer_run = self._child("hwbench.measure.layers", job, LayerRun, folder / "layers", f"{label} layers")
+            layers = reconcile(layer_run, self.imported.model.layers, latency.median_s)
+        measurement = Measurement(
+            **msgspec.structs.asdict(run),
+            engine=engine,
+            precision_asked=precision,
+            settings=settings,
+            latency=latency,
+            energy_per_inference_j=_per_inference(run),
+            energy_estimate=self._estimate(run),
+            parity=parity,
+            layers=layers,
+            validity=Validity(status="valid"),
+        )
+        cpu = self.target.device.cpu
+        verdict = judge(measurement, len(cpu.usable_cpus) if cpu is not None else 1)
+        return msgspec.structs.replace(measurement, validity=verdict)
+
+    def _child(self, module: str, job: Job, result: type[R], folder: Path, label: str) -> R:
+        per_stream = str(max(1, job.settings.threads // job.settings.streams))
+        return run_child(
+            module,
+            job,
+            result,
+            folder=folder,
+            what=label,
+            failure=EngineError,
+            timeout_s=self.request.timeout_s,
+            env=dict.fromkeys(_THREAD_VARIABLES, per_stream),
+            on_event=lambda event: self.watcher.phase(label, event["phase"], event.get("fraction")),
+        )
+
+    def _settings(self) -> RunSettings:
+        request = self.request
+        cores = self.target.cores
+        return RunSettings(
+            mode=request.mode,
+            threads=request.threads,
+            streams=request.streams,
+            cpus=cores[: request.threads] if request.threads <= len(cores) else _all_cpus(self.target),
+            warmup=request.warmup,
+            stop=request.stop,
+            layers=request.layers,
+            meter=request.meter,
+            seed=request.seed,
+        )
+
+    def _parity(self, engine: str, precision: str, folder: Path) -> Parity | Missing:
+        outputs = folder / OUTPUTS
+        if self.reference is None:
+            self._remember_reference(engine, precision, folder)
+            return Missing(code="is_reference", why="the other engines are compared with this one")
+        label, reference = self.reference
+        return compare_outputs(reference, outputs, label=label)
+
+    def _remember_reference(self, engine: str, precision: str, folder: Path) -> None:
+        if self.reference is None and (folder / OUTPUTS).exists():
+            self.reference = (f"{engine} {precision}", folder / OUTPUTS)
+
+    def _estimate(self, run: TimedRun) -> EnergyEstimate | Missing:
+        power = self.target.profile.power_w if self.target.profile is not None else {}
+        return estimate(
+            power,
+            cpu_time_s=run.process_cpu_s,
+            window_s=run.window_s,
+            inferences=len(run.samples_ns),
+            cores=max(1, len(self.target.cores)),
+        )
+
+    def _job_folder(self, engine: str, precision: str) -> Path:
+        return self.folder / "runs" / f"{engine}-{precision}"
+
+    def _note(self, engine: str, precision: str, reason: Missing, *, failed: bool, log: str | None = None) -> None:
+        note = NotMeasured(engine=engine, precision=precision, reason=reason, failed=failed, log=log)
+        self._replace(not_measured=(*self.result.not_measured, note))
+        self.watcher.not_measured(note)
+
+    def _replace(self, **changes: object) -> None:
+        self.result = msgspec.structs.replace(self.result, **changes)
+        self._save()
+
+    def _save(self) -> None:
+        write_record(self.folder / RESULT, self.result)
+
+
+def _per_inference(run: TimedRun) -> float | Missing:
+    if isinstance(run.energy, Missing):
+        return run.energy
+    return run.energy.energy_j / len(run.samples_ns)
+
+
+def _all_cpus(target: Target) -> tuple[int, ...]:
+    return target.device.cpu.usable_cpus if target.device.cpu is not None else ()
+
+
+def _roofs(target: Target) -> tuple[dict[str, float], dict[str, float], str | Missing]:
+    """Return peaks and bandwidths for the roofline: measured on this machine, or else from the profile of its kind."""
+    measured = overlay.load(target.device.fingerprint)
+    if measured is not None:
+        rates: Mapping[str, dict[str, float]] = {"peak_ops_per_s": {}, "bandwidth_bytes_per_s": {}}
+        for point in measured.points:
+            rates[point.quantity][point.key] = point.value
+        source = f"measured on this machine on {measured.created_at}"
+        return rates["peak_ops_per_s"], rates["bandwidth_bytes_per_s"], source
+    kind = target.profile
+    if kind is None or not kind.peak_ops_per_s:
+        return (
+            {},
+            {},
+            Missing(code="not_calibrated", why="no roofs are known for this machine", cure="hwbench calibrate"),
+        )
+    cores, has = kind.counts.get("cores"), target.device.cpu.physical_cores if target.device.cpu is not None else None
+    if cores is not None and cores.value != has:
+        why = f"the figures of {kind.title} are for {cores.value:g} cores, this machine shows {has}"
+        return {}, {}, Missing(code="part_of_device", why=why, cure="hwbench calibrate")
+    peaks = {str(key): figure.value for key, figure in kind.peak_ops_per_s.items()}
+    bandwidths = {str(key): figure.value for key, figure in kind.bandwidth_bytes_per_s.items()}
+    return peaks, bandwidths, f"data sheet of {kind.title}, not measured here"

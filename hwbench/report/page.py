@@ -1,0 +1,286 @@
+"""What the page shows of one result, as data for the templates.
+
+Everything is text here already; charts are put into a :class:`Book` and referred to by their name. The templates
+only lay out, and escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hwbench.records.base import Missing
+from hwbench.records.measurement import Finding, LayerTable, Measurement, ProfileResult
+from hwbench.report import figures, layer_charts, thinning, words
+from hwbench.report.conditions import built_rows, environment_lines, host_rows
+from hwbench.report.figures import Figure
+from hwbench.report.grid import Grid
+from hwbench.report.ranking import labels
+from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Tables, tabulate
+from hwbench.units import format_bytes, format_seconds, format_si
+
+TOP_LAYERS = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart: the name of its figure in the book, its height in pixels, and what is to be known when reading it."""
+
+    name: str
+    height: int
+    title: str
+    caption: str
+
+
+@dataclass
+class Book:
+    """The figures of a page by name."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    def add(self, figure: Figure, title: str, caption: str = "") -> Chart:
+        """Keep ``figure`` and return what the template needs to place it."""
+        name = f"figure-{len(self.figures) + 1}"
+        self.figures[name] = figure
+        return Chart(name=name, height=figure["layout"]["height"], title=title, caption=caption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One executed unit; ``percent`` is its share of the median, for the bar."""
+
+    cells: tuple[Cell, ...]
+    percent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerView:
+    """The layer table of one measurement; ``absent`` says why there is none."""
+
+    label: str
+    absent: str | None = None
+    summary: str = ""
+    rows: tuple[LayerRow, ...] = ()
+    sums: tuple[tuple[str, str, str], ...] = ()  # name, time, share
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One result, ready for the template; ``key`` makes the ids on the page unique."""
+
+    key: str
+    title: str
+    created_at: str
+    run_id: str
+    status: str | None
+    model: list[str]
+    warnings: tuple[str, ...]
+    device: list[str]
+    tables: Tables
+    columns: dict[str, str]  # costs and validity, after the speed columns
+    estimates: list[tuple[str, str]]
+    built: list[tuple[str, str]]
+    findings: list[tuple[str, str, tuple[Finding, ...]]]  # label, status, findings
+    failed: list[tuple[str, str, str | None]]  # label, reason, log
+    absent: list[tuple[str, str]]
+    distributions: list[Chart]
+    rates: list[Chart]
+    kinds: list[Chart]
+    layers: list[LayerView]
+    roofline: Chart | None
+    roofline_text: str
+    memory: list[Chart]
+    memory_grid: Grid
+    host: Grid
+    built_grid: Grid
+    environment: list[tuple[str, str]]
+    request: str
+
+
+def section(result: ProfileResult, key: str, book: Book) -> Section:
+    """Return ``result`` for the template, its charts added to ``book``; everything in the order of the tables."""
+    tables = tabulate(result)
+    order = [row.index for table in tables.tables for row in table.rows]
+    every = labels(result.measurements)
+    pairs = [(every[index], result.measurements[index]) for index in order]
+    names, measurements = [name for name, _ in pairs], [measurement for _, measurement in pairs]
+    roofline, roofline_text = _roofline(result, names, measurements, book)
+    absent = [(f"{entry.engine} {entry.precision}", entry) for entry in result.not_measured]
+    return Section(
+        key=key,
+        title=f"{result.model.name} on {result.device.title}",
+        created_at=result.created_at,
+        run_id=result.run_id,
+        status=words.run_status(result),
+        model=words.model_facts(result.model),
+        warnings=result.model.warnings,
+        device=words.device_facts(result),
+        tables=tables,
+        columns={**COSTS, **VALIDITY},
+        estimates=[(name, line) for name, m in pairs if (line := words.estimate_line(m))],
+        built=[(name, line) for name, m in pairs if (line := words.built_difference(m))],
+        findings=[(name, m.validity.status, m.validity.findings) for name, m in pairs if m.validity.findings],
+        failed=[(name, str(entry.reason), entry.log) for name, entry in absent if entry.failed],
+        absent=[(name, str(entry.reason)) for name, entry in absent if not entry.failed],
+        distributions=_distributions(names, measurements, book),
+        rates=_rates(names, measurements, book),
+        kinds=_kinds(names, measurements, book),
+        layers=[_layers(name, m) for name, m in pairs if m.settings.mode == "latency"],
+        roofline=roofline,
+        roofline_text=roofline_text,
+        memory=[book.add(figures.memory(names, measurements), "Memory by phase")] if measurements else [],
+        memory_grid=_memory(names, measurements),
+        host=host_rows(names, measurements),
+        built_grid=built_rows(names, measurements),
+        environment=environment_lines(result),
+        request=msgspec.json.format(msgspec.json.encode(result.request), indent=2).decode(),
+    )
+
+
+def _distributions(names: Sequence[str], measurements: Sequence[Measurement], book: Book) -> list[Chart]:
+    if not measurements:
+        return []
+    most = max(len(m.samples_ns) for m in measurements)
+    drawn = f" Lines are drawn with at most {thinning.ECDF_POINTS} points." if most > thinning.ECDF_POINTS else ""
+    title = "Share of samples at or below a latency"
+    charts = [book.add(figures.ecdf(names, measurements), title, f"Steeper is steadier.{drawn}")]
+    for index, (name, measurement) in enumerate(zip(names, measurements, strict=True)):
+        charts.append(book.add(figures.samples(index, measurement), name, _samples_caption(measurement)))
+    return charts
+
+
+def _samples_caption(measurement: Measurement) -> str:
+    samples = measurement.samples_ns
+    beyond = thinning.histogram([sample / 1e9 for sample in sorted(samples)])[2]
+    parts = [f"{len(samples)} samples; one sample is: {measurement.timed_region}; clock {measurement.clock}"]
+    if measurement.settings.mode == "throughput":
+        parts.append(
+            "latency of single requests under load, one stream after another: not comparable with latency mode"
+        )
+    if beyond:
+        parts.append(f"{beyond} samples lie to the right of the histogram (they are in every statistic)")
+    if len(samples) > thinning.SERIES_POINTS:
+        parts.append(
+            f"thinned for drawing to the lowest and highest of {thinning.SERIES_POINTS // 2} stretches; "
+            "the data in this page holds all"
+        )
+    goal = "" if measurement.target_reached else ", its goal not reached in the longest time allowed"
+    parts.append(f"stop rule {measurement.stopped_by}{goal}")
+    return "; ".join(parts) + "."
+
+
+def _rates(names: Sequence[str], measurements: Sequence[Measurement], book: Book) -> list[Chart]:
+    rates = [(index, m.throughput) for index, m in enumerate(measurements) if not isinstance(m.throughput, Missing)]
+    if not rates:
+        return []
+    return [book.add(figures.throughput(names, rates), "Rate, and its course over the window")]
+
+
+def _tables(names: Sequence[str], measurements: Sequence[Measurement]) -> list[tuple[str, LayerTable]]:
+    pairs = zip(names, measurements, strict=True)
+    return [(name, m.layers) for name, m in pairs if not isinstance(m.layers, Missing)]
+
+
+def _kinds(names: Sequence[str], measurements: Sequence[Measurement], book: Book) -> list[Chart]:
+    found = _tables(names, measurements)
+    if not found:
+        return []
+    caption = (
+        "Each bar adds up to the median latency of the timed run. Unattributed time is what the runtime's own clock "
+        "does not see; it is negative (left of zero) where layers ran at the same time."
+    )
+    figure = layer_charts.by_kind([name for name, _ in found], [table for _, table in found])
+    return [book.add(figure, "Time by kind of op", caption)]
+
+
+def _layers(name: str, measurement: Measurement) -> LayerView:
+    table = measurement.layers
+    if isinstance(table, Missing):
+        return LayerView(label=name, absent=str(table))
+    notes = Notes()
+    ordered = sorted(table.rows, key=lambda row: -row.scaled_s)
+    rows = []
+    for row in ordered[:TOP_LAYERS]:
+        unit, rate = row.unit, words.achieved_ops_per_s(row)
+        cells = (
+            Cell(unit.op),
+            Cell(" + ".join(unit.members) or f"{unit.name} (inserted by the runtime)"),
+            *(notes.missing(v) if isinstance(v, Missing) else Cell(v) for v in (unit.kernel, unit.precision)),
+            Cell(format_seconds(row.scaled_s)),
+            Cell(f"{row.share * 100:.1f}%"),
+            notes.missing(rate) if isinstance(rate, Missing) else Cell(format_si(rate, "op/s")),
+        )
+        rows.append(LayerRow(cells=cells, percent=max(0.0, min(100.0, row.share * 100))))
+    rest = [row.scaled_s for row in ordered[TOP_LAYERS:]]
+    sums = [(f"{len(rest)} other layers", sum(rest))] if rest else []
+    sums += [(layer_charts.UNATTRIBUTED, table.unattributed_s), ("median of the timed run", table.median_s)]
+    return LayerView(
+        label=name,
+        summary=(
+            f"{len(table.rows)} executed units. {table.method}; {table.iterations} inferences, end to end "
+            f"{table.profiling_overhead * 100:+.1f}% against the timed run, scaled to its median."
+        ),
+        rows=tuple(rows),
+        sums=tuple((title, format_seconds(s), _percent(s, table.median_s)) for title, s in sums),
+        notes=tuple(notes.texts),
+    )
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole * 100:.1f}%" if whole > 0 else words.DASH
+
+
+def _roofline(
+    result: ProfileResult, names: Sequence[str], measurements: Sequence[Measurement], book: Book
+) -> tuple[Chart | None, str]:
+    """Draw the layers of the fastest believable measurement that has layers; or say why there is no roofline."""
+    if isinstance(result.roofline_source, Missing):
+        return None, f"No roofline: {result.roofline_source}."
+    if not result.peak_ops_per_s or not result.bandwidth_bytes_per_s:
+        return None, "No roofline: no peak or no bandwidth is known for this device."
+    for index, measurement in enumerate(measurements):
+        table = measurement.layers
+        if measurement.validity.status != "invalid" and not isinstance(table, Missing):
+            return _roofline_of(result, names[index], measurement, table, index, book)
+    return None, "No roofline: no measurement that may be believed has per-layer times."
+
+
+def _roofline_of(
+    result: ProfileResult, name: str, measurement: Measurement, table: LayerTable, index: int, book: Book
+) -> tuple[Chart, str]:
+    points = layer_charts.points(table)
+    precision = measurement.built.precision
+    figure = layer_charts.roofline(
+        points, result.peak_ops_per_s, result.bandwidth_bytes_per_s, precision=precision, index=index
+    )
+    solid = "" if precision in result.peak_ops_per_s else f" No peak is known for {precision}."
+    caption = (
+        f"{len(points)} of {len(table.rows)} layers of {name}: those with known, nonzero operations and bytes. "
+        "Area by share of the time. Bytes are each layer's inputs, weights and outputs, once: real traffic differs, "
+        "so points may lie above a memory roof where a cache serves them. Solid roofs: main memory, and the precision "
+        f"that was built.{solid}"
+    )
+    return book.add(figure, f"Layers of {name}", caption), f"Roofs: {result.roofline_source}."
+
+
+_MEMORY_HEAD = (
+    "", "without a model", "model loaded", "peak loading", "peak running", "without a model (PSS)",
+    "model loaded (PSS)", "model file",
+)  # fmt: skip
+_MEMORY_FIELDS = (
+    "baseline_rss_bytes", "loaded_rss_bytes", "peak_load_rss_bytes", "peak_run_rss_bytes", "baseline_pss_bytes",
+    "loaded_pss_bytes", "model_file_bytes",
+)  # fmt: skip
+
+
+def _memory(names: Sequence[str], measurements: Sequence[Measurement]) -> Grid:
+    notes, rows = Notes(), []
+    for name, measurement in zip(names, measurements, strict=True):
+        values = [getattr(measurement.memory, field) for field in _MEMORY_FIELDS]
+        cells = [notes.missing(v) if isinstance(v, Missing) else Cell(format_bytes(v)) for v in values]
+        rows.append((Cell(name, (notes.number(measurement.memory.method),)), *cells))
+    caption = "Resident set of the worker process; PSS counts shared pages by share."
+    return Grid(head=_MEMORY_HEAD, rows=tuple(rows), notes=tuple(notes.texts), caption=caption)

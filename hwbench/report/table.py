@@ -1,0 +1,199 @@
+"""The table of results as data: one table a mode, cells of text, footnotes for what is missing.
+
+The terminal and the page show the same cells. Latency and throughput never share a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hwbench.records.base import Missing
+from hwbench.records.measurement import Measurement, Mode, ProfileResult
+from hwbench.report.ranking import Mark, Ranking, labels, rank
+from hwbench.report.words import DASH, energy_note, memory_over_baseline
+from hwbench.units import format_bytes, format_seconds, format_si
+
+SPEED = {
+    "latency": {"median": "median", "interval": "95% interval", "p90": "p90", "p99": "p99"},
+    "throughput": {"rate": "inferences", "interval": "95% interval", "items": "items", "streams": "streams"},
+}
+COSTS = {
+    "load": "load",
+    "compile": "compile",
+    "first": "first run",
+    "memory": "peak mem",
+    "energy": "energy",
+    "parity": "parity",
+}
+VALIDITY = {"validity": "validity"}
+LEGEND = (
+    "load, compile, first run: one-off, in no latency; peak mem: peak RSS loading or running, over the worker's "
+    "without a model; energy: per inference, measured; parity: largest output difference over the reference's largest "
+    "output"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text and the numbers of its footnotes."""
+
+    text: str
+    notes: tuple[int, ...] = ()
+
+
+@dataclass
+class Notes:
+    """Footnotes in the order of their first use; the same text gets the same number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def number(self, text: str) -> int:
+        """Return the number of the footnote ``text``, adding it when new."""
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+    def missing(self, reason: Missing) -> Cell:
+        """Return a dash whose footnote is the reason."""
+        return Cell(DASH, (self.number(str(reason)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement; ``index`` counts in ``ProfileResult.measurements``."""
+
+    index: int
+    label: str
+    mark: Mark | None
+    status: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The measurements of one mode, fastest first, those that may not be believed last."""
+
+    mode: Mode
+    speed: dict[str, str]  # column keys and titles
+    rows: tuple[Row, ...]
+    ranking: Ranking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """All tables of a result, with common footnotes (number 1 first)."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    legend: str
+
+
+def tabulate(result: ProfileResult) -> Tables:
+    """Return the tables of ``result``: none when nothing was measured."""
+    notes = Notes()
+    modes: tuple[Mode, ...] = ("latency", "throughput")
+    used = [mode for mode in modes if any(m.settings.mode == mode for m in result.measurements)]
+    tables = tuple(_table(result, mode, notes) for mode in used)
+    return Tables(tables=tables, notes=tuple(notes.texts), legend=_legend(result))
+
+
+def _legend(result: ProfileResult) -> str:
+    references = {m.parity.reference for m in result.measurements if not isinstance(m.parity, Missing)}
+    return f"{LEGEND} ({', '.join(sorted(references))})" if references else LEGEND
+
+
+def _table(result: ProfileResult, mode: Mode, notes: Notes) -> Table:
+    ranking = rank(result.measurements, mode)
+    names = labels(result.measurements)
+    chosen = [index for index, m in enumerate(result.measurements) if m.settings.mode == mode]
+    chosen.sort(key=lambda index: _order(result.measurements[index]))
+    rows = tuple(
+        Row(
+            index=index,
+            label=names[index],
+            mark=ranking.marks.get(index),
+            status=result.measurements[index].validity.status,
+            cells=_cells(result.measurements[index], notes),
+        )
+        for index in chosen
+    )
+    return Table(mode=mode, speed=SPEED[mode], rows=rows, ranking=ranking)
+
+
+def _order(measurement: Measurement) -> tuple[bool, float]:
+    latency, rate = measurement.latency, measurement.throughput
+    invalid = measurement.validity.status == "invalid"
+    if not isinstance(latency, Missing):
+        return invalid, latency.median_s
+    if not isinstance(rate, Missing):
+        return invalid, -rate.inferences_per_s
+    return True, 0.0
+
+
+def _cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
+    phases = measurement.phases
+    speed = _latency_cells if measurement.settings.mode == "latency" else _throughput_cells
+    memory, parity = memory_over_baseline(measurement.memory), measurement.parity
+    if isinstance(parity, Missing):
+        difference = notes.missing(parity)
+    elif parity.finite:
+        difference = Cell(f"{parity.max_relative:.1e}")
+    else:
+        difference = Cell("NOT FINITE", (notes.number("the outputs hold NaN or infinity"),))
+    return {
+        **speed(measurement, notes),
+        "load": _seconds(phases.load_s, notes, 3),
+        "compile": _seconds(phases.compile_s, notes, 3),
+        "first": Cell(format_seconds(phases.first_inference_s)),
+        "memory": notes.missing(memory) if isinstance(memory, Missing) else Cell(format_bytes(memory)),
+        "energy": _energy(measurement, notes),
+        "parity": difference,
+        "validity": Cell(measurement.validity.status),
+    }
+
+
+def _latency_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
+    latency = measurement.latency
+    if isinstance(latency, Missing):
+        return dict.fromkeys(SPEED["latency"], notes.missing(latency))
+    low, high = format_seconds(latency.median_low_s, 4), format_seconds(latency.median_high_s, 4)
+    return {
+        "median": Cell(format_seconds(latency.median_s, 4)),
+        "interval": Cell(_interval(low, high)),
+        "p90": _seconds(latency.p90_s, notes),
+        "p99": _seconds(latency.p99_s, notes),
+    }
+
+
+def _throughput_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
+    rate = measurement.throughput
+    if isinstance(rate, Missing):
+        return dict.fromkeys(SPEED["throughput"], notes.missing(rate))
+    low, high = format_si(rate.low_per_s, "/s", 4), format_si(rate.high_per_s, "/s", 4)
+    items = rate.items_per_s
+    return {
+        "rate": Cell(format_si(rate.inferences_per_s, "/s", 4)),
+        "interval": Cell(_interval(low, high)),
+        "items": notes.missing(items) if isinstance(items, Missing) else Cell(format_si(items, "/s", 4)),
+        "streams": Cell(str(rate.streams)),
+    }
+
+
+def _seconds(value: float | Missing, notes: Notes, digits: int = 4) -> Cell:
+    return notes.missing(value) if isinstance(value, Missing) else Cell(format_seconds(value, digits))
+
+
+def _interval(low: str, high: str) -> str:
+    """Join two quantities, naming a common unit once: ``2.301–2.330 ms``."""
+    number, _, unit = low.partition(" ")
+    return f"{number}–{high}" if high.endswith(f" {unit}") else f"{low} – {high}"
+
+
+def _energy(measurement: Measurement, notes: Notes) -> Cell:
+    per_inference, reading = measurement.energy_per_inference_j, measurement.energy
+    if isinstance(per_inference, Missing):
+        return notes.missing(per_inference)
+    if isinstance(reading, Missing):
+        return Cell(format_si(per_inference, "J"), (notes.number(f"no reading was kept: {reading}"),))
+    text = f"{format_si(per_inference, 'J')} ±{reading.relative_uncertainty * 100:.2g}%"
+    return Cell(text, (notes.number(energy_note(reading)),))

@@ -1,0 +1,169 @@
+import json
+import time
+
+import pytest
+
+from hwbench.meters.replay import Replay
+from hwbench.records.base import Missing
+from hwbench.testing import FakeClock, MeterContract, example_cpu
+
+
+def write(path, key, values, period_s=0.1, start_s=0.0):
+    lines = [json.dumps({"t_s": start_s + i * period_s, key: value}) for i, value in enumerate(values)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """0 to 100 W in 10 s."""
+    return write(tmp_path / "ramp.jsonl", "power_w", [float(i) for i in range(101)], start_s=1234.5)
+
+
+@pytest.fixture
+def counter(tmp_path):
+    """50 W for 10 s."""
+    return write(tmp_path / "counter.jsonl", "energy_j", [5.0 * i for i in range(101)])
+
+
+def measure(meter, seconds):
+    with meter.window() as window:
+        meter.clock.advance(seconds)
+    return window.reading()
+
+
+class TestReplayContract(MeterContract):
+    @pytest.fixture
+    def clock(self):
+        return FakeClock()
+
+    @pytest.fixture
+    def meter(self, counter, clock):
+        return Replay(counter, clock)
+
+    work_s = 1.0
+
+
+class TestReplayWithoutATrace(MeterContract):
+    @pytest.fixture
+    def clock(self):
+        return FakeClock()
+
+    @pytest.fixture
+    def meter(self, clock, monkeypatch):
+        monkeypatch.delenv("HWBENCH_REPLAY_TRACE", raising=False)
+        return Replay(clock=clock)
+
+
+def test_power_trace(ramp, clock):
+    reading = measure(Replay(ramp, clock), 10)
+    assert reading.energy_j == pytest.approx(500, abs=1e-6)
+    assert reading.provenance == "replayed"
+    assert reading.boundary == "whatever ramp.jsonl was recorded on"
+    assert reading.clock == "FakeClock"
+    assert reading.update_period_s == pytest.approx(0.1)
+    assert reading.flags == ("gain_unknown",)
+    assert reading.relative_uncertainty == pytest.approx(2 * 0.1 / 6**0.5 / 10)
+
+
+def test_time_starts_when_the_first_window_opens(ramp, clock):
+    meter = Replay(ramp, clock)
+    clock.advance(1000)
+    assert measure(meter, 2).energy_j == pytest.approx(20)
+    clock.advance(3)
+    assert measure(meter, 1).energy_j == pytest.approx(55)  # from second 5 to second 6
+
+
+def test_counter_trace_between_its_readings(counter, clock):
+    meter = Replay(counter, clock)
+    measure(meter, 1.037)
+    assert measure(meter, 2.5).energy_j == pytest.approx(125)
+
+
+def test_a_trace_is_not_repeated(ramp, clock):
+    meter = Replay(ramp, clock)
+    assert measure(meter, 9).energy_j == pytest.approx(405)
+    assert measure(meter, 1.5).code == "trace_too_short"
+
+
+def test_an_empty_window(ramp, clock):
+    assert measure(Replay(ramp, clock), 0).code == "window_too_short"
+
+
+def test_a_short_window_is_flagged(ramp, clock):
+    meter = Replay(ramp, clock)
+    assert "window_too_short" in measure(meter, 0.9).flags
+
+
+def test_gaps_are_declared(tmp_path, clock):
+    trace = tmp_path / "gap.jsonl"
+    times = [i / 10 for i in range(101) if not 30 < i < 60]
+    trace.write_text("".join(f'{{"t_s": {t}, "power_w": 50}}\n' for t in times))
+    reading = measure(Replay(trace, clock), 10)
+    assert reading.energy_j == pytest.approx(500)
+    assert "low_coverage" in reading.flags
+    assert reading.relative_uncertainty > 0.3
+
+
+def test_a_counter_that_rests_has_no_reading(tmp_path, clock):
+    trace = write(tmp_path / "rest.jsonl", "energy_j", [0.0, 1.0, 2.0, *[3.0] * 50])
+    meter = Replay(trace, clock)
+    measure(meter, 1)
+    assert measure(meter, 2).code == "counter_constant"
+
+
+def test_the_trace_comes_from_the_environment(ramp, clock, monkeypatch):
+    monkeypatch.setenv("HWBENCH_REPLAY_TRACE", str(ramp))
+    meter = Replay(clock=clock)
+    assert meter.supports(example_cpu()).usable
+    assert measure(meter, 10).energy_j == pytest.approx(500)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "trace_too_short"),
+        ('{"t_s": 0, "power_w": 1}\n', "trace_too_short"),
+        ('{"t_s": 0, "power_w": 1}\nnonsense\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_w": 1}\n{"t_s": 1}\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_w": 1}\n{"t_s": 1, "energy_j": 1}\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_w": 1, "energy_j": 1}\n{"t_s": 1, "power_w": 1, "energy_j": 1}\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_w": 1}\n{"t_s": 0, "power_w": 1}\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_w": 1}\n{"t_s": 1, "power_w": -1}\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_w": 1}\n{"t_s": 1, "power_w": NaN}\n', "trace_unreadable"),
+        ('{"t_s": 0, "power_mw": 1}\n', "trace_unreadable"),
+        ('{"t_s": 0, "energy_j": 0}\n{"t_s": 1, "energy_j": 0}\n', "counter_constant"),
+    ],
+)
+def test_bad_traces_say_why(tmp_path, clock, text, code):
+    trace = tmp_path / "bad.jsonl"
+    trace.write_text(text)
+    meter = Replay(trace, clock)
+    assert [reason.code for reason in meter.supports(example_cpu()).reasons] == [code]
+    reading = measure(meter, 0.5)
+    assert isinstance(reading, Missing)
+    assert reading.code == code
+
+
+def test_a_bad_line_is_named(tmp_path, clock):
+    trace = tmp_path / "bad.jsonl"
+    trace.write_text('{"t_s": 0, "power_w": 1}\n\n{"t_s": "x"}\n')
+    assert "line 3" in str(Replay(trace, clock).supports(example_cpu()))
+
+
+def test_no_such_file(tmp_path, clock):
+    assert measure(Replay(tmp_path / "nowhere.jsonl", clock), 1).code == "no_trace"
+
+
+def test_wall_clock_steps_do_not_matter(ramp, clock, monkeypatch):
+    def forbidden():
+        raise AssertionError("a duration was read from the wall clock")
+
+    monkeypatch.setattr(time, "time", forbidden)
+    monkeypatch.setattr(time, "time_ns", forbidden)
+    assert measure(Replay(ramp, clock), 10).window_s == pytest.approx(10)
