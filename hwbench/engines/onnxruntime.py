@@ -26,6 +26,7 @@ _OPTIMIZED = "optimized.onnx"
 _NOT_SEPARATE = Missing(
     code="not_separate", why="ONNX Runtime reads and compiles in one call: the time is under compile"
 )
+_INSERTED = {"ReorderInput", "ReorderOutput"}  # they change the layout, under the name of the tensor they change
 _ELEMENT = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
 
 
@@ -216,5 +217,5 @@ def _anchors(optimized: Path, names: list[str]) -> list[list[str]]:
     outputs: dict[str, list[str]] = {}
     if optimized.exists():
         graph = onnx.load(optimized, load_external_data=False).graph
-        outputs = {node.name: list(node.output) for node in graph.node if node.name}
+        outputs = {node.name: list(node.output) for node in graph.node if node.name and node.op_type not in _INSERTED}
     return [[*outputs.get(name, []), name, name.removesuffix("_nchwc")] for name in names]

@@ -20,8 +20,8 @@ def layers_of(model: ir.Model) -> tuple[Layer, ...]:
     """Return the layers in the graph's order.
 
     ``parameters`` are the elements of the weights a node uses, inside its subgraphs too: its initialisers, but
-    for scalars, shape data (64- and 32-bit integers) and the statistics of a BatchNorm, which nobody trains. One that several
-    nodes share belongs to the first, so that the sum over layers counts it once. Shapes must have been
+    for scalars, shape data (64- and 32-bit integers) and the statistics of a BatchNorm, which nobody trains. One that
+    several nodes share belongs to the first, so that the sum over layers counts it once. Shapes must have been
     inferred: where one is not known, the layer's cost is a ``Missing``.
     """
     counted: set[int] = set()

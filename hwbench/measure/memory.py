@@ -37,9 +37,10 @@ def peak_rss_bytes(root: Path = _SLASH) -> int | Missing:
 
 
 def lifetime_peak_rss_bytes() -> int | Missing:
-    """Return ``ru_maxrss``: the highest RSS since this process was forked, which cannot be set back.
+    """Return ``ru_maxrss``: the highest RSS of the life of this process; on Linux it may be its parent's.
 
-    On Linux it survives ``exec``: a child of a large process starts with that process's peak.
+    :func:`reset_peak` sets it back too, where it works. It survives ``exec``: the child of a large process starts with
+    the peak of the copy it was forked as.
     """
     try:
         import resource  # noqa: PLC0415 - not on Windows
@@ -108,7 +109,7 @@ class MemoryTrack:
         )
 
     def _start_phase(self) -> None:
-        self._resets.append(reset_peak(self.root))
+        self._resets.append(reset_peak(self.root) and not isinstance(peak_rss_bytes(self.root), Missing))
         self._before = self._peak()
 
     def _phase_peak(self) -> int | Missing:

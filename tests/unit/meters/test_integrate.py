@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwbench.meters.integrate import (
@@ -167,6 +167,7 @@ def test_a_counter_counts_from_its_last_change():
 powers = st.lists(st.floats(0, 500), min_size=11, max_size=11)
 
 
+@settings(deadline=None)
 @given(powers, st.floats(0.5, 9.5))
 def test_neighbouring_power_windows_add_up(values, middle):
     samples = [Sample(float(i), v) for i, v in enumerate(values)]
@@ -174,6 +175,7 @@ def test_neighbouring_power_windows_add_up(values, middle):
     assert sum(parts) == pytest.approx(integrate_power(samples, 0, 10, period_s=1.0).energy_j, abs=1e-8)
 
 
+@settings(deadline=None)
 @given(powers, st.floats(0.5, 9.5))
 def test_neighbouring_counter_windows_add_up(steps, middle):
     samples = [Sample(float(i), sum(steps[:i]) + (i == 10)) for i in range(11)]
