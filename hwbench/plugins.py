@@ -7,6 +7,7 @@ is listed, not hidden; loading imports exactly one.
 
 from __future__ import annotations
 
+import functools
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
@@ -16,6 +17,12 @@ Kind = Literal["engines", "meters", "devices"]
 GROUPS: tuple[Kind, ...] = ("engines", "meters", "devices")
 
 
+@functools.cache
+def _installed() -> Any:
+    """Read the metadata of all installed packages, once: it takes milliseconds and does not change under us."""
+    return entry_points()
+
+
 def available(kind: Kind) -> dict[str, EntryPoint]:
     """Return the registered plugins of a kind by name, sorted, without importing any.
 
@@ -23,7 +30,7 @@ def available(kind: Kind) -> dict[str, EntryPoint]:
         PluginError: two different packages register the same name.
     """
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=f"hwbench.{kind}"):
+    for point in _installed().select(group=f"hwbench.{kind}"):
         other = found.get(point.name)
         if other is not None and other.value != point.value:
             msg = f"two {kind} plugins are called '{point.name}': {_origin(other)} and {_origin(point)}"

@@ -41,18 +41,27 @@ class Machine:
     memory_limit_bytes: int | Missing
     virtual: str | Missing
     container: str | Missing
-    board: str | None  # from the device tree; x86 machines have none
+    board: str | None  # from the device tree, or an Arm server's firmware; x86 machines have none
 
 
 def read_machine(tree: Tree, cpuinfo: str | None = None) -> Machine:
     """Read them; ``cpuinfo`` is the text of ``/proc/cpuinfo`` where the caller has it already."""
+    cpuinfo = cpuinfo if cpuinfo is not None else tree.text("proc/cpuinfo") or ""
     return Machine(
         memory_bytes=memory_bytes(tree),
         memory_limit_bytes=cgroup.memory_limit_bytes(tree),
-        virtual=hypervisor(tree, cpuinfo if cpuinfo is not None else tree.text("proc/cpuinfo") or ""),
+        virtual=hypervisor(tree, cpuinfo),
         container=container(tree),
-        board=tree.text("proc/device-tree/model") or tree.text("sys/firmware/devicetree/base/model"),
+        board=tree.text("proc/device-tree/model")
+        or tree.text("sys/firmware/devicetree/base/model")
+        or (_firmware_product(tree) if "CPU implementer" in cpuinfo else None),
     )
+
+
+def _firmware_product(tree: Tree) -> str | None:
+    """Return maker and product (``Amazon EC2 c7g.large``): Arm servers name their CPU nowhere else."""
+    told = [tree.text(f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")]
+    return " ".join(part for part in told if part) or None
 
 
 def memory_bytes(tree: Tree) -> int | Missing:

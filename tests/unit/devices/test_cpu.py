@@ -80,6 +80,7 @@ def test_graviton_in_a_pod(host):
     device = only(CpuFinder(host("graviton3"), affinity={0, 1}).find())
     cpu = device.cpu
     assert cpu.model_name == "Neoverse-V1"
+    assert device.title == "Amazon EC2 c7g.large (Neoverse-V1)"
     assert cpu.cpuid == "0x41-0xd40"
     assert cpu.architecture == "aarch64"
     assert cpu.isa == ("neon", "fp16", "dotprod", "i8mm", "bf16", "sve")
