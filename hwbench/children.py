@@ -26,7 +26,7 @@ import msgspec
 import psutil
 
 from hwbench import errors
-from hwbench.errors import HwbenchError
+from hwbench.errors import HwbenchError, StorageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.records.base import Record
 from hwbench.units import format_bytes
@@ -38,6 +38,10 @@ Event = dict[str, Any]
 Emit = Callable[[Event], None]
 
 _LOG_TAIL_LINES = 12
+_LOG_TAIL_BYTES = 64 * 1024
+_LOOK_S = 0.5  # how often to see whether a silent child is still there
+_GRACE_S = 0.2  # for the last words of one that is not
+_EXIT_S = 5.0  # for a child to end by itself after its last word
 
 
 def run_child(
@@ -61,7 +65,8 @@ def run_child(
         folder: scratch folder of this child; made if needed. ``log.txt`` stays there.
         what: the work, in words, for error messages (``"onnxruntime fp32"``).
         failure: the error class for a crash or a time-out.
-        timeout_s: the longest silence allowed between two events.
+        timeout_s: the longest silence allowed between two events; what the child prints counts as a sign of life too,
+            as long as it has not begun to serve.
         env: variables to add to the child's environment.
         on_event: called with each progress event.
 
@@ -69,10 +74,11 @@ def run_child(
         HwbenchError: what the child raised, raised again here; or ``failure``.
         KeyboardInterrupt: passed on after the child was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    answer, log = folder / "result.json", folder / "log.txt"
     write_record(folder / "job.json", job)
-    log = folder / "log.txt"
-    with log.open("wb") as log_stream:
+    _remove(answer)  # an earlier child's, which must not be taken for this one's
+    _remove(log)
+    with log.open("ab") as log_stream:
         process = subprocess.Popen(
             [sys.executable, "-m", module, str(folder)],
             stdin=subprocess.DEVNULL,
@@ -82,46 +88,73 @@ def run_child(
             start_new_session=True,
         )
     try:
-        error = _follow(process, what=what, timeout_s=timeout_s, failure=failure, on_event=on_event, log=log)
-        code = process.wait()
+        last = _follow(process, timeout_s=timeout_s, on_event=on_event, log=log)
     finally:
         _kill(process)
-    if error is not None:
-        raise error
-    if code != 0:
-        raise failure(f"{what}: {_death(code)}", hint=_log_hint(log))
-    return decode(read_bytes(folder / "result.json"), result, what=f"the result of {what}")
+    if last is None:
+        msg = f"{what}: no sign of life for {timeout_s:g} s; the process was stopped"
+        raise failure(msg, hint=f"--timeout raises the limit. {_log_hint(log)}")
+    if last["event"] == "error":
+        raise errors.by_name(last["type"])(last["message"], hint=last["hint"])
+    if last["event"] == "crash":
+        raise failure(f"{what}: {last['message']}", hint=_log_hint(log))
+    if last["event"] == "died":
+        raise failure(f"{what}: {_death(process.returncode)}", hint=_log_hint(log))
+    return decode(read_bytes(answer), result, what=f"the result of {what}")
 
 
 def _follow(
-    process: subprocess.Popen[bytes],
-    *,
-    what: str,
-    timeout_s: float,
-    failure: type[HwbenchError],
-    on_event: Callable[[Event], None] | None,
-    log: Path,
-) -> HwbenchError | None:
-    """Read events until the child closes its end; return the error it reported, if any."""
+    process: subprocess.Popen[bytes], *, timeout_s: float, on_event: Callable[[Event], None] | None, log: Path
+) -> Event | None:
+    """Pass events on until the child says its last word, and return that; None after ``timeout_s`` of silence.
+
+    How it ends after its last word does not matter: runtimes crash or hang while they are torn down. A child that ends
+    without one has ``died``, also where something it started still holds the other end of the pipe.
+    """
     assert process.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
-    reported: HwbenchError | None = None
+    heard = time.monotonic()
     while True:
+        ended = process.poll() is not None  # asked before the queue is, so that its last words are in there
         try:
-            line = lines.get(timeout=timeout_s)
+            line = lines.get(timeout=_GRACE_S if ended else min(timeout_s, _LOOK_S))
         except queue.Empty:
-            msg = f"{what}: no sign of life for {timeout_s:g} s; the process was stopped"
-            return failure(msg, hint=f"--timeout raises the limit. {_log_hint(log)}")
+            if ended:
+                return {"event": "died"}
+            if time.monotonic() - heard >= timeout_s:
+                return None
+            continue
         if line is None:
-            return reported
-        event = msgspec.json.decode(line, type=dict[str, Any])
-        if event["event"] == "error":
-            reported = errors.by_name(event["type"])(event["message"], hint=event["hint"])
-        elif event["event"] == "crash":
-            reported = failure(f"{what}: {event['message']}", hint=_log_hint(log))
-        elif event["event"] != "done" and on_event is not None:
+            return _end(process, timeout_s)
+        heard = time.monotonic()
+        event = _event(line)
+        if event is None:
+            with log.open("ab") as noise:  # printed before the child had taken its standard output for itself
+                noise.write(line)
+        elif event["event"] in {"done", "error", "crash"}:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_EXIT_S)
+            return event
+        elif on_event is not None:
             on_event(event)
+
+
+def _end(process: subprocess.Popen[bytes], timeout_s: float) -> Event | None:
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    return {"event": "died"}
+
+
+def _event(line: bytes) -> Event | None:
+    """Return the event that a line holds, or None when it is something else."""
+    try:
+        event = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return event if "event" in event else None
 
 
 def _pump(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
@@ -129,6 +162,13 @@ def _pump(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
         for line in stream:
             lines.put(line)
     lines.put(None)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot replace {path}: {error.strerror or error}") from error
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -142,8 +182,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _death(code: int) -> str:
-    if code > 0:
-        return f"the process ended with status {code}"
+    if code >= 0:
+        return f"the process ended with status {code} and without a result"
     try:
         name = signal.Signals(-code).name
     except ValueError:
@@ -155,7 +195,10 @@ def _death(code: int) -> str:
 
 
 def _log_hint(log: Path) -> str:
-    tail = "\n    ".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+        text = stream.read().decode(errors="replace")
+    tail = "\n    ".join(text.splitlines()[-_LOG_TAIL_LINES:])
     return f"its log is {log}" + (f":\n    {tail}" if tail else " (empty)")
 
 
@@ -173,13 +216,18 @@ def serve(handler: Callable[[J, Path, Emit], Record], job_type: type[J]) -> None
             write_record(folder / "result.json", handler(job, folder, emit))
         except HwbenchError as error:
             traceback.print_exc()
-            emit({"event": "error", "type": type(error).__name__, "message": error.message, "hint": error.hint})
+            emit({"event": "error", "type": _known_type(error), "message": error.message, "hint": error.hint})
             sys.exit(1)
         except BaseException as error:  # noqa: BLE001 - the boundary: the parent reports it
             traceback.print_exc()
             emit({"event": "crash", "message": f"{type(error).__name__}: {error}"})
             sys.exit(1)
         emit({"event": "done"})
+
+
+def _known_type(error: HwbenchError) -> str:
+    """Return the name of the nearest class that the parent knows: a plugin may raise a subclass of its own."""
+    return next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == errors.__name__)
 
 
 @contextlib.contextmanager

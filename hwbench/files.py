@@ -22,19 +22,30 @@ T = TypeVar("T", bound=Record)
 RESULT = "result.json"  # in the folder of one run
 REQUEST = "request.json"
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)  # the last: an int beyond floats
+
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def encode(record: Record, *, indent: int = 1) -> bytes:
-    """Return ``record`` as JSON text."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=indent)
+    """Return ``record`` as JSON text.
+
+    Raises:
+        StorageError: it holds text that is no Unicode, such as a file name in another encoding.
+    """
+    try:
+        return msgspec.json.format(msgspec.json.encode(record), indent=indent)
+    except UnicodeEncodeError as error:
+        text = ascii(error.object)
+        msg = f"a {type(record).__name__} cannot be written as JSON: {text[:200]} is not valid Unicode"
+        raise StorageError(msg, hint="rename the file") from error
 
 
 def decode(data: bytes, kind: type[T], *, what: str) -> T:
     """Read a record that has no version of its own; ``what`` names it in an error."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         msg = f"{what} is not a valid {kind.__name__}: {error}"
         raise StorageError(msg) from error
 
@@ -60,7 +71,7 @@ def parse_record(
     """Like :func:`read_record`, for bytes already read."""
     try:
         raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         msg = f"{what} is not JSON: {error}"
         raise StorageError(msg, hint="the file is damaged or not one of hwbench's") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -75,12 +86,16 @@ def parse_record(
         if step is None:
             msg = f"{what} has format {version}, and there is no upgrade from it to {schema}"
             raise StorageError(msg)
-        raw = step(raw)
+        try:
+            raw = step(raw)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:  # a step trusts the format it reads
+            msg = f"{what} is not a valid file of format {version}: {type(error).__name__}: {error}"
+            raise StorageError(msg, hint="the file is damaged") from error
         version += 1
         raw["schema_version"] = version
     try:
         return msgspec.convert(raw, type=kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except _UNREADABLE as error:
         msg = f"{what} is not a valid {kind.__name__}: {error}"
         raise StorageError(msg) from error
 

@@ -11,7 +11,7 @@ from hwbench.devices import search
 from hwbench.devices.profiles import load_profiles, match_profile
 from hwbench.errors import DeviceError, HwbenchError
 from hwbench.protocols import Engine, Meter
-from hwbench.records.base import Missing, Record, Support
+from hwbench.records.base import Missing, Record, Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.profile import DeviceProfile
 from hwbench.units import format_bytes
@@ -113,20 +113,28 @@ def _engine_support(name: str) -> Support | HwbenchError:
         return engine.installed()
     except HwbenchError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - a plugin that somebody else wrote must not hide the others
+        return _failed("engine", name, error)
 
 
 def _meter_support(name: str, found: list[Device]) -> Support | HwbenchError:
     """Return the first device's yes, or else the last no."""
+    answer = Support(reasons=(Missing(code="no_device", why="there is no device to measure"),))
     try:
         meter: Meter = plugins.load("meters", name)
+        for device in found:
+            answer = meter.supports(device)
+            if answer.usable:
+                break
     except HwbenchError as error:
         return error
-    answer = Support(reasons=(Missing(code="no_device", why="there is no device to measure"),))
-    for device in found:
-        answer = meter.supports(device)
-        if answer.usable:
-            return answer
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed("meter", name, error)
     return answer
+
+
+def _failed(kind: str, name: str, error: Exception) -> Support:
+    return unsupported("plugin_failed", f"the {kind} plugin '{name}' failed: {type(error).__name__}: {error}")
 
 
 def _here(device: Device, profile: str | Missing) -> HereDevice:

@@ -9,6 +9,7 @@ The result is saved after every engine, so that whatever ends the run early, wha
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -21,7 +22,7 @@ from hwbench import plugins
 from hwbench.children import run_child
 from hwbench.cost import overlay
 from hwbench.devices import environment
-from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, UsageError
+from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, UsageError
 from hwbench.files import REQUEST, RESULT, read_record, write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.inventory import Target, find_target
@@ -52,6 +53,8 @@ from hwbench.stats import summarize
 R = TypeVar("R", bound=Record)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ENGINE_FAILED = "engine_failed"  # code of a Missing: there should have been numbers
+_OTHERWISE = "ask for the same, or measure into another folder"
 _IN_THROUGHPUT = Missing(
     code="other_mode", why="measured in throughput mode, where requests wait for each other", cure="--mode latency"
 )
@@ -97,12 +100,15 @@ def profile(
     watcher = watcher or Watcher()
     target = target or find_target(request.device)
     parse_spec(request.model)
-    earlier = _earlier(folder, request) if resume else None
-    write_record(folder / REQUEST, request)
+    earlier = _earlier(folder, request, target) if resume else None
+    run = _Profile(request, folder, target, watcher, earlier)
     try:
-        return _Profile(request, folder, target, watcher, earlier).run()
+        return run.run()
     except KeyboardInterrupt as error:
-        raise Interrupted("stopped by Ctrl-C", hint=f"what was finished is in {folder}; --resume goes on") from error
+        raise Interrupted("stopped by Ctrl-C", hint=run.left()) from error
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise StorageError(f"cannot use {folder}:{where} {error.strerror or error}") from error
 
 
 def read_result(path: Path) -> ProfileResult:
@@ -110,16 +116,24 @@ def read_result(path: Path) -> ProfileResult:
     return read_record(path / RESULT if path.is_dir() else path, ProfileResult, schema=PROFILE_RESULT_SCHEMA)
 
 
-def _earlier(folder: Path, request: ProfileRequest) -> ProfileResult | None:
+def _earlier(folder: Path, request: ProfileRequest, target: Target) -> ProfileResult | None:
+    """Return what an earlier run has left, if it asked for the same on the same device."""
     if not (folder / RESULT).exists():
         return None
     result = read_result(folder)
-    if result.request != request:
-        changed = [
-            name for name in request.__struct_fields__ if getattr(request, name) != getattr(result.request, name)
-        ]
+    changed = [
+        f"{name} was {msgspec.to_builtins(before)!r}, now {msgspec.to_builtins(now)!r}"
+        for name in request.__struct_fields__
+        if (before := getattr(result.request, name)) != (now := getattr(request, name))
+    ]
+    if changed:
+        raise UsageError(f"'{folder}' holds another request: {'; '.join(changed)}", hint=_OTHERWISE)
+    if result.device.fingerprint != target.device.fingerprint:
+        was, now = result.device, target.device
         raise UsageError(
-            f"{folder} holds another request: {', '.join(changed)} differ", hint="leave --resume out, or ask the same"
+            f"'{folder}' was measured on another machine: {was.title} ({was.fingerprint}), this one is {now.title} "
+            f"({now.fingerprint})",
+            hint=_OTHERWISE,
         )
     return result
 
@@ -141,10 +155,21 @@ class _Profile:
         self.watcher = watcher
         self.earlier = earlier
         self.reference: tuple[str, Path] | None = None
+        self.finished = len(earlier.measurements) if earlier is not None else 0
+
+    def left(self) -> str:
+        """Say what an interrupted run has left behind."""
+        count = self.finished
+        if not count:
+            return "nothing had been measured yet"
+        kept = "1 measurement is" if count == 1 else f"{count} measurements are"
+        again = f"--resume --output {shlex.quote(str(self.folder))}"
+        return f"{kept} in {self.folder / RESULT}; the same command with {again} goes on"
 
     def run(self) -> ProfileResult:
         self.imported = self._import()
         self.result = self._start()
+        write_record(self.folder / REQUEST, self.request)
         self._save()
         try:
             plan = list(self._plan())
@@ -156,10 +181,10 @@ class _Profile:
         except KeyboardInterrupt:
             self._replace(status="interrupted")
             raise
-        if not self.result.measurements:
-            reasons = "\n  ".join(f"{item.engine}: {item.reason}" for item in self.result.not_measured)
-            raise EngineError(f"no engine could measure '{self.request.model}'", hint=reasons)
         self._replace(status="complete")
+        if not self.result.measurements:
+            reasons = "\n".join(f"{item.engine}: {item.reason}" for item in self.result.not_measured)
+            raise EngineError(f"no engine could measure '{self.request.model}'", hint=reasons)
         return self.result
 
     def _import(self) -> ImportResult:
@@ -208,17 +233,26 @@ class _Profile:
         """Yield each engine and precision to measure; note those that cannot be."""
         asked = self.request.engines
         for name in asked or plugins.available("engines"):
-            try:
-                engine: Engine = plugins.load("engines", name)
-            except HwbenchError as error:
-                self._note(name, "", Missing(code="plugin", why=error.message, cure=error.hint), failed=True)
+            precisions = self._precisions(name)
+            if isinstance(precisions, Missing):
+                self._note(name, "", precisions, failed=bool(asked) or precisions.code == "plugin")
                 continue
-            support = engine.supports(self.imported.model, self.imported.files, self.target.device)
-            if not support.usable:
-                self._note(name, "", support.reasons[0], failed=bool(asked))
-                continue
-            for precision in self.request.precisions or engine.precisions(self.target.device):
+            for precision in precisions:
                 yield name, precision
+
+    def _precisions(self, name: str) -> tuple[str, ...] | Missing:
+        """Return the precisions to measure an engine in, or why it cannot be used."""
+        device = self.target.device
+        try:
+            engine: Engine = plugins.load("engines", name)
+            support = engine.supports(self.imported.model, self.imported.files, device)
+            if not support.usable:
+                return support.reasons[0]
+            return self.request.precisions or engine.precisions(device)
+        except HwbenchError as error:
+            return Missing(code="plugin", why=error.message, cure=error.hint)
+        except Exception as error:  # noqa: BLE001 - one plugin's bug must not take the other engines' results along
+            return Missing(code="plugin", why=f"the engine plugin '{name}' failed: {type(error).__name__}: {error}")
 
     def _kept(self, engine: str, precision: str) -> bool:
         """Say whether an earlier run has this one; its outputs, if still there, serve as reference again."""
@@ -232,12 +266,15 @@ class _Profile:
     def _measure(self, engine: str, precision: str, label: str) -> None:
         try:
             measurement = self._measurement(engine, precision, label)
-        except EngineError as error:
+        except StorageError:
+            raise
+        except HwbenchError as error:
             log = self._job_folder(engine, precision) / "log.txt"
-            reason = Missing(code="engine_failed", why=error.message, cure=error.hint)
+            reason = Missing(code=ENGINE_FAILED, why=error.message, cure=error.hint)
             self._note(engine, precision, reason, failed=True, log=str(log) if log.exists() else None)
             return
         self._replace(measurements=(*self.result.measurements, measurement))
+        self.finished += 1
         self.watcher.measured(measurement)
 
     def _measurement(self, engine: str, precision: str, label: str) -> Measurement:
@@ -258,9 +295,7 @@ class _Profile:
         if isinstance(latency, Missing):
             layers = Missing(code="other_mode", why="per-layer times belong to latency mode", cure="--mode latency")
         elif settings.layers:
-            job = msgspec.structs.replace(job, layer_iterations=iterations_for(latency.median_s))
-            layer_run = self._child("hwbench.measure.layers", job, LayerRun, folder / "layers", f"{label} layers")
-            layers = reconcile(layer_run, self.imported.model.layers, latency.median_s)
+            layers = self._layers(job, folder / "layers", f"{label} layers", latency.median_s)
         measurement = Measurement(
             **msgspec.structs.asdict(run),
             engine=engine,
@@ -276,6 +311,15 @@ class _Profile:
         cpu = self.target.device.cpu
         verdict = judge(measurement, len(cpu.usable_cpus) if cpu is not None else 1)
         return msgspec.structs.replace(measurement, validity=verdict)
+
+    def _layers(self, job: Job, folder: Path, label: str, median_s: float) -> LayerTable | Missing:
+        """Profile the layers; when that fails, the timing that was measured before stays."""
+        job = msgspec.structs.replace(job, layer_iterations=iterations_for(median_s))
+        try:
+            run = self._child("hwbench.measure.layers", job, LayerRun, folder, label)
+        except EngineError as error:
+            return Missing(code=ENGINE_FAILED, why=error.message, cure=error.hint)
+        return reconcile(run, self.imported.model.layers, median_s)
 
     def _child(self, module: str, job: Job, result: type[R], folder: Path, label: str) -> R:
         per_stream = str(max(1, job.settings.threads // job.settings.streams))

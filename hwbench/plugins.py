@@ -62,7 +62,7 @@ def load(kind: Kind, name: str) -> Any:
     point = find(kind, name)
     try:
         return point.load()()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         msg = f"the {kind.removesuffix('s')} plugin '{name}' ({_origin(point)}) does not import: {error}"
         raise PluginError(msg, hint="run with -v to see where it fails") from error
 

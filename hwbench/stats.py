@@ -14,7 +14,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from hwbench.records.base import Missing
+from hwbench.records.base import Missing, check
 from hwbench.records.measurement import LatencySummary
 
 Z95 = 1.959963984540054
@@ -71,7 +71,8 @@ def median_interval(ordered: Sequence[float], n_effective: float) -> tuple[float
     """Return the 95 % confidence interval of the median of an ascending sequence.
 
     Ranks n/2 -+ z sqrt(n)/2 by the normal approximation to the binomial; with ``n_effective`` < n the half-width
-    grows by sqrt(n / n_effective). Short samples give the whole range, which is then honest.
+    grows by sqrt(n / n_effective). Short samples give the whole range; below six even that holds the median less often
+    than it should (1 - 2 / 2^n), which the verdict on a measurement says.
     """
     n = len(ordered)
     half = Z95 * math.sqrt(n) / 2 * math.sqrt(n / n_effective)
@@ -91,7 +92,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
 def supported_percentile(ordered: Sequence[float], p: float) -> float | Missing:
     """Return the percentile, or why the sample does not support it."""
-    needed = math.ceil(10 / (1 - p) - 1e-9)
+    needed = math.ceil(round(10 / (1 - p), 6))  # 1 - p is not exact
     if len(ordered) >= needed:
         return quantile(ordered, p)
     return Missing(
@@ -102,7 +103,12 @@ def supported_percentile(ordered: Sequence[float], p: float) -> float | Missing:
 
 
 def summarize(samples_ns: Sequence[int]) -> LatencySummary:
-    """Return the statistics of latency samples given in nanoseconds, in the order they were taken."""
+    """Return the statistics of latency samples given in nanoseconds, in the order they were taken.
+
+    Raises:
+        ValueError: there are none.
+    """
+    check(bool(samples_ns), "a summary needs samples")
     ordered = sorted(samples_ns)
     n_effective = effective_size(samples_ns)
     low, high = median_interval(ordered, n_effective)

@@ -36,14 +36,17 @@ class MonotonicClock:
 
 
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-_SI = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_SI = (
+    (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"),
+    (1e-12, "p"), (1e-15, "f"),
+)  # fmt: skip
 _BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def format_seconds(value: float, digits: int = 3) -> str:
     """``0.00123`` -> ``1.23 ms``."""
     for factor, unit in _SECONDS:
-        if abs(value) >= factor:
+        if _reaches(value, factor, digits):
             return f"{_significant(value / factor, digits)} {unit}"
     return "0 s" if value == 0 else f"{_significant(value / 1e-9, digits)} ns"
 
@@ -59,15 +62,20 @@ def format_bytes(value: float) -> str:
 def format_si(value: float, unit: str, digits: int = 3) -> str:
     """``4.09e9, "FLOP"`` -> ``4.09 GFLOP``."""
     for factor, prefix in _SI:
-        if abs(value) >= factor:
+        if _reaches(value, factor, digits):
             return f"{_significant(value / factor, digits)} {prefix}{unit}"
-    return f"{_significant(value, digits)} {unit}"
+    return f"0 {unit}" if value == 0 else f"{value:.{digits - 1}e} {unit}"
+
+
+def _reaches(value: float, factor: float, digits: int) -> bool:
+    """Say whether ``value`` shown in ``digits`` digits is at least ``factor``: 999.6 µs is 1.00 ms, not 1000 µs."""
+    return abs(value) >= factor * (1 - 0.5 * 10.0**-digits)
 
 
 def _significant(value: float, digits: int) -> str:
     if value == 0:
         return "0"
-    whole = len(str(int(abs(value))))
+    whole = len(str(int(float(f"{abs(value):.{digits - 1}e}"))))  # of the rounded value: 9.996 is 10.0
     return f"{value:.{max(0, digits - whole)}f}"
 
 

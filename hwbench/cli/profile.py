@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwbench.cli.request import Options, StopOptions, resolve
 from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
-from hwbench.errors import EXIT_INVALID, EXIT_OK, EXIT_UNAVAILABLE, UsageError
-from hwbench.units import parse_seconds
+from hwbench.errors import EXIT_INVALID, EXIT_OK, EXIT_UNAVAILABLE, HwbenchError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from hwbench.inventory import Target
-    from hwbench.records.measurement import ProfileRequest, ProfileResult, StopRule
-
-_SHAPE = re.compile(r"(?P<name>[^:,]+):(?P<sizes>\d+(?:x\d+)*)")
+    from hwbench.records.measurement import ProfileRequest, ProfileResult
 
 
 @command
@@ -46,15 +46,21 @@ def profile(
         int | None, typer.Option(min=1, help="Requests in flight (throughput mode). Default: one a thread.")
     ] = None,
     warmup: Annotated[str, typer.Option(help="Shortest warm-up (at least 10 inferences).")] = "1s",
-    duration: Annotated[str, typer.Option(help="Shortest timed run.")] = "3s",
-    max_duration: Annotated[str, typer.Option(help="Longest timed run, when the median does not settle.")] = "20s",
-    settle: Annotated[float, typer.Option(help="Share of the median to which its 95 % interval must settle.")] = 0.01,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Time exactly this many inferences instead.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Shortest timed run. Default: 3s.")] = None,
+    max_duration: Annotated[
+        str | None, typer.Option(help="Longest timed run, when the median does not settle. Default: 20s.")
+    ] = None,
+    settle: Annotated[
+        float | None,
+        typer.Option(help="Share of the median to which its 95 % interval must settle. Default: 0.01."),
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Time this many inferences instead.")] = None,
     layers: Annotated[
-        bool, typer.Option("--layers/--no-layers", help="Per-layer times, in a run of their own.")
-    ] = True,
+        bool | None,
+        typer.Option("--layers/--no-layers", help="Per-layer times, in a run of their own. Default: in latency mode."),
+    ] = None,
     meter: Annotated[str, typer.Option(help="Energy meter: auto, none, or a name.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the results. Default: a new one in hwbench-results/."),
@@ -76,8 +82,6 @@ def profile(
     Exit codes: 0 measured; 2 wrong request; 3 model, device or an engine failed; 4 a measurement is invalid; 130
     interrupted, with what was finished kept.
     """
-    from hwbench import pipeline
-    from hwbench.cli.progress import ProgressWatcher
     from hwbench.files import RESULT, encode
     from hwbench.graph.spec import parse_spec
     from hwbench.inventory import find_target
@@ -85,33 +89,30 @@ def profile(
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     spec = parse_spec(model)
     target = find_target(device)
-    request = _request(
-        target,
-        {
-            "model": model,
-            "device": device,
-            "engines": tuple(engine or ()),
-            "precisions": tuple(precision or ()),
-            "mode": mode,
-            "batch_size": batch_size,
-            "shapes": parse_shapes(shapes or []),
-            "input_data": str(input_data) if input_data is not None else None,
-            "layers": layers and mode == "latency",
-            "meter": meter,
-            "seed": seed,
-            "timeout_s": parse_seconds(timeout),
-        },
+    options = Options(
+        model=model,
+        device=device,
+        engines=engine or (),
+        precisions=precision or (),
+        mode=mode,
+        batch_size=batch_size,
+        shapes=shapes or (),
+        input_data=str(input_data) if input_data is not None else None,
         threads=threads,
         streams=streams,
-        warmup_s=parse_seconds(warmup),
-        stop=_stop_rule(mode, parse_seconds(duration), parse_seconds(max_duration), settle, iterations),
+        warmup=warmup,
+        stop=StopOptions(duration=duration, max_duration=max_duration, settle=settle, iterations=iterations),
+        layers=layers,
+        meter=meter,
+        seed=seed,
+        timeout=timeout,
     )
+    request = resolve(options, target)
+    folder = _output_folder(output, spec.name, device, resume=resume, force=force)
     if dry_run:
         write_stdout(encode(request))
         return
-    folder = _output_folder(output, spec.name, device, resume=resume, force=force)
-    with ProgressWatcher(terminal) as watcher:
-        result = pipeline.profile(request, folder, target=target, resume=resume, watcher=watcher)
+    result = _run(request, folder, target, terminal, resume=resume, ours=output is None)
     page = _write_page(result, folder)
     if json:
         write_stdout(encode(result))
@@ -120,94 +121,61 @@ def profile(
     raise typer.Exit(exit_code(result, strict=strict))
 
 
-def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    """Read ``name:1x3x224x224`` items, comma-separated or one each.
+def _run(
+    request: ProfileRequest, folder: Path, target: Target, terminal: Terminal, *, resume: bool, ours: bool
+) -> ProfileResult:
+    from hwbench import pipeline
+    from hwbench.cli.progress import ProgressWatcher
 
-    Raises:
-        UsageError: an item is not of that form, or names an input twice.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for item in (part.strip() for text in texts for part in text.split(",") if part.strip()):
-        match = _SHAPE.fullmatch(item)
-        if match is None:
-            raise UsageError(f"--shapes '{item}' is not name:1x3x224x224")
-        if match["name"] in shapes:
-            raise UsageError(f"--shapes names '{match['name']}' twice")
-        sizes = tuple(int(size) for size in match["sizes"].split("x"))
-        if any(not 0 < size < 2**31 for size in sizes):
-            raise UsageError(f"--shapes '{item}': every size must be between 1 and 2**31 - 1")
-        shapes[match["name"]] = sizes
-    return shapes
+    try:
+        with ProgressWatcher(terminal) as watcher:
+            return pipeline.profile(request, folder, target=target, resume=resume, watcher=watcher)
+    except HwbenchError as error:
+        _account_for(folder, error, terminal, ours=ours)
+        raise
 
 
-def _stop_rule(mode: str, duration_s: float, max_duration_s: float, settle: float, iterations: int | None) -> StopRule:
-    from hwbench.records.measurement import StopRule
+def _account_for(folder: Path, error: HwbenchError, terminal: Terminal, *, ours: bool) -> None:
+    """Say where a failed run has left what; take away a folder of ours that holds nothing but a wrong request."""
+    from hwbench.files import RESULT
 
-    if iterations is not None:
-        return StopRule(name="count", settings={"count": iterations})
-    if mode == "throughput":
-        return StopRule(name="duration", settings={"seconds": duration_s, "min_count": 20})
-    if not 0 < settle < 1:
-        raise UsageError(f"--settle {settle:g} is not a share between 0 and 1")
-    return StopRule(
-        name="stable-median",
-        settings={
-            "min_seconds": duration_s,
-            "min_count": 20,
-            "max_seconds": max(duration_s, max_duration_s),
-            "relative": settle,
-        },
-    )
-
-
-def _request(
-    target: Target,
-    given: dict[str, Any],
-    *,
-    threads: int | None,
-    streams: int | None,
-    warmup_s: float,
-    stop: StopRule,
-) -> ProfileRequest:
-    """Resolve what the user left open."""
-    from hwbench import plugins
-    from hwbench.inventory import default_threads
-    from hwbench.records.measurement import ProfileRequest, StopRule
-
-    if given["mode"] not in {"latency", "throughput"}:
-        raise UsageError(f"--mode '{given['mode']}' is neither latency nor throughput")
-    if given["meter"] not in {"auto", "none"}:
-        plugins.find("meters", given["meter"])
-    for engine in given["engines"]:
-        plugins.find("engines", engine)
-    if streams is not None and given["mode"] == "latency":
-        raise UsageError(
-            "--streams is for throughput mode", hint="add --mode throughput; latency runs one request at a time"
-        )
-    threads = threads or default_threads(target)
-    return ProfileRequest(
-        **given,
-        threads=threads,
-        streams=(streams or threads) if given["mode"] == "throughput" else 1,
-        warmup=StopRule(name="duration", settings={"seconds": warmup_s, "min_count": 10}),
-        stop=stop,
-    )
+    if (folder / RESULT).exists() or isinstance(error, Interrupted):
+        return  # the message says what is there
+    if ours and isinstance(error, UsageError):
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # only if it is empty
+        return
+    logs = [log for log in sorted(folder.rglob("log.txt")) if log.stat().st_size > 0]
+    if logs and str(logs[-1]) not in (error.hint or ""):
+        terminal.say(f"log: {logs[-1]}")
 
 
 def _output_folder(output: Path | None, model: str, device: str, *, resume: bool, force: bool) -> Path:
     from hwbench.files import RESULT
 
+    if resume and force:
+        raise UsageError("--resume keeps the results in --output, --force replaces them", hint="give one of them")
     if output is None:
         if resume:
             raise UsageError("--resume needs --output: the folder to go on in")
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         safe = re.sub(r"[^\w.-]+", "_", f"{model}-{device}")
-        return Path("hwbench-results") / f"{safe}-{stamp}"
+        return _unused(Path("hwbench-results") / f"{safe}-{stamp}")
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output '{output}' is a file; it must be a folder")
     if (output / RESULT).exists() and not (resume or force):
         raise UsageError(f"'{output}' already holds a result", hint="--resume goes on with it, --force replaces it")
     return output
+
+
+def _unused(folder: Path) -> Path:
+    """Return ``folder``, or the same with a number when another run took it in the same second."""
+    number, candidate = 1, folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
 
 
 def _write_page(result: ProfileResult, folder: Path) -> Path:
@@ -228,7 +196,13 @@ def _show(terminal: Terminal, result: ProfileResult, *, stderr: bool) -> None:
 
 def exit_code(result: ProfileResult, *, strict: bool) -> int:
     """Return 3 when an engine failed, 4 when a measurement is invalid (or, if strict, suspect), else 0."""
+    from hwbench.pipeline import ENGINE_FAILED
+    from hwbench.records.base import Missing
+
+    layers = [m.layers for m in result.measurements]
     if any(item.failed for item in result.not_measured):
+        return EXIT_UNAVAILABLE
+    if any(isinstance(item, Missing) and item.code == ENGINE_FAILED for item in layers):
         return EXIT_UNAVAILABLE
     bad = {"invalid", "suspect"} if strict else {"invalid"}
     return EXIT_INVALID if any(m.validity.status in bad for m in result.measurements) else EXIT_OK

@@ -21,6 +21,7 @@ class ProgressWatcher(Watcher):
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
+        self.said = ""
         self.animated = sys.stderr.isatty() and not terminal.quiet
         if self.animated:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -60,6 +61,9 @@ class ProgressWatcher(Watcher):
             total = 1.0 if fraction is not None else None
             self.progress.update(self.task, total=total, completed=fraction or 0.0, phase=phase)
             self.progress.refresh()
+        elif self.terminal.verbose and self.said != f"{label}: {phase}":
+            self.said = f"{label}: {phase}"
+            self.terminal.say(f"  {self.said}")
 
     def measured(self, measurement: Measurement) -> None:
         self._line(f"  {measurement.label}: {_headline(measurement)} ({measurement.validity.status})")

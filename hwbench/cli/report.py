@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hwbench.records.measurement import ProfileResult
     from hwbench.report.delimited import What
 
+_PAGES = {".html", ".htm"}
+
 
 @command
 def report(
@@ -23,7 +25,7 @@ def report(
         Path | None, typer.Option("--output", "-o", help="Write here; the suffix (.html, .csv) says what.")
     ] = None,
     csv: Annotated[
-        Literal["measurements", "layers", "samples"] | None, typer.Option("--csv", help="CSV to standard output.")
+        Literal["measurements", "layers", "samples"] | None, typer.Option("--csv", help="CSV of these, to standard output or to --output.")
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show the layers of every engine too.")] = False,
     quiet: Quiet = False,
@@ -33,28 +35,38 @@ def report(
     """Show saved results: a table in the terminal, one offline HTML page, or CSV."""
     from hwbench.files import write_bytes
     from hwbench.pipeline import read_result
-    from hwbench.records.base import Missing
     from hwbench.report.html import render_page
     from hwbench.report.text import layers_table, render_table
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
+    suffix = output.suffix.lower() if output is not None else ""
+    _check(output, suffix, csv=csv, layers=layers)
     found = [read_result(path) for given in results for path in _files(given)]
-    if output is not None and output.suffix.lower() in {".html", ".htm"}:
+    if output is not None and suffix in _PAGES:
         write_bytes(output, render_page(found).encode())
         terminal.say(f"report: {output}")
-    elif output is not None and output.suffix.lower() == ".csv":
+    elif output is not None:
         write_bytes(output, _csv(found, csv or "measurements").encode())
         terminal.say(f"csv: {output}")
-    elif output is not None:
-        raise UsageError(f"--output '{output}' ends in neither .html nor .csv")
     elif csv is not None:
         write_stdout(_csv(found, csv).encode())
     else:
         for result in found:
             terminal.show(render_table(result))
             for measurement in result.measurements if layers else ():
-                if not isinstance(measurement.layers, Missing):
-                    terminal.show(layers_table(measurement))
+                terminal.show(layers_table(measurement))
+
+
+def _check(output: Path | None, suffix: str, *, csv: What | None, layers: bool) -> None:
+    """Refuse an unknown suffix, and options that the output has no use for."""
+    if output is not None and suffix not in _PAGES | {".csv"}:
+        raise UsageError(f"--output '{output}' ends in neither .html nor .csv")
+    if csv is not None and suffix in _PAGES:
+        raise UsageError(f"--csv {csv} does not go into a page", hint="leave it out, or write to a .csv")
+    if layers and (output is not None or csv is not None):
+        raise UsageError(
+            "--layers is for the terminal; a page always has the layers", hint="for a table of them: --csv layers"
+        )
 
 
 def _files(given: Path) -> list[Path]:

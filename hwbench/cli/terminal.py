@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from hwbench.errors import EXIT_INTERRUPTED, HwbenchError
+from hwbench.errors import EXIT_INTERRUPTED, HwbenchError, Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a file's name must not drive the terminal
 
 Device = Annotated[str, typer.Option("--device", "-d", help="Device to use; `hwbench devices` lists them.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
@@ -27,34 +31,65 @@ NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (NO_COLOR d
 
 
 class Terminal:
-    """The two consoles of one command."""
+    """The two consoles of one command.
+
+    When the reader of a stream goes away (``hwbench ... | head -1``), what is still written there is dropped and the
+    command goes on: what it measures is worth keeping without an audience.
+    """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, no_color: bool = False) -> None:
         self.quiet = quiet
         self.verbose = verbose
         self.no_color = no_color or bool(os.environ.get("NO_COLOR"))
+        if verbose:
+            logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+            logging.getLogger("hwbench").setLevel(logging.DEBUG)
 
     def console(self, *, stderr: bool) -> Console:
-        """Return a rich console on one of the two streams."""
+        """Return a rich console on one of the two streams; without colour it writes no escape codes at all."""
         from rich.console import Console
 
-        return Console(stderr=stderr, no_color=self.no_color, highlight=False, soft_wrap=False)
+        class OurConsole(Console):
+            def on_broken_pipe(self) -> NoReturn:
+                raise BrokenPipeError
+
+        color: Literal["auto"] | None = None if self.no_color else "auto"
+        return OurConsole(stderr=stderr, no_color=self.no_color, color_system=color, highlight=False)
 
     def show(self, renderable: RenderableType, *, stderr: bool = False) -> None:
         """Show something made for people."""
-        self.console(stderr=stderr).print(renderable)
+        try:
+            self.console(stderr=stderr).print(renderable)
+        except BrokenPipeError:
+            _abandon(sys.stderr if stderr else sys.stdout)
 
     def say(self, text: str) -> None:
         """Tell the person something, unless quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr)  # noqa: T201 - the command line is where printing belongs
+            _say(text)
 
 
 def write_stdout(data: bytes) -> None:
     """Write data to standard output as it is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        _abandon(sys.stdout)
+
+
+def _say(text: str) -> None:
+    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command line is where printing belongs
+    except BrokenPipeError:
+        _abandon(sys.stderr)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let everything written to ``stream`` from here on vanish; nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
@@ -65,14 +100,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except HwbenchError as error:
-            report_error(error, verbose=bool(kwargs.get("verbose")))
+            verbose = bool(kwargs.get("verbose")) and not isinstance(error, Interrupted)
+            report_error(error, verbose=verbose)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            print("stopped by Ctrl-C", file=sys.stderr)  # noqa: T201
+            _say("error: stopped by Ctrl-C")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:  # the reader of our output went away: `hwbench ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
 
     return run
 
@@ -80,8 +113,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def report_error(error: HwbenchError, *, verbose: bool) -> None:
     """Print an error for a person: what happened, then what to do; with ``verbose`` where it came from."""
     if verbose:
-        traceback.print_exception(error)
-    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
-    if error.hint:
-        for line in error.hint.splitlines():
-            print(f"  {line}", file=sys.stderr)  # noqa: T201
+        say_traceback(error)
+    _say(f"error: {error.message}")
+    for line in (error.hint or "").splitlines():
+        _say(f"  {line}")
+
+
+def say_traceback(error: BaseException) -> None:
+    """Show where an error came from."""
+    _say("".join(traceback.format_exception(error)).rstrip())

@@ -43,6 +43,13 @@ def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None
         raise EngineError(f"{engine} cannot run in {asked} here", hint=f"it offers: {', '.join(offered)}")
 
 
+def require_built(engine: str, asked: str, built: str) -> None:
+    """Refuse what a runtime made of a request when it is not what was asked for; ``auto`` takes what it chose."""
+    if asked not in {"auto", built}:
+        msg = f"{engine} was asked for {asked} and built {built}"
+        raise EngineError(msg, hint="--precision auto measures it in the precision that it takes by itself")
+
+
 def threads_per_stream(threads: int, streams: int) -> int:
     """Return how many threads each of ``streams`` concurrent requests gets of ``threads``."""
     return max(1, threads // streams)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwbench.engines.edge import installed, require_precision, threads_per_stream, translated
+from hwbench.engines.edge import installed, require_built, require_precision, threads_per_stream, translated
 from hwbench.errors import EngineError
 from hwbench.graph.members import assign_members
 from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
@@ -26,6 +28,7 @@ _OPTIMIZED = "optimized.onnx"
 _NOT_SEPARATE = Missing(
     code="not_separate", why="ONNX Runtime reads and compiles in one call: the time is under compile"
 )
+_PRECISIONS = ("fp32", "fp16", "bf16", "fp64", "auto")  # it computes in what the graph is written in
 _INSERTED = {"ReorderInput", "ReorderOutput"}  # they change the layout, under the name of the tensor they change
 _ELEMENT = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
 
@@ -54,7 +57,7 @@ class OnnxRuntime:
         return str(onnxruntime.__version__)
 
     def load(self, request: BuildRequest) -> OnnxRuntimeProgram:
-        require_precision(self.name, request.precision, ("fp32",))
+        require_precision(self.name, request.precision, _PRECISIONS)
         return OnnxRuntimeProgram(request)
 
 
@@ -84,6 +87,7 @@ class OnnxRuntimeProgram:
         with translated("ONNX Runtime refused the model"):
             session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         session.disable_fallback()
+        require_built("onnxruntime", request.precision, _graph_precision(session))
         return OnnxRuntimeRunner(session, request, options)
 
 
@@ -148,7 +152,8 @@ class OnnxRuntimeRunner:
         return read_profile(events, self.request, skip=warmup)
 
     def close(self) -> None:
-        del self.session
+        with contextlib.suppress(AttributeError):  # closed before
+            del self.session
 
 
 def _graph_precision(session: ort.InferenceSession) -> str:
@@ -172,14 +177,15 @@ def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: i
     runs = runs[skip:]
     if not runs:
         raise EngineError("ONNX Runtime's profile holds no complete run")
-    first = runs[0][0]
+    starts = [start for start, _ in runs]
     times: dict[str, list[float]] = {}
     described: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time") or event["ts"] < first:
+    for event in _outer_nodes(events):
+        run = bisect.bisect_right(starts, event["ts"]) - 1
+        if run < 0:
             continue
         name = event["name"].removesuffix("_kernel_time")
-        times.setdefault(name, []).append(event["dur"] / 1e6)
+        times.setdefault(name, [0.0] * len(runs))[run] += event["dur"] / 1e6
         described.setdefault(name, event["args"])
     anchors = _anchors(request.workdir / _OPTIMIZED, list(times))
     members = assign_members(request.model.layers, request.files.merged, anchors)
@@ -192,6 +198,16 @@ def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: i
         end_to_end_s=tuple((end - start) / 1e6 for start, end in runs),
         method="ONNX Runtime profiler (enable_profiling), kernel times at 1 µs resolution, a session of its own",
     )
+
+
+def _outer_nodes(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the kernel times in order, without those of nodes inside a Loop, If or Scan: the outer node has them."""
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    end = 0
+    for event in sorted(kernels, key=lambda event: (event["ts"], -event["dur"])):
+        if event["ts"] + event["dur"] > end or (event["dur"] == 0 and event["ts"] >= end):
+            end = event["ts"] + event["dur"]
+            yield event
 
 
 def _built_layer(name: str, details: Mapping[str, Any], members: tuple[str, ...]) -> BuiltLayer:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwbench.engines.edge import installed, require_precision, translated
+from hwbench.engines.edge import installed, require_built, require_precision, translated
 from hwbench.errors import EngineError
 from hwbench.graph.members import assign_members
 from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
@@ -30,6 +33,7 @@ _NAMES = {
     "i8": "int8",
     "u8": "int8",
 }
+_MICROSECOND = timedelta(microseconds=1)
 _BF16_ISA = {"avx512_bf16", "amx_bf16"}
 _REPORTED = (
     "PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT",
@@ -94,7 +98,9 @@ class OpenVinoProgram:
         if request.profile_layers:
             config["PERF_COUNT"] = True
         with translated("OpenVINO refused the model"):
-            return OpenVinoRunner(self.core.compile_model(self.model, "CPU", config), request)
+            runner = OpenVinoRunner(self.core.compile_model(self.model, "CPU", config), request)
+        require_built("openvino", request.precision, runner.precision())
+        return runner
 
 
 @dataclass(kw_only=True)
@@ -104,6 +110,7 @@ class OpenVinoBound:
     run: Callable[[], object]
     request: ov.InferRequest
     names: tuple[str, ...]
+    inputs: Tensors  # OpenVINO reads this very memory
 
     def outputs(self) -> Tensors:
         return {name: self.request.get_output_tensor(index).data.copy() for index, name in enumerate(self.names)}
@@ -129,69 +136,85 @@ class OpenVinoRunner:
                     raise EngineError(f"OpenVINO asks for an input '{port.any_name}', there are: {', '.join(inputs)}")
                 infer_request.set_tensor(port, ov.Tensor(inputs[name], shared_memory=True))
         names = tuple(spec.name for spec in self.request.model.outputs)
-        return OpenVinoBound(run=infer_request.infer, request=infer_request, names=names)
+        return OpenVinoBound(run=infer_request.infer, request=infer_request, names=names, inputs=inputs)
+
+    def precision(self) -> str:
+        """Return the precision that OpenVINO says it computes in."""
+        hint = str(self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+        return _NAMES.get(hint, hint)
 
     def built(self) -> Built:
         import openvino as ov
 
-        hint = self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        layers = tuple(unit for unit, _ in self._units() if unit.members)
+        layers = tuple(unit for unit in self._units() if unit.members)
         return Built(
             engine="openvino",
             version=str(ov.get_version()),
-            precision=_NAMES.get(hint, hint),
+            precision=self.precision(),
             execution_units=tuple(self.compiled.get_property("EXECUTION_DEVICES")),
             threads=int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
             settings={name: _text(self.compiled.get_property(name)) for name in _REPORTED},
             layers=layers,
         )
 
-    def _units(self) -> list[tuple[BuiltLayer, bool]]:
-        """Return every unit of the executable graph, and whether it runs (constants and views do not)."""
+    def _units(self, executed: Container[str] | None = None) -> list[BuiltLayer]:
+        """Return every unit of the executable graph, in order; what does not run (constants, views) has no members.
+
+        Which ran, only a profile tells (``executed``, by name). Without it those count that have a primitive, which
+        leaves out some that OpenVINO runs in code of its own (loops, transposes).
+        """
         nodes = []
         for node in self.compiled.get_runtime_model().get_ordered_ops():
             info = {key: _text(value) for key, value in node.get_rt_info().items()}
             if info.get("layerType") not in {"Const", "Input", "Output", None}:
                 nodes.append((node.get_friendly_name(), info))
-        runs = [info.get("primitiveType", "").startswith("unknown") is False for _, info in nodes]
-        anchors = [_anchors(name, info) if running else [] for (name, info), running in zip(nodes, runs, strict=True)]
+        anchors = [_anchors(name, info) if _runs(name, info, executed) else [] for name, info in nodes]
         members = assign_members(self.request.model.layers, self.request.files.merged, anchors)
         return [
-            (
-                BuiltLayer(
-                    name=name,
-                    op=info["layerType"],
-                    members=belongs,
-                    kernel=info.get("primitiveType") or Missing(code="not_told", why="OpenVINO names no primitive"),
-                    precision=_NAMES.get(info.get("runtimePrecision", ""), info.get("runtimePrecision", "")),
-                ),
-                running,
+            BuiltLayer(
+                name=name,
+                op=info["layerType"],
+                members=belongs,
+                kernel=info.get("primitiveType") or Missing(code="not_told", why="OpenVINO names no primitive"),
+                precision=_NAMES.get(info.get("runtimePrecision", ""), info.get("runtimePrecision", "")),
             )
-            for (name, info), belongs, running in zip(nodes, members, runs, strict=True)
+            for (name, info), belongs in zip(nodes, members, strict=True)
         ]
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
         bound = self.bind(inputs)
         for _ in range(max(3, iterations // 5)):
             bound.run()
-        units = {unit.name: unit for unit, _ in self._units()}
-        times: dict[str, list[float]] = {}
+        executed: set[str] = set()  # a unit that took less than a microsecond counts as not run, so ask every time
+        times: list[Counter[str]] = []
         end_to_end: list[float] = []
         for _ in range(iterations):
             start = time.perf_counter_ns()
             bound.run()
             end_to_end.append((time.perf_counter_ns() - start) / 1e9)
+            times.append(Counter())
             for entry in bound.request.profiling_info:
-                if entry.status.name == "EXECUTED" and entry.node_name in units:
-                    times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds())
+                times[-1][entry.node_name] += entry.real_time // _MICROSECOND
+                if entry.status.name == "EXECUTED":
+                    executed.add(entry.node_name)
+        units = [unit for unit in self._units(executed) if unit.name in executed]
+        if not units:
+            return Missing(code="below_resolution", why="every unit took less than the counters' 1 µs")
         return LayerProfile(
-            units=tuple(UnitTimes(unit=units[name], times_s=tuple(values)) for name, values in times.items()),
+            units=tuple(UnitTimes(unit=unit, times_s=tuple(one[unit.name] / 1e6 for one in times)) for unit in units),
             end_to_end_s=tuple(end_to_end),
             method="OpenVINO performance counters (PERF_COUNT), 1 µs resolution, a compiled model of its own",
         )
 
     def close(self) -> None:
-        del self.compiled
+        with contextlib.suppress(AttributeError):  # closed before
+            del self.compiled
+
+
+def _runs(name: str, info: dict[str, str], executed: Container[str] | None) -> bool:
+    if executed is not None:
+        return name in executed
+    return not info.get("primitiveType", "").startswith("unknown")
 
 
 def _anchors(name: str, info: dict[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def load_module(engine: str, request: BuildRequest) -> Any:
 
     assert request.files.torch_source is not None
     torch.set_num_threads(threads_per_stream(request.threads, request.streams))
-    torch.set_num_interop_threads(1)
+    if torch.get_num_interop_threads() != 1:  # it may be set only once
+        torch.set_num_interop_threads(1)
     batch = request.model.batch_size
     loaded = load_torch(parse_spec(request.files.torch_source), batch_size=batch if isinstance(batch, int) else 1)
     if request.files.torch_state is not None:
@@ -183,4 +185,5 @@ class TorchRunner:
         return _NO_LAYERS
 
     def close(self) -> None:
-        del self.call
+        with contextlib.suppress(AttributeError):  # closed before
+            del self.call, self.loaded

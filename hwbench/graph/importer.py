@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -16,7 +18,7 @@ import onnx_ir as ir
 from hwbench.children import Emit, serve
 from hwbench.errors import ModelError, UsageError
 from hwbench.files import write_bytes
-from hwbench.graph.inputs import Arrays, override_example, random_inputs, read_inputs, shapes_in, specs_of
+from hwbench.graph.inputs import Arrays, input_specs, override_example, random_inputs, read_inputs, specs_in, specs_of
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, non_finite_weights, read_onnx
@@ -24,6 +26,11 @@ from hwbench.graph.spec import ModelSpec, parse_spec
 from hwbench.models.zoo import ZOO
 from hwbench.records.base import Missing
 from hwbench.records.model import ImportJob, ImportResult, InputOrigin, Model, ModelFiles, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from hwbench.graph.torch_source import TorchModel
 
 _EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
@@ -36,6 +43,7 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         ModelError: the model cannot be read, made or exported.
     """
     spec = parse_spec(job.model)
+    folder.mkdir(parents=True, exist_ok=True)
     fixed: dict[str, int] = {}
     arrays: Arrays | None
     state: str | None = None
@@ -45,7 +53,7 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         graph_model, arrays, origin, state = _from_torch(spec, job, folder)
     _name_nodes(graph_model)
     graph_model = infer_shapes(graph_model)
-    inputs = specs_of(graph_inputs(graph_model))
+    inputs = input_specs(graph_inputs(graph_model))
     if arrays is None:
         arrays = random_inputs(graph_model, inputs, job.seed)
     bad = non_finite_weights(graph_model)
@@ -92,11 +100,12 @@ def _from_onnx(spec: ModelSpec, job: ImportJob) -> tuple[ir.Model, dict[str, int
     shapes = dict(job.shapes)
     if job.input_data is not None:
         names = {value.name for value in graph_inputs(graph_model)}
-        shapes = {name: shape for name, shape in shapes_in(Path(job.input_data)).items() if name in names} | shapes
+        given = {name: spec.shape for name, spec in specs_in(Path(job.input_data)).items() if name in names}
+        shapes = given | shapes
     fixed = fix_axes(graph_model, shapes, job.batch_size)
     if job.input_data is None:
         return graph_model, fixed, None, "random"
-    arrays = read_inputs(Path(job.input_data), specs_of(graph_inputs(graph_model)))
+    arrays = read_inputs(Path(job.input_data), input_specs(graph_inputs(graph_model)))
     return graph_model, fixed, arrays, "file"
 
 
@@ -107,7 +116,7 @@ def _from_torch(spec: ModelSpec, job: ImportJob, folder: Path) -> tuple[ir.Model
     from hwbench.graph.torch_source import load_torch
 
     source = load_torch(spec, batch_size=job.batch_size or 1)
-    arrays, origin = _torch_inputs(spec, source.example, source.module, job)
+    arrays, origin = _torch_inputs(spec, source, job)
     graph_model = export(source, {name: torch.from_numpy(array) for name, array in arrays.items()})
     names = [value.name or "" for value in graph_inputs(graph_model)]
     if set(names) != set(arrays):
@@ -121,51 +130,83 @@ def _from_torch(spec: ModelSpec, job: ImportJob, folder: Path) -> tuple[ir.Model
     return graph_model, arrays, origin, "state.pt"
 
 
-def _torch_inputs(spec: ModelSpec, example: object, module: object, job: ImportJob) -> tuple[Arrays, InputOrigin]:
-    import inspect
-
-    import torch
-
-    given: Arrays = {}
-    if isinstance(example, dict):
-        given = {name: tensor.detach().cpu().numpy() for name, tensor in example.items()}
-    elif job.shapes and isinstance(module, torch.nn.Module):
-        names = list(inspect.signature(module.forward).parameters)
-        unknown = set(job.shapes) - set(names)
-        if unknown:
-            raise UsageError(f"--shapes names {', '.join(sorted(unknown))}; forward takes {', '.join(names)}")
-        generator = np.random.default_rng(job.seed)
-        given = {
-            name: generator.standard_normal(job.shapes[name], dtype=np.float32) for name in names if name in job.shapes
-        }
-    elif job.input_data is None:
+def _torch_inputs(spec: ModelSpec, source: TorchModel, job: ImportJob) -> tuple[Arrays, InputOrigin]:
+    example = _example_arrays(source)
+    origin: InputOrigin = "random" if example is None or spec.kind == "zoo" else "example"
+    if job.input_data is not None:
+        arrays, origin = _file_inputs(Path(job.input_data), source, example, job), "file"
+    elif example is None and not job.shapes:
         raise UsageError(
             f"'{spec.text}' gives no example inputs, so their shapes are not known",
             hint="return (module, example_inputs) from it, or give --shapes x:1x3x224x224 or --input-data x.npz",
         )
-    if job.input_data is not None:
-        shapes = shapes_in(Path(job.input_data))
-        specs = tuple(
-            TensorSpec(name=name, dtype=given[name].dtype.name if name in given else "float32", shape=shape)
-            for name, shape in shapes.items()
-        )
-        return read_inputs(Path(job.input_data), specs), "file"
-    shapes = override_example(given, job.shapes, job.batch_size)
-    if spec.kind == "pt2" and any(shapes[name] != array.shape for name, array in given.items()):
+    else:
+        given = _normal_inputs(source, job) if example is None else example
+        shapes = override_example(given, job.shapes, job.batch_size)
+        arrays = {name: np.resize(array, shapes[name]) for name, array in given.items()}
+    if spec.kind == "pt2" and any(arrays[name].shape != array.shape for name, array in (example or {}).items()):
         raise UsageError(
             "a .pt2 keeps the shapes it was exported with", hint="export it again with the shapes you want"
         )
-    changed = {name: np.resize(array, shapes[name]) for name, array in given.items()}
-    return changed, "example" if isinstance(example, dict) and spec.kind != "zoo" else "random"
+    return arrays, origin
+
+
+def _example_arrays(source: TorchModel) -> Arrays | None:
+    return None if source.example is None else {name: _as_array(name, value) for name, value in source.example.items()}
+
+
+def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    try:
+        return tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"example input '{name}' ({tensor.dtype}) does not convert to numpy: {error}",
+            hint="give the model a dense input of booleans, integers, float16, float32 or float64",
+        ) from error
+
+
+def _normal_inputs(source: TorchModel, job: ImportJob) -> Arrays:
+    """Make standard normal inputs of the shapes asked for; forward's signature tells no types."""
+    names = source.argument_names
+    if unknown := set(job.shapes) - set(names):
+        raise UsageError(f"--shapes names {', '.join(sorted(unknown))}; forward takes {', '.join(names)}")
+    generator = np.random.default_rng(job.seed)
+    return {name: generator.standard_normal(job.shapes[name], dtype=np.float32) for name in names if name in job.shapes}
+
+
+def _file_inputs(path: Path, source: TorchModel, example: Arrays | None, job: ImportJob) -> Arrays:
+    """Read the inputs that the example has, in its types, or else all that bear the name of one of forward's."""
+    found = specs_in(path)
+    wanted = source.argument_names if example is None else list(example)
+    names = [name for name in wanted if name in found or example is not None]
+    if not names:
+        raise UsageError(
+            f"--input-data '{path}' has none of the arguments of forward: {', '.join(wanted)}",
+            hint=f"it has: {', '.join(found) or 'nothing'}",
+        )
+    specs = [TensorSpec(name=name, dtype=_dtype(name, example, found), shape=_shape(name, found)) for name in names]
+    arrays = read_inputs(path, tuple(specs))
+    if override_example(arrays, job.shapes, job.batch_size) != {name: array.shape for name, array in arrays.items()}:
+        raise UsageError(f"--input-data '{path}' and the shapes asked for differ", hint="give one of the two")
+    return arrays
+
+
+def _dtype(name: str, example: Arrays | None, found: Mapping[str, TensorSpec]) -> str:
+    return found[name].dtype if example is None else example[name].dtype.name
+
+
+def _shape(name: str, found: Mapping[str, TensorSpec]) -> tuple[int, ...]:
+    return found[name].shape if name in found else ()
 
 
 def _name_nodes(model: ir.Model) -> None:
     """Give every node a name of its own; those that have one keep it."""
+    taken = {node.name for node in model.graph}
     seen: set[str] = set()
     for index, node in enumerate(model.graph):
         base = name = node.name or f"{node.op_type}_{index}"
         suffix = 1
-        while name in seen:
+        while name in seen or (name != node.name and name in taken):
             suffix += 1
             name = f"{base}_{suffix}"
         seen.add(name)

@@ -20,17 +20,44 @@ _PASS_THROUGH = {"Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Identity
 _MEMORY_SHARE = 0.25
 
 
+def input_specs(values: list[ir.Value]) -> tuple[TensorSpec, ...]:
+    """Return :func:`specs_of` graph inputs, all of which a numpy file and every runtime can hold.
+
+    Raises:
+        ModelError: an input is no tensor, or its elements are strings or of a type numpy does not have.
+    """
+    specs = specs_of(values)
+    for spec in specs:
+        if np.dtype(spec.dtype).kind not in "biuf":
+            kind = "string" if spec.dtype == "object" else spec.dtype
+            raise ModelError(
+                f"input '{spec.name}' holds {kind} elements, which hwbench cannot feed to a runtime",
+                hint="give the model an input of booleans, integers, float16, float32 or float64",
+            )
+    return specs
+
+
 def specs_of(values: list[ir.Value]) -> tuple[TensorSpec, ...]:
-    """Return name, dtype and shape of graph inputs or outputs; an unknown output axis is written 0."""
+    """Return name, dtype and shape of graph inputs or outputs; an unknown output axis is written 0.
+
+    Raises:
+        ModelError: one of them is no tensor (a sequence, an optional), or has a type that numpy cannot hold.
+    """
     specs = []
     for value in values:
         if value.dtype is None:
             raise ModelError(f"tensor '{value.name}' has no type")
+        if not isinstance(value.type, ir.TensorType):
+            raise ModelError(
+                f"'{value.name}' is of type {type(value.type).__name__.removesuffix('Type').lower()}, not a tensor",
+                hint="only models that take and give tensors can be benchmarked",
+            )
         try:
             dtype = value.dtype.numpy()
         except TypeError as error:
             raise ModelError(f"tensor '{value.name}' is {value.dtype}, which numpy cannot hold") from error
-        shape = () if value.shape is None else tuple(s if isinstance(s, int) else 0 for s in value.shape)
+        sizes = () if value.shape is None else tuple(value.shape)
+        shape = tuple(size if isinstance(size, int) and size >= 0 else 0 for size in sizes)
         specs.append(TensorSpec(name=value.name or "", dtype=dtype.name, shape=shape))
     return tuple(specs)
 
@@ -38,34 +65,53 @@ def specs_of(values: list[ir.Value]) -> tuple[TensorSpec, ...]:
 def read_inputs(path: Path, specs: tuple[TensorSpec, ...]) -> Arrays:
     """Read the inputs from an ``.npz`` whose arrays bear the inputs' names.
 
+    An array may have a narrower type than its input where every value survives (uint8 for float32); any other
+    difference in type is an error, since a silent conversion would feed other numbers than the file holds.
+
     Raises:
-        UsageError: the file is unreadable, or an array is missing or of another shape; the message lists both sides.
+        UsageError: the file is unreadable, or an array is missing, of another shape or of a type that does not fit;
+            the message lists both sides.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise UsageError(f"--input-data '{path}' cannot be read: {error}", hint="write it with numpy.savez") from error
+    arrays = _load_arrays(path)
     chosen: Arrays = {}
     for spec in specs:
         if spec.name not in arrays:
-            raise UsageError(f"--input-data '{path}' has no array '{spec.name}'", hint=f"it has: {', '.join(arrays)}")
+            raise UsageError(
+                f"--input-data '{path}' has no array '{spec.name}'", hint=f"it has: {', '.join(arrays) or 'nothing'}"
+            )
         array = arrays[spec.name]
         if tuple(array.shape) != spec.shape:
             raise UsageError(
                 f"--input-data gives '{spec.name}' {list(array.shape)}, the model takes {list(spec.shape)}"
             )
-        chosen[spec.name] = np.ascontiguousarray(array, dtype=np.dtype(spec.dtype))
+        wanted = np.dtype(spec.dtype)
+        if not np.can_cast(array.dtype, wanted, casting="safe"):
+            raise UsageError(
+                f"--input-data gives '{spec.name}' as {array.dtype}, the model takes {wanted}",
+                hint=f"save it converted: {spec.name}.astype('{wanted}')",
+            )
+        chosen[spec.name] = np.array(array, dtype=wanted, order="C")
     return chosen
 
 
-def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays in an ``.npz``, to fix the model's dynamic axes by them."""
+def specs_in(path: Path) -> dict[str, TensorSpec]:
+    """Return the names, types and shapes of the arrays in an ``.npz``, to fix the model's dynamic axes by them."""
+    return {
+        name: TensorSpec(name=name, dtype=array.dtype.name, shape=tuple(array.shape))
+        for name, array in _load_arrays(path).items()
+    }
+
+
+def _load_arrays(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: tuple(archive[name].shape) for name in archive.files}
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                with archive:
+                    return {name: archive[name] for name in archive.files}
     except Exception as error:
         raise UsageError(f"--input-data '{path}' cannot be read: {error}", hint="write it with numpy.savez") from error
+    raise UsageError(f"--input-data '{path}' holds one array without a name", hint="write it with numpy.savez")
 
 
 def random_inputs(model: ir.Model, specs: tuple[TensorSpec, ...], seed: int) -> Arrays:
@@ -112,14 +158,20 @@ def table_rows(value: ir.Value) -> int | None:
     while frontier:
         for node, position in frontier.pop().uses():
             if node.op_type == "Gather" and position == 1:
-                table, axis = node.inputs[0], node.attributes.get_int("axis", 0)
-                if table is not None and table.shape is not None and isinstance(size := table.shape[axis], int):
-                    sizes.append(size)
+                sizes += _gathered_rows(node)
             elif node.op_type in _PASS_THROUGH and position == 0:
                 fresh = [output for output in node.outputs if output not in seen]
                 seen.update(fresh)
                 frontier.extend(fresh)
     return min(sizes, default=None)
+
+
+def _gathered_rows(node: ir.Node) -> list[int]:
+    table, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    if table is None or table.shape is None or not -len(table.shape) <= axis < len(table.shape):
+        return []
+    rows = table.shape[axis]
+    return [rows] if isinstance(rows, int) and rows > 0 else []
 
 
 def override_example(

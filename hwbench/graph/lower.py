@@ -17,23 +17,17 @@ def fold_batch_norms(model: ir.Model) -> dict[str, str]:
 
     With s = gamma / sqrt(var + eps):  W' = s W,  b' = s (b - mean) + beta  (Jacob et al. 2018, arXiv:1712.05877, eq.
     14), computed in float64. A BatchNorm stays when its input has another consumer, when it trains, or when a weight
-    is not a constant.
+    is not a constant. Weights that other nodes use too are left to them unchanged.
 
     Returns:
         The name of each folded BatchNorm and of the layer it went into.
     """
     merged: dict[str, str] = {}
     for node in list(model.graph):
-        if node.op_type != "BatchNormalization" or node.domain or _int(node, "training_mode"):
+        producer = _foldable_into(node)
+        if producer is None:
             continue
-        source = node.inputs[0]
-        producer = source.producer() if source is not None else None
-        if source is None or producer is None or len(source.uses()) != 1 or source.is_graph_output():
-            continue
-        if producer.domain or _scaled_axis(producer) is None:
-            continue
-        constants = [_constant(value) for value in (*node.inputs[1:5], *producer.inputs[1:3])]
-        if any(constant is None for constant in constants):
+        if not _constant_and_fitting(node, producer):
             continue
         _fold(model.graph, producer, node)
         merged[node.name or ""] = producer.name or ""
@@ -41,19 +35,42 @@ def fold_batch_norms(model: ir.Model) -> dict[str, str]:
     return merged
 
 
+def _foldable_into(node: ir.Node) -> ir.Node | None:
+    """Return the layer that feeds ``node``, where that is a BatchNorm at inference and the layer's only consumer."""
+    if node.op_type != "BatchNormalization" or node.domain or len(node.inputs) != 5 or len(node.outputs) != 1:
+        return None
+    if _int(node, "training_mode", 0) or not _int(node, "spatial", 1):
+        return None
+    source = node.inputs[0]
+    producer = source.producer() if source is not None else None
+    if source is None or producer is None or len(source.uses()) != 1 or source.is_graph_output():
+        return None
+    plain = not producer.domain and producer.graph is node.graph and len(producer.inputs) > 1
+    return producer if plain and _scaled_axis(producer) is not None else None
+
+
+def _constant_and_fitting(norm: ir.Node, producer: ir.Node) -> bool:
+    """Say whether all weights are constants, and the BatchNorm has one scale, shift, mean and variance a channel."""
+    weights = [_constant(value) for value in (*producer.inputs[1:3], *norm.inputs[1:5])]
+    if weights[0] is None or weights[0].ndim < 2 or any(weight is None for weight in weights):
+        return False
+    channels = weights[0].shape[_scaled_axis(producer) or 0]
+    return all(weight is not None and weight.shape == (channels,) for weight in weights[-4:])
+
+
 def _scaled_axis(node: ir.Node) -> int | None:
     """Return the weight axis that holds the output channels, or None where folding is not that simple."""
     if node.op_type == "Conv":
         return 0
     plain = node.attributes.get_float("alpha", 1.0) == 1.0 and node.attributes.get_float("beta", 1.0) == 1.0
-    if node.op_type == "Gemm" and plain and not _int(node, "transA"):
-        return 0 if _int(node, "transB") else 1
+    if node.op_type == "Gemm" and plain and not _int(node, "transA", 0):
+        return 0 if _int(node, "transB", 0) else 1
     return None
 
 
-def _int(node: ir.Node, name: str) -> int:
+def _int(node: ir.Node, name: str, default: int) -> int:
     attribute = node.attributes.get(name)
-    return attribute.as_int() if attribute is not None else 0
+    return attribute.as_int() if attribute is not None else default
 
 
 def _constant(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None:
@@ -68,6 +85,7 @@ def _float64(value: ir.Value | None) -> Array:
     return constant.astype(np.float64)
 
 
+@np.errstate(all="ignore")  # weights that are no numbers have been warned about
 def _fold(graph: ir.Graph, producer: ir.Node, norm: ir.Node) -> None:
     gamma, beta, mean, variance = (_float64(value) for value in norm.inputs[1:5])
     scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
@@ -90,13 +108,25 @@ def _fold(graph: ir.Graph, producer: ir.Node, norm: ir.Node) -> None:
     ir.convenience.replace_all_uses_with(result, producer.outputs[0], replace_graph_outputs=True)
     result.name = f"{name}.unused"
     producer.outputs[0].name = name
+    producer.outputs[0].shape = producer.outputs[0].shape or result.shape
+    producer.outputs[0].type = producer.outputs[0].type or result.type
     norm.resize_inputs(1)
     for old in replaced:
-        if old is not None and not old.uses() and old.name is not None:
-            graph.initializers.pop(old.name, None)
+        if old is not None and not old.uses():
+            _drop(graph, old)
+
+
+def _drop(graph: ir.Graph, weight: ir.Value) -> None:
+    """Take away an unused initialiser, also from the inputs, where old files list all of them."""
+    if weight.name is not None and graph.initializers.get(weight.name) is weight and not weight.is_graph_output():
+        graph.initializers.pop(weight.name)
+        if weight.is_graph_input():
+            graph.inputs.remove(weight)
 
 
 def _initializer(graph: ir.Graph, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
+    while name in graph.initializers:
+        name += "_again"
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     assert value.const_value is not None
     value.shape = ir.Shape(array.shape)

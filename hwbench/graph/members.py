@@ -27,7 +27,8 @@ def assign_members(
     A unit that the runtime inserted (a reorder, a cast) gets none. A layer computed from constants alone, which
     runtimes fold away, and a layer that nothing ties to one unit, is in none.
     """
-    by_key = {key: layer.name for layer in layers for key in (*layer.outputs, layer.name)}
+    by_key = {tensor: layer.name for layer in layers for tensor in layer.outputs}
+    by_key.update({layer.name: layer.name for layer in layers})  # where a node is called like another's tensor
     owner: dict[str, int] = {}
     for unit, names in enumerate(anchors):
         for name in names:

@@ -16,41 +16,99 @@ from hwbench.errors import ModelError, UsageError
 
 BATCH_NAMES = ("batch", "n", "b", "bs", "batch_size", "batchsize", "none", "unk")
 _KNOWN_DOMAINS = ("", "ai.onnx")
+_MAX_FOLDED = 1 << 20  # elements
+
+Axis = int | str  # a size, or the name of a dynamic axis
 
 
 def read_onnx(path: Path) -> ir.Model:
-    """Read an ONNX file and whatever external data it points to.
+    """Read an ONNX file, and into memory whatever external data it points to.
 
     Raises:
         ModelError: not ONNX, cut short, external data missing or outside its folder, or an operator ONNX does not have.
     """
     try:
         model = ir.load(path)
+        _embed_external(model, path.absolute().parent)
         _touch_weights(model)
+    except ModelError:
+        raise
     except OSError as error:
-        raise ModelError(f"'{path}' cannot be read: {error}", hint="is its external data file beside it?") from error
+        raise ModelError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except Exception as error:
         raise ModelError(f"'{path}' is not a valid ONNX file: {_first_line(error)}", hint=_cut_short(path)) from error
     if not model.graph.inputs and not list(model.graph):
         raise ModelError(f"'{path}' holds no graph", hint=_cut_short(path))
+    _check_wiring(model, path)
     _check_operators(model, path)
     return model
 
 
+def _embed_external(model: ir.Model, folder: Path) -> None:
+    """Read external data into memory, from inside the model's folder only."""
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if isinstance(attribute.value, ir.ExternalTensor):
+                raise ModelError(
+                    f"the constant in node '{node.name}' lies in '{attribute.value.location}'",
+                    hint="hwbench reads external data of initialisers only; save the model with the others inside",
+                )
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                _require_data(value.const_value, folder)
+                value.const_value.base_dir = folder
+    ir.external_data.load_to_model(model)
+
+
+def _require_data(tensor: ir.ExternalTensor, folder: Path) -> None:
+    data = (folder / tensor.location).resolve()
+    if not data.is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"the weight '{tensor.name}' lies in '{tensor.location}', outside the model's folder",
+            hint="put the data file, itself and no link to it, beside the model",
+        )
+    if not data.is_file():
+        raise ModelError(
+            f"the weight '{tensor.name}' lies in '{tensor.location}', and there is no such file beside the model",
+            hint="copy the model together with its external data",
+        )
+    needed, there = (tensor.offset or 0) + tensor.nbytes, data.stat().st_size
+    if there < needed:
+        raise ModelError(
+            f"'{tensor.location}' has {there} bytes, the weight '{tensor.name}' ends at byte {needed}",
+            hint="is the copy complete?",
+        )
+
+
 def _touch_weights(model: ir.Model) -> None:
     """Make every initialiser show its data, so that a short or missing one is found now."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None:
-            raise ModelError(f"initialiser '{value.name}' has no data")
-        if tensor.numpy().size != math.prod(tensor.shape.numpy()):
-            raise ModelError(
-                f"initialiser '{value.name}' has {tensor.numpy().size} elements, its shape says {tensor.shape}"
-            )
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None:
+                raise ModelError(f"initialiser '{value.name}' has no data")
+            there, said = tensor.numpy().size, math.prod(tensor.shape.numpy())
+            if there != said:
+                raise ModelError(f"initialiser '{value.name}' has {there} elements, its shape says {tensor.shape}")
+
+
+def _check_wiring(model: ir.Model, path: Path) -> None:
+    used = [(value, f"node '{node.name}'") for node in model.graph.all_nodes() for value in node.inputs]
+    used += [(value, f"graph '{graph.name}'") for graph in model.graphs() for value in graph.outputs]
+    for value, user in used:
+        if value is None or value.producer() or value.is_graph_input() or value.is_initializer():
+            continue
+        raise ModelError(f"'{path}' is damaged: {user} needs '{value.name}', which nothing in the graph makes")
 
 
 def _check_operators(model: ir.Model, path: Path) -> None:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
+    if opset is not None and not 1 <= opset <= (newest := onnx.defs.onnx_opset_version()):
+        raise ModelError(
+            f"'{path}' is for ONNX opset {opset}, the installed onnx knows 1 to {newest}",
+            hint="export the model for an older opset, or upgrade onnx",
+        )
     functions = {(key[0], key[1]) for key in model.functions}
     unknown: dict[str, str] = {}
     for node in model.graph.all_nodes():
@@ -71,8 +129,8 @@ def _check_operators(model: ir.Model, path: Path) -> None:
 def fix_axes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], batch_size: int | None) -> dict[str, int]:
     """Give every graph input a fixed shape, in place, and return the dynamic axes with the sizes they got.
 
-    A shape from ``shapes`` wins; an axis 0 that is dynamic, or any axis named like a batch, becomes ``batch_size`` or
-    1.
+    A size in ``shapes`` holds for its axis in every input. What is then still dynamic becomes ``batch_size`` or 1 if it
+    is named like a batch, or is axis 0 wherever it occurs.
 
     Raises:
         UsageError: a name in ``shapes`` is no input, a fixed axis would change, or an axis stays unknown.
@@ -81,14 +139,15 @@ def fix_axes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], batch_size:
     for name in shapes:
         if name not in inputs:
             raise UsageError(f"--shapes names '{name}', which is no input", hint=f"inputs: {', '.join(inputs)}")
+    dynamic = {name: _axes(name, value.shape, shapes.get(name)) for name, value in inputs.items()}
     fixed: dict[str, int] = {}
+    for name, shape in shapes.items():
+        _take(name, dynamic[name], shape, fixed)
+    for symbol, position in _positions(dynamic).items():
+        if symbol not in fixed and (position == {0} or symbol.lower() in BATCH_NAMES):
+            fixed[symbol] = batch_size or 1
     for name, value in inputs.items():
-        if value.shape is None:
-            if name not in shapes:
-                raise UsageError(f"input '{name}' has no shape in the file", hint=f"give --shapes {name}:1x3x224x224")
-            value.shape = ir.Shape(shapes[name])
-            continue
-        value.shape = ir.Shape(_fixed_shape(name, value.shape, shapes.get(name), batch_size, fixed))
+        value.shape = ir.Shape([_size(name, axis, dynamic[name], fixed) for axis in dynamic[name]])
     if batch_size is not None:
         _require_batch(inputs, batch_size)
     if fixed:
@@ -96,33 +155,58 @@ def fix_axes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], batch_size:
     return fixed
 
 
-def _fixed_shape(
-    name: str, shape: ir.Shape, asked: tuple[int, ...] | None, batch_size: int | None, fixed: dict[str, int]
-) -> list[int]:
-    if asked is not None and len(asked) != len(shape):
-        raise UsageError(f"--shapes gives '{name}' {len(asked)} axes, the model has {len(shape)}: {_axes(shape)}")
-    sizes: list[int] = []
-    for axis, size in enumerate(shape):
-        if isinstance(size, int):
-            if asked is not None and asked[axis] != size:
+def _axes(name: str, shape: ir.Shape | None, asked: tuple[int, ...] | None) -> list[Axis]:
+    """Return the axes of an input; one without a name, or of a negative size, is dynamic and called ``input.axis``."""
+    if shape is None and asked is None:
+        raise UsageError(f"input '{name}' has no shape in the file", hint=f"give --shapes {name}:1x3x224x224")
+    if shape is None:
+        return list(asked or ())
+    return [
+        size
+        if isinstance(size, int) and size >= 0
+        else str((not isinstance(size, int) and size.value) or f"{name}.{axis}")
+        for axis, size in enumerate(shape)
+    ]
+
+
+def _positions(inputs: Mapping[str, list[Axis]]) -> dict[str, set[int]]:
+    """Return at which positions each dynamic axis occurs."""
+    found: dict[str, set[int]] = {}
+    for axes in inputs.values():
+        for position, axis in enumerate(axes):
+            if isinstance(axis, str):
+                found.setdefault(axis, set()).add(position)
+    return found
+
+
+def _take(name: str, axes: list[Axis], asked: tuple[int, ...], fixed: dict[str, int]) -> None:
+    """Enter the sizes asked for one input into ``fixed``."""
+    if len(asked) != len(axes):
+        raise UsageError(f"--shapes gives '{name}' {len(asked)} axes, the model has {len(axes)}: {_times(axes)}")
+    for position, (axis, size) in enumerate(zip(axes, asked, strict=True)):
+        if isinstance(axis, str):
+            if fixed.setdefault(axis, size) != size:
                 raise UsageError(
-                    f"--shapes gives '{name}' {_times(asked)}, but its axis {axis} is fixed at {size} in the file",
-                    hint=f"the model takes {_axes(shape)}; export it with that axis dynamic to change it",
+                    f"--shapes gives axis '{axis}' the size {fixed[axis]}, and {size} in '{name}'",
+                    hint="an axis of one name has one size in all inputs",
                 )
-            sizes.append(size)
-            continue
-        symbol = str(size.value or f"{name}.{axis}")
-        is_batch = axis == 0 or symbol.lower() in BATCH_NAMES
-        chosen = asked[axis] if asked is not None else fixed.get(symbol, (batch_size or 1) if is_batch else None)
-        if chosen is None:
+        elif axis != size:
             raise UsageError(
-                f"input '{name}' has a dynamic axis '{symbol}' and nothing says how long it is",
-                hint=f"give --shapes {name}:{_times([s if isinstance(s, int) else 1 for s in shape])} with your sizes",
+                f"--shapes gives '{name}' {_times(asked)}, but its axis {position} is fixed at {axis} in the file",
+                hint=f"the model takes {_times(axes)}; export it with that axis dynamic to change it",
             )
-        if fixed.setdefault(symbol, chosen) != chosen:
-            raise UsageError(f"axis '{symbol}' would be {fixed[symbol]} in one input and {chosen} in '{name}'")
-        sizes.append(chosen)
-    return sizes
+
+
+def _size(name: str, axis: Axis, axes: list[Axis], fixed: Mapping[str, int]) -> int:
+    if isinstance(axis, int):
+        return axis
+    if axis not in fixed:
+        example = _times([fixed.get(other, 1) if isinstance(other, str) else other for other in axes])
+        raise UsageError(
+            f"input '{name}' has a dynamic axis '{axis}' and nothing says how long it is",
+            hint=f"give --shapes {name}:{example} with your sizes",
+        )
+    return fixed[axis]
 
 
 def _require_batch(inputs: Mapping[str, ir.Value], batch_size: int) -> None:
@@ -136,11 +220,16 @@ def _require_batch(inputs: Mapping[str, ir.Value], batch_size: int) -> None:
 
 
 def _forget_shapes(model: ir.Model) -> None:
-    """Drop intermediate shapes that held symbols; inference finds them again from the fixed inputs."""
-    produced = {output for node in model.graph.all_nodes() for output in node.outputs}
-    for value in produced:
-        if value.shape is not None and not value.shape.is_static():
-            value.shape = None
+    """Drop intermediate shapes that are not numbers; inference finds them again from the fixed inputs.
+
+    The model's outputs keep the number of their axes, which ONNX demands; inference puts the numbers in.
+    """
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value.shape is None or all(isinstance(size, int) and size >= 0 for size in value.shape):
+                continue
+            keep = [None if isinstance(size, int) and size < 0 else size for size in value.shape]
+            value.shape = ir.Shape(keep) if value.is_graph_output() else None
 
 
 def graph_inputs(model: ir.Model) -> list[ir.Value]:
@@ -173,7 +262,15 @@ def infer_shapes(model: ir.Model) -> ir.Model:
 
 
 def _fold_shape_builders(node: ir.Node) -> bool | None:
-    """Fold ConstantOfShape too, which the optimiser keeps to save space; it decides about everything else."""
+    """Fold ConstantOfShape too, which the optimiser keeps to save space; never anything large or of unknown size.
+
+    The optimiser decides about the rest (None). It looks at how large a result is only once it has been computed.
+    """
+    for output in node.outputs:
+        if output.shape is None or not output.shape.is_static():
+            return False
+        if math.prod(output.shape.numpy()) > _MAX_FOLDED:
+            return False
     return True if node.op_type == "ConstantOfShape" else None
 
 
@@ -181,15 +278,17 @@ def non_finite_weights(model: ir.Model) -> list[str]:
     """Return the names of floating-point initialisers that hold NaN or infinity."""
     return [
         name
-        for name, value in model.graph.initializers.items()
+        for graph in model.graphs()
+        for name, value in graph.initializers.items()
         if value.const_value is not None
         and value.const_value.dtype.is_floating_point()
-        and not np.isfinite(value.const_value.numpy().astype(np.float32, copy=False)).all()
+        and not _all_finite(value.const_value.numpy())
     ]
 
 
-def _axes(shape: ir.Shape) -> str:
-    return _times([size if isinstance(size, int) else size.value or "?" for size in shape])
+def _all_finite(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bool:
+    small = array.dtype.kind != "f"  # bfloat16, float8: extension types, all of which fit float32
+    return bool(np.isfinite(array.astype(np.float32) if small else array).all())
 
 
 def _times(sizes: object) -> str:
@@ -201,5 +300,8 @@ def _cut_short(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of what went wrong first: the IR wraps errors in others that only say where it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -71,18 +71,34 @@ def parse_spec(text: str) -> ModelSpec:
         return ModelSpec(text=text, kind="torch", where=match["where"], attribute=match["attribute"])
     if suffix in _NOT_MODELS:
         raise UsageError(f"'{text}' {_NOT_MODELS[suffix]}", hint=_FORMS)
+    if suffix == ".py":
+        _require_file(Path(text))
+        raise UsageError(f"'{text}' names a file, and not what in it is the model", hint=f"give {text}:callable")
+    if text and _is_folder(Path(text)):
+        raise UsageError(f"'{text}' is a folder, not a model", hint=_FORMS)
     close = difflib.get_close_matches(name, ZOO, n=3)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
     raise UsageError(f"'{text}' is not a model", hint=f"{meant}{_FORMS}: {', '.join(ZOO)}")
 
 
 def _require_file(path: Path) -> None:
-    if path.is_dir():
-        raise ModelError(f"'{path}' is a folder, not a model file")
-    if not path.exists():
+    if _is_folder(path):
+        raise ModelError(f"'{path}' is a folder, not a model file", hint="name the file in it")
+    try:
+        missing = not path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise ModelError(f"'{path}' cannot be looked at: {error.strerror}") from error
+    if missing:
         near = difflib.get_close_matches(path.name, _siblings(path), n=3)
         hint = f"in that folder: {', '.join(near)}" if near else f"looked in {path.parent.resolve()}"
         raise ModelError(f"there is no file '{path}'", hint=hint)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _siblings(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from typing import Any
 
@@ -21,6 +22,7 @@ from hwbench.graph.names import NAME_SCOPES, module_of
 from hwbench.graph.torch_source import TorchModel
 
 OPSET = 18
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OPTIONS: dict[str, Any] = {"dynamo": True, "optimize": False, "opset_version": OPSET, "verbose": False}
 
 
@@ -40,11 +42,13 @@ def export(model: TorchModel, inputs: dict[str, torch.Tensor]) -> ir.Model:
                 args, kwargs = model.arguments(inputs)
                 program = torch.onnx.export(model.module, args, kwargs=kwargs, **_OPTIONS)
     except Exception as error:
-        raise ModelError(f"torch cannot export this model: {_first_lines(error)}", hint=_HINT) from error
+        raise ModelError(f"torch cannot export this model: {_torch_words(error)}", hint=_HINT) from error
     assert program is not None
     graph_model = program.model
     optimizer.fold_constants(graph_model)
-    _drop_added_biases(graph_model, set(model.module.state_dict()))
+    own = set(model.module.state_dict())
+    _drop_added_biases(graph_model, own)
+    _inline_added_scales(graph_model, own)
     optimizer.remove_unused_nodes(graph_model)
     _name_nodes(graph_model)
     return graph_model
@@ -63,6 +67,22 @@ def _drop_added_biases(model: ir.Model, own: set[str]) -> None:
             node.resize_inputs(2)
             if not bias.uses() and bias.name is not None:
                 model.graph.initializers.pop(bias.name, None)
+
+
+def _inline_added_scales(model: ir.Model, own: set[str]) -> None:
+    """Make Constant nodes of the exporter's one-element factors (of attention); they would count as parameters."""
+    for value in list(model.graph.initializers.values()):
+        tensor = value.const_value
+        if value.name in own or tensor is None or tensor.size != 1 or not tensor.dtype.is_floating_point():
+            continue
+        if value.is_graph_output():
+            continue
+        node = ir.node("Constant", [], attributes={"value": tensor})
+        ir.convenience.replace_all_uses_with(value, node.outputs[0])
+        node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+        model.graph.initializers.pop(value.name or "")
+        node.outputs[0].name = value.name
+        model.graph.insert_before(model.graph[0], node)
 
 
 def _name_nodes(model: ir.Model) -> None:
@@ -92,6 +112,10 @@ def _name_nodes(model: ir.Model) -> None:
     model.graph.metadata_props.clear()
 
 
-def _first_lines(error: BaseException, limit: int = 600) -> str:
-    text = str(error).strip() or type(error).__name__
+def _torch_words(error: BaseException, limit: int = 600) -> str:
+    """Return the first paragraph of the error beneath the exporter's own, which is advice on how to debug torch."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = _COLOURS.sub("", str(error)).strip().split("\n\n", maxsplit=1)[0]
+    text = f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else text[:limit] + " ..."

@@ -30,9 +30,14 @@ class TorchModel:
     program: torch.export.ExportedProgram | None = None
     positional: tuple[str, ...] = ()
 
+    @property
+    def argument_names(self) -> list[str]:
+        """The names of forward's positional arguments."""
+        return forward_names(self.module)
+
     def arguments(self, inputs: Mapping[str, torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
         """Return ``inputs`` as ``(args, kwargs)`` of the module's call."""
-        args = tuple(inputs[name] for name in self.positional)
+        args = tuple(inputs[name] for name in self.positional if name in inputs)
         return args, {name: value for name, value in inputs.items() if name not in self.positional}
 
 
@@ -54,7 +59,8 @@ def load_torch(spec: ModelSpec, *, batch_size: int = 1) -> TorchModel:
             f"'{spec.text}' gave a {type(module).__name__}, not a torch.nn.Module",
             hint="return the module, or (module, example_inputs)",
         )
-    return TorchModel(module=module.eval(), example=_by_name(module, example) if example is not None else None)
+    named = _by_name(module, example) if example is not None else None
+    return TorchModel(module=module.eval(), example=named, positional=_positional_only(module))
 
 
 def _load_pt2(path: Path) -> TorchModel:
@@ -75,7 +81,7 @@ def _load_pt2(path: Path) -> TorchModel:
 def _import_attribute(spec: ModelSpec) -> Any:
     try:
         namespace = _import_file(Path(spec.where)) if spec.where.endswith(".py") else _import_module(spec.where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"importing '{spec.where}' failed: {_short(error)}") from error
     target: Any = namespace
     for part in (spec.attribute or "").split("."):
@@ -89,14 +95,23 @@ def _import_attribute(spec: ModelSpec) -> Any:
 
 
 def _import_file(path: Path) -> Any:
-    """Import a file under its stem, its folder importable, as ``python file.py`` would see it."""
+    """Import a file under its stem, its folder importable, as ``python file.py`` would see it.
+
+    A file called like a module that is already loaded (``onnx.py``) gets another name: taking its place would break
+    whoever uses that module.
+    """
     sys.path.insert(0, str(path.resolve().parent))
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} (model file)"
+    module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[path.stem] = module
-    module_spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -113,7 +128,7 @@ def _call(spec: ModelSpec, target: Any) -> Any:
     torch.manual_seed(0)
     try:
         return target()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"'{spec.text}' raised {_short(error)}", hint="it is called without arguments and must return the module"
         ) from error
@@ -125,12 +140,7 @@ def _by_name(module: torch.nn.Module, example: Any) -> dict[str, torch.Tensor]:
         named = dict(example)
     else:
         values = list(example) if isinstance(example, Sequence) else [example]
-        forward: Callable[..., Any] = module.forward
-        names = [
-            parameter.name
-            for parameter in inspect.signature(forward).parameters.values()
-            if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-        ]
+        names = forward_names(module)
         if len(values) > len(names):
             raise ModelError(
                 f"{len(values)} example inputs were given and forward takes {len(names)}: {', '.join(names)}"
@@ -140,6 +150,21 @@ def _by_name(module: torch.nn.Module, example: Any) -> dict[str, torch.Tensor]:
         if not isinstance(value, torch.Tensor):
             raise ModelError(f"example input '{name}' is a {type(value).__name__}, not a tensor")
     return named
+
+
+def forward_names(module: torch.nn.Module) -> list[str]:
+    """Return the names of forward's positional arguments."""
+    forward: Callable[..., Any] = module.forward
+    return [
+        parameter.name
+        for parameter in inspect.signature(forward).parameters.values()
+        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+    ]
+
+
+def _positional_only(module: torch.nn.Module) -> tuple[str, ...]:
+    parameters = inspect.signature(module.forward).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY)
 
 
 def _short(error: BaseException) -> str:

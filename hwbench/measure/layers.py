@@ -43,8 +43,11 @@ def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerT
     """
     if isinstance(run.units, Missing):
         return run.units
-    end_to_end = statistics.median(run.end_to_end_s)
     known = {layer.name: layer for layer in layers}
+    fault = _fault(run.units, run.end_to_end_s, known)
+    if fault is not None:
+        return fault
+    end_to_end = statistics.median(run.end_to_end_s)
     rows = []
     for samples in run.units:
         measured = statistics.median(samples.times_s)
@@ -68,6 +71,17 @@ def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerT
         unattributed_s=median_s - sum(row.scaled_s for row in rows),
         method=run.method,
     )
+
+
+def _fault(units: Sequence[UnitSamples], end_to_end_s: Sequence[float], known: Mapping[str, Layer]) -> Missing | None:
+    """Return why no table can be made of what an engine brought back, if none can."""
+    if not units or not end_to_end_s or not all(samples.times_s for samples in units):
+        return Missing(code="no_layer_times", why="the engine's profiler returned no times")
+    unknown = sorted({name for samples in units for name in samples.unit.members if name not in known})
+    if unknown:
+        why = f"the engine's profile names layers that the model does not have: {', '.join(unknown[:5])}"
+        return Missing(code="unknown_layers", why=why)
+    return None
 
 
 def _total(known: Mapping[str, Layer], members: Sequence[str], field: str) -> int | Missing:

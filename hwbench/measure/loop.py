@@ -7,9 +7,10 @@ stop rules, progress) happens between chunks of calls, outside any sample.
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ Call = Callable[[], object]
 Tick = Callable[[float], None]
 
 _CHUNK_NS = 50_000_000
+_POLL_S = 0.05
 SUB_WINDOWS = 10
 
 
@@ -46,6 +48,8 @@ def sample(call: Call, clock: Clock, stopper: Stopper, tick: Tick) -> array[int]
     started = now()
     chunk = 1
     while True:
+        if stopper.limit is not None:
+            chunk = min(chunk, stopper.limit - len(samples))
         chunk_started = now()
         for _ in range(chunk):
             before = now()
@@ -55,16 +59,20 @@ def sample(call: Call, clock: Clock, stopper: Stopper, tick: Tick) -> array[int]
         if stopper.done(samples, (elapsed - started) / 1e9):
             return samples
         tick(stopper.progress(samples, (elapsed - started) / 1e9))
-        per_call = max(1, (elapsed - chunk_started) // chunk)
+        per_call = max(1, (elapsed - chunk_started) // max(1, chunk))
         chunk = max(1, min(_CHUNK_NS // per_call, 4 * chunk))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Concurrent:
-    """Requests completed by several streams over a common window."""
+    """Requests of several streams, and the common window in which they were sent.
+
+    The requests in flight when the window closes are awaited: they are work that was done, so they are among the
+    samples, and they were not done inside the window, so they are not among its completions.
+    """
 
     samples: array[int]  # durations in nanoseconds, one stream after another
-    completions_s: tuple[float, ...]  # seconds after the common start, all streams, unordered
+    completions_s: tuple[float, ...]  # inside the window: seconds after the common start, all streams, unordered
     window_s: float
 
 
@@ -72,63 +80,75 @@ def sample_streams(calls: Sequence[Call], clock: Clock, stopper: Stopper, tick: 
     """Keep one request in flight per call, each from a thread of its own, until ``stopper`` says so.
 
     ``stopper`` must go by time and count alone: looking at the samples while they are taken would slow the streams.
-    A request counts when it completes inside the window; those in flight when it closes do not.
+    Where it goes by count, that many requests are sent in all, and the window closes when the last one completes.
 
     Raises:
-        Exception: what a call raised in its thread, raised again here.
+        BaseException: what a call raised in its thread, raised again here.
     """
-    streams = [_Stream(call, clock) for call in calls]
+    requests: Iterable[int] = itertools.count() if stopper.limit is None else range(stopper.limit)
+    shared = iter(requests)  # each request is drawn by exactly one stream
+    streams = [_Stream(call, clock, shared) for call in calls]
     go, stop = threading.Event(), threading.Event()
     threads = [threading.Thread(target=stream.work, args=(go, stop), daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
     started = clock.now_ns()
     go.set()
-    while True:
-        clock.sleep(0.05)
-        elapsed = (clock.now_ns() - started) / 1e9
-        done = range(sum(len(stream.durations) for stream in streams))  # how many; their values are not looked at
-        if stopper.done(done, elapsed) or any(stream.error is not None for stream in streams):
-            break
-        tick(stopper.progress(done, elapsed))
-    closed = clock.now_ns()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        _wait(streams, clock, started, stopper, tick)
+        closed = clock.now_ns()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     for stream in streams:
         if stream.error is not None:
             raise stream.error
-    samples = array("q")
-    completions: list[float] = []
-    for stream in streams:
-        for duration, end in zip(stream.durations, stream.ends, strict=True):
-            if end <= closed:
-                samples.append(duration)
-                completions.append((end - started) / 1e9)
-    return Concurrent(samples=samples, completions_s=tuple(completions), window_s=(closed - started) / 1e9)
+    ends = [end for stream in streams for end in stream.ends]
+    if stopper.limit is not None:
+        closed = max(ends, default=closed)
+    return Concurrent(
+        samples=array("q", itertools.chain.from_iterable(stream.durations for stream in streams)),
+        completions_s=tuple((end - started) / 1e9 for end in ends if end <= closed),
+        window_s=(closed - started) / 1e9,
+    )
+
+
+def _wait(streams: Sequence[_Stream], clock: Clock, started: int, stopper: Stopper, tick: Tick) -> None:
+    """Wait until ``stopper`` says so, or a stream has failed."""
+    while True:
+        clock.sleep(_POLL_S)
+        elapsed = (clock.now_ns() - started) / 1e9
+        done = range(sum(len(stream.ends) for stream in streams))  # how many; their values are not looked at
+        if stopper.done(done, elapsed) or any(stream.error is not None for stream in streams):
+            return
+        tick(stopper.progress(done, elapsed))
 
 
 class _Stream:
     """One thread that calls again as soon as it is answered."""
 
-    def __init__(self, call: Call, clock: Clock) -> None:
+    def __init__(self, call: Call, clock: Clock, requests: Iterator[int]) -> None:
         self.call = call
         self.clock = clock
+        self.requests = requests
         self.durations = array("q")
         self.ends = array("q")
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def work(self, go: threading.Event, stop: threading.Event) -> None:
         now, call = self.clock.now_ns, self.call
         go.wait()
         try:
-            while not stop.is_set():
+            for _ in self.requests:
+                if stop.is_set():
+                    return
                 before = now()
                 call()
                 end = now()
                 self.durations.append(end - before)
                 self.ends.append(end)
-        except Exception as error:  # noqa: BLE001 - carried to the caller's thread, which raises it
+        except BaseException as error:  # noqa: BLE001 - carried to the caller's thread, which raises it
             self.error = error
 
 

@@ -3,8 +3,7 @@
 count           a fixed number of inferences
 duration        a fixed time
 stable-median   at least a time and a count, then until the 95 % interval of the median is within a share of it; gives
-up
-                at a longest time, and the result says so
+                up at a longest time, and the result says so
 """
 
 from __future__ import annotations
@@ -19,6 +18,11 @@ from hwbench.stats import effective_size, median_interval, quantile
 
 class Stopper(Protocol):
     """A stop rule at work."""
+
+    @property
+    def limit(self) -> int | None:
+        """The most samples it wants; the loop never takes more."""
+        ...
 
     def done(self, samples: Sequence[int], elapsed_s: float) -> bool:
         """Say whether to stop now, given all samples so far in nanoseconds."""
@@ -38,6 +42,7 @@ class Count:
 
     def __init__(self, *, count: float) -> None:
         self.count = int(count)
+        self.limit: int | None = self.count
 
     def done(self, samples: Sequence[int], elapsed_s: float) -> bool:
         return len(samples) >= self.count
@@ -45,11 +50,13 @@ class Count:
     reached = done
 
     def progress(self, samples: Sequence[int], elapsed_s: float) -> float:
-        return min(1.0, len(samples) / self.count)
+        return min(1.0, len(samples) / max(1, self.count))
 
 
 class Duration:
     """Stop after ``seconds``, and at least ``min_count`` inferences."""
+
+    limit: int | None = None
 
     def __init__(self, *, seconds: float, min_count: float = 1) -> None:
         self.seconds = seconds
@@ -66,6 +73,8 @@ class Duration:
 
 class StableMedian:
     """Stop when the median is known to within ``relative`` of itself (half-width of its 95 % interval)."""
+
+    limit: int | None = None
 
     def __init__(self, *, min_seconds: float, min_count: float, max_seconds: float, relative: float) -> None:
         self.min_seconds = min_seconds
@@ -110,5 +119,5 @@ def make_stopper(rule: StopRule) -> Stopper:
         raise UsageError(f"there is no stop rule '{rule.name}'", hint=f"there are: {', '.join(_RULES)}")
     try:
         return _RULES[rule.name](**rule.settings)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"stop rule '{rule.name}': {error}") from error

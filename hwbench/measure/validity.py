@@ -21,6 +21,7 @@ _STEAL = 0.02
 _FOREIGN = 0.10
 _CLOCK_CHANGE = 0.20
 _TOO_SHORT_S = 5e-6
+_FEW = 6  # fewer have no 95 % interval of the median: even all of them hold it with a chance of 1 - 2 / 2^n only
 _PARITY = {"fp32": (1e-3, 1e-1), "fp64": (1e-3, 1e-1), "bf16": (1e-1, 1.0), "fp16": (1e-1, 1.0)}  # (suspect, invalid)
 
 
@@ -75,8 +76,16 @@ def _noise(m: Measurement, _: int) -> Iterator[Finding]:
             f"half of the samples lie further apart than {spread:.0%} of the median",
             "close other programs, or run longer (--duration)",
         )
+    if m.latency.n < _FEW:
+        yield _finding(
+            "warning",
+            "too_few_samples",
+            f"{m.latency.n} samples hold no 95 % interval of the median; {_FEW} is the least",
+            "take more (--iterations)",
+        )
     if not m.target_reached:
-        half = (m.latency.median_high_s - m.latency.median_low_s) / 2 / m.latency.median_s
+        width = m.latency.median_high_s - m.latency.median_low_s
+        half = width / 2 / m.latency.median_s if m.latency.median_s else 0.0
         yield _finding(
             "warning",
             "not_settled",

@@ -18,9 +18,10 @@ import numpy as np
 
 from hwbench import plugins
 from hwbench.children import Emit, Throttle, serve
+from hwbench.errors import PluginError
 from hwbench.measure.host import read_host
 from hwbench.measure.job import OUTPUTS, Job, inference, prepare
-from hwbench.measure.loop import Call, sample, sample_streams, sub_window_rates, undisturbed
+from hwbench.measure.loop import Call, Concurrent, sample, sample_streams, sub_window_rates, undisturbed
 from hwbench.measure.memory import MemoryTrack
 from hwbench.measure.stop import make_stopper
 from hwbench.protocols import Meter, Tensors
@@ -55,6 +56,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
         memory.start_run()
         window = _Window(job.settings, job.device, [item.run for item in bound], clock, emit)
         window.run()
+        used = memory.finish(_model_bytes(job))  # before anything else is read from the runtime
     result = TimedRun(
         built=runner.built(),
         started_at=started_at,
@@ -69,8 +71,8 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
         target_reached=window.target_reached,
         window_s=window.window_s,
         process_cpu_s=window.process_cpu_s,
-        throughput=_throughput(job, window),
-        memory=memory.finish(_model_bytes(job)),
+        throughput=_throughput(job, window.streams),
+        memory=used,
         energy=window.energy,
         host_before=window.before,
         host_after=window.after,
@@ -90,7 +92,7 @@ class _Window:
         self.throttle = Throttle(_PROGRESS_PERIOD_S)
         self.meter, self.energy = _open_meter(settings.meter, device)
         self.warmup = array("q")
-        self.rates: tuple[float, ...] = ()
+        self.streams: Concurrent | None = None
 
     def run(self) -> None:
         with undisturbed():
@@ -104,8 +106,8 @@ class _Window:
                 if self.settings.mode == "latency":
                     self.samples = sample(self.calls[0], self.clock, stopper, self._tick("measure"))
                 else:
-                    streams = sample_streams(self.calls, self.clock, stopper, self._tick("measure"))
-                    self.samples, self.rates = streams.samples, sub_window_rates(streams)
+                    self.streams = sample_streams(self.calls, self.clock, stopper, self._tick("measure"))
+                    self.samples = self.streams.samples
                 self.window_s = (self.clock.now_ns() - opened) / 1e9
             self.process_cpu_s = time.process_time() - cpu_before
             self.after = read_host()
@@ -136,7 +138,14 @@ def _open_meter(name: str, device: Device) -> tuple[Meter | None, EnergyReading 
     reasons: list[str] = []
     last = Missing(code="no_meter", why="no energy meter is registered")
     for candidate in names:
-        meter: Meter = plugins.load("meters", candidate)
+        try:
+            meter: Meter = plugins.load("meters", candidate)
+        except PluginError as error:
+            if name != "auto":
+                raise
+            last = Missing(code="plugin_broken", why=error.message, cure=error.hint)
+            reasons.append(last.why)
+            continue
         support = meter.supports(device)
         if support.usable:
             return meter, Missing(code="not_read", why="the window did not close")
@@ -145,20 +154,20 @@ def _open_meter(name: str, device: Device) -> tuple[Meter | None, EnergyReading 
     return None, Missing(code=last.code, why="; ".join(reasons) or last.why, cure=last.cure)
 
 
-def _throughput(job: Job, window: _Window) -> Throughput | Missing:
-    if job.settings.mode == "latency":
+def _throughput(job: Job, streams: Concurrent | None) -> Throughput | Missing:
+    if streams is None:
         return Missing(code="other_mode", why="measured in latency mode", cure="--mode throughput")
-    inferences, rates = len(window.samples), window.rates
+    inferences, rates = len(streams.completions_s), sub_window_rates(streams)
     low, high = mean_interval(rates)
     batch = job.model.batch_size
-    per_s = inferences / window.window_s
+    per_s = inferences / streams.window_s
     return Throughput(
         streams=job.settings.streams,
         batch_size=batch,
         inferences=inferences,
-        window_s=window.window_s,
+        window_s=streams.window_s,
         inferences_per_s=per_s,
-        low_per_s=low,
+        low_per_s=max(0.0, low),
         high_per_s=high,
         items_per_s=batch if isinstance(batch, Missing) else per_s * batch,
         sub_window_per_s=rates,
@@ -172,7 +181,9 @@ def _timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
 
 
 def _save_outputs(outputs: Tensors, path: Path) -> None:
-    np.savez(path, **{name: np.asarray(array) for name, array in outputs.items()})  # type: ignore[arg-type]
+    """Write the outputs; what numpy can only pickle (text, maps) is written as text, and parity says so."""
+    plain = {name: np.asarray(array) for name, array in outputs.items()}
+    np.savez(path, **{name: array.astype(str) if array.dtype.kind == "O" else array for name, array in plain.items()})  # type: ignore[arg-type]
 
 
 def _model_bytes(job: Job) -> int:

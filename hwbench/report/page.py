@@ -82,6 +82,7 @@ class Section:
     tables: Tables
     columns: dict[str, str]  # costs and validity, after the speed columns
     estimates: list[tuple[str, str]]
+    estimate_basis: str
     built: list[tuple[str, str]]
     findings: list[tuple[str, str, tuple[Finding, ...]]]  # label, status, findings
     failed: list[tuple[str, str, str | None]]  # label, reason, log
@@ -121,6 +122,7 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         tables=tables,
         columns={**COSTS, **VALIDITY},
         estimates=[(name, line) for name, m in pairs if (line := words.estimate_line(m))],
+        estimate_basis=words.estimate_basis(measurements),
         built=[(name, line) for name, m in pairs if (line := words.built_difference(m))],
         findings=[(name, m.validity.status, m.validity.findings) for name, m in pairs if m.validity.findings],
         failed=[(name, str(entry.reason), entry.log) for name, entry in absent if entry.failed],

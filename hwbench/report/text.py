@@ -7,7 +7,8 @@ visible: a model's name must neither colour the screen nor move the cursor.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -26,6 +27,8 @@ from hwbench.units import format_seconds, format_si
 
 __all__ = ["layers_table", "plain", "render_table", "to_csv"]
 
+_FAILED = "engine_failed"  # the code of what a worker should have brought back
+_NARROW = 60  # columns below which a table falls apart
 _STATUS_STYLE = {"valid": "green", "suspect": "yellow", "invalid": "bold red"}
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -75,12 +78,17 @@ def layers_table(measurement: Measurement, top: int = 15) -> RenderableType:
     rows = sorted(layers.rows, key=lambda row: -row.scaled_s)
     for row in rows[:top]:
         grid.add_row(*_layer_cells(row, notes))
+    sums = RichTable.grid(padding=(0, 2, 0, 0))
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right", "right")
+    for justify in sides:
+        sums.add_column(justify=justify)
     for name, seconds in _rest(layers, rows[top:]):
         share = f"{seconds / layers.median_s * 100:.1f}%" if layers.median_s > 0 else words.DASH
-        grid.add_row("", plain(name), "", "", format_seconds(seconds), share, "")
+        sums.add_row(plain(name), format_seconds(seconds), share)
     return Group(
         plain(f"{measurement.label}: layers by time", "bold"),
         grid,
+        sums,
         plain(
             f"{layers.method}; {layers.iterations} inferences, {layers.profiling_overhead * 100:+.1f}% against the "
             "timed run, scaled to its median; rate counts a multiply-add as two operations",
@@ -91,18 +99,28 @@ def layers_table(measurement: Measurement, top: int = 15) -> RenderableType:
 
 
 class _Tables:
-    """One wide table where it fits, else speed above and costs below."""
+    """One wide table where it fits, else speed above and costs below; in a very narrow terminal a list."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < _NARROW:
+            for row in self.table.rows:
+                yield from _listed(self.table, row)
+            return
         wide = _columns(self.table, {**self.table.speed, **COSTS, **VALIDITY})
         if Width.get(console, options.update(max_width=1000), wide).maximum <= options.max_width:
             yield wide
         else:
             yield _columns(self.table, {**self.table.speed, **VALIDITY})
             yield _columns(self.table, COSTS)
+
+
+def _listed(table: Table, row: Row) -> Iterator[RenderableType]:
+    yield plain(f"{row.label}: {row.mark}" if row.mark else row.label, "bold")
+    cells = [Text.assemble(f"{title} ", _cell(row, key)) for key, title in {**table.speed, **COSTS, **VALIDITY}.items()]
+    yield Padding(Text(", ").join(cells), (0, 0, 0, 2), expand=False)
 
 
 def _columns(table: Table, columns: dict[str, str]) -> RichTable:
@@ -157,28 +175,48 @@ def _sections(result: ProfileResult) -> list[RenderableType]:
     pairs = list(zip(labels(result.measurements), result.measurements, strict=True))
     parts: list[RenderableType] = []
     lines = [(name, line) for name, m in pairs if (line := words.estimate_line(m))]
-    parts.extend(_section("Energy, estimated (no measurement):", lines))
+    parts.extend(_section(f"Energy, estimated (no measurement; {words.estimate_basis(result.measurements)}):", lines))
     lines = [(name, line) for name, m in pairs if (line := words.built_difference(m))]
     parts.extend(_section("Built otherwise than asked:", lines))
-    findings = [(name, m.validity) for name, m in pairs if m.validity.findings]
-    if findings:
-        parts.extend([Text(), plain("Findings:", "bold")])
-    for name, verdict in findings:
-        parts.append(Padding(plain(f"{name}: {verdict.status}", _STATUS_STYLE[verdict.status]), (0, 0, 0, 2)))
-        for finding in verdict.findings:
-            parts.append(Padding(plain(f"{finding.severity}: {finding.code}: {finding.why}"), (0, 0, 0, 4)))
-            parts.append(Padding(plain(f"cure: {finding.cure}"), (0, 0, 0, 6)))
+    parts.extend(_findings(pairs))
+    lines = [(name, str(m.layers)) for name, m in pairs if isinstance(m.layers, Missing) and m.layers.code == _FAILED]
+    parts.extend(_section("Per-layer times failed:", lines, "bold red"))
     absent = [(f"{entry.engine} {entry.precision}", *words.not_measured_line(entry)) for entry in result.not_measured]
     failed = [(name, why) for name, word, why in absent if word == "FAILED"]
     others = [(name, why) for name, word, why in absent if word != "FAILED"]
     return [*parts, *_section("Failed:", failed, "bold red"), *_section("Not measured:", others)]
 
 
+def _findings(pairs: list[tuple[str, Measurement]]) -> list[RenderableType]:
+    """Return the findings, each kind once with all the measurements it speaks against; the invalid ones first."""
+    kinds: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for name, measurement in pairs:
+        for finding in measurement.validity.findings:
+            kinds.setdefault((finding.severity, finding.code, finding.cure), []).append((name, finding.why))
+    if not kinds:
+        return []
+    parts: list[RenderableType] = [Text(), plain("Findings:", "bold")]
+    for (severity, code, cure), against in sorted(kinds.items(), key=lambda item: item[0][0] != "invalid"):
+        style = _STATUS_STYLE["invalid" if severity == "invalid" else "suspect"]
+        if len({why for _, why in against}) == 1:
+            names = ", ".join(name for name, _ in against)
+            parts.append(_indented(f"{severity}: {code}: {against[0][1]} ({names})", 2, style))
+        else:
+            parts.append(_indented(f"{severity}: {code}:", 2, style))
+            parts.extend(_indented(f"{name}: {why}", 4) for name, why in against)
+        parts.append(_indented(f"cure: {cure}", 4))
+    return parts
+
+
 def _section(title: str, lines: list[tuple[str, str]], style: str = "bold") -> list[RenderableType]:
     if not lines:
         return []
-    body = [Padding(plain(f"{name}: {line}"), (0, 0, 0, 2)) for name, line in lines]
+    body = [_indented(f"{name.strip()}: {line}", 2) for name, line in lines]
     return [Text(), plain(title, style), *body]
+
+
+def _indented(text: str, columns: int, style: str = "") -> RenderableType:
+    return Padding(plain(text, style), (0, 0, 0, columns), expand=False)
 
 
 def _fact(name: str, text: str, style: str = "") -> RenderableType:

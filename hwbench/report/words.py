@@ -5,6 +5,8 @@ What comes from outside (names, error texts) is put in as it is: whoever shows a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hwbench.records.base import Missing
 from hwbench.records.measurement import EnergyReading, LayerTime, Measurement, Memory, NotMeasured, ProfileResult
 from hwbench.records.model import Model
@@ -99,7 +101,13 @@ def estimate_line(measurement: Measurement) -> str | None:
     if isinstance(estimate, Missing):
         return None
     value, low, high = (format_si(j, "J") for j in (estimate.energy_per_inference_j, estimate.low_j, estimate.high_j))
-    return f"~{value} per inference (between {low} and {high}), {estimate.method}, {estimate.boundary}"
+    return f"~{value} per inference (between {low} and {high})"
+
+
+def estimate_basis(measurements: Iterable[Measurement]) -> str:
+    """Return how the estimates were made and what they cover, each way once."""
+    estimates = [m.energy_estimate for m in measurements if not isinstance(m.energy_estimate, Missing)]
+    return "; or ".join(dict.fromkeys(f"{e.method}: {e.boundary}" for e in estimates))
 
 
 def energy_note(reading: EnergyReading) -> str:
@@ -137,5 +145,5 @@ def achieved_ops_per_s(row: LayerTime) -> float | Missing:
 
 
 def not_measured_line(entry: NotMeasured) -> tuple[str, str]:
-    """Return ``FAILED`` or ``not applicable``, and the reason with its cure."""
+    """Return ``FAILED`` or ``not measured``, and the reason with its cure."""
     return ("FAILED" if entry.failed else "not measured"), str(entry.reason)

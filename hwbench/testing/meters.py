@@ -1,83 +1,17 @@
-"""For tests of hwbench and of its plugins: a clock that obeys, and the contract that every plugin must keep.
-
-A contract is a class of tests. A plugin's tests subclass it, override its fixtures, and get its tests::
-
-    class TestMyMeter(MeterContract):
-        @pytest.fixture
-        def meter(self):
-            return MyMeter()
-"""
+"""The contract of an energy meter."""
 
 from __future__ import annotations
 
 import math
 import threading
-from typing import Any
 
-import msgspec
 import pytest
 
 from hwbench.protocols import Meter, Window
-from hwbench.records.base import Missing, Support
-from hwbench.records.device import Cpu, Device
+from hwbench.records.device import Device
 from hwbench.records.measurement import EnergyReading
+from hwbench.testing.basics import assert_explained, assert_name, assert_support, example_cpu
 from hwbench.units import Clock, MonotonicClock
-
-
-class FakeClock:
-    """A :class:`hwbench.units.Clock` that moves only when told to, or by what is slept."""
-
-    def __init__(self, start_ns: int = 1_000_000_000) -> None:
-        self._now_ns = start_ns
-
-    def now_ns(self) -> int:
-        return self._now_ns
-
-    def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass; never backwards."""
-        assert seconds >= 0, f"a monotonic clock does not go back, got {seconds} s"
-        self._now_ns += round(seconds * 1e9)
-
-
-def example_cpu(**changes: Any) -> Device:
-    """Return a plain four-core CPU device on bare metal, with ``changes`` to the fields of :class:`Device`."""
-    unknown = Missing(code="example", why="an example device does not know")
-    cpu = Cpu(
-        model_name="Example CPU",
-        vendor="Example",
-        architecture="x86_64",
-        cpuid=unknown,
-        isa=("avx2",),
-        sockets=1,
-        physical_cores=4,
-        logical_cpus=4,
-        threads_per_core=1,
-        usable_cpus=(0, 1, 2, 3),
-        usable_cores=(0, 1, 2, 3),
-        caches=(),
-        numa_nodes=1,
-        max_hz=unknown,
-        governor=unknown,
-        turbo=unknown,
-        quota_cpus=unknown,
-    )
-    device = Device(
-        name="cpu",
-        kind="cpu",
-        title="Example CPU",
-        fingerprint="example",
-        profile=unknown,
-        cpu=cpu,
-        memory_bytes=8 * 2**30,
-        memory_limit_bytes=unknown,
-        virtual=unknown,
-        container=unknown,
-        power_mode=unknown,
-    )
-    return msgspec.structs.replace(device, **changes)
 
 
 class MeterContract:
@@ -106,16 +40,11 @@ class MeterContract:
 
     def test_name(self, meter: Meter) -> None:
         """A name that can be typed after a flag."""
-        assert meter.name
-        assert meter.name == meter.name.lower().strip()
-        assert " " not in meter.name
+        assert_name(meter.name)
 
     def test_supports(self, meter: Meter, device: Device) -> None:
         """Yes, or reasons with a code and words."""
-        support = meter.supports(device)
-        assert isinstance(support, Support)
-        for reason in support.reasons:
-            assert_explained(reason)
+        assert_support(meter.supports(device))
 
     def test_reading(self, meter: Meter, device: Device, clock: Clock) -> None:
         """After leaving the window, a well-formed reading where the meter said it can measure, else a reason."""
@@ -178,10 +107,3 @@ def assert_reading(reading: object, meter: str) -> None:
     assert reading.window_s > 0
     assert math.isfinite(reading.relative_uncertainty)
     assert reading.relative_uncertainty > 0, "no instrument is exact"
-
-
-def assert_explained(reason: object) -> None:
-    """Check that ``reason`` is a :class:`Missing` with a code for programs and words for people."""
-    assert isinstance(reason, Missing), f"a value or a Missing, got {reason!r}"
-    assert reason.code.replace("_", "").isalnum(), f"a code is a word, got {reason.code!r}"
-    assert reason.why.strip()

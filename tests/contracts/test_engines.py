@@ -1,0 +1,42 @@
+"""Every registered engine keeps the contract of an engine."""
+
+import pytest
+
+from hwbench import plugins
+from hwbench.testing import EngineContract
+
+
+class TestOnnxRuntime(EngineContract):
+    def make(self):
+        return plugins.load("engines", "onnxruntime")
+
+
+class TestOpenVino(EngineContract):
+    def make(self):
+        return plugins.load("engines", "openvino")
+
+
+class TestTorchEager(EngineContract):
+    takes = "torch"
+
+    def make(self):
+        return plugins.load("engines", "torch-eager")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+class TestTorchCompile(EngineContract):
+    takes = "torch"
+
+    def make(self):
+        return plugins.load("engines", "torch-compile")
+
+
+TESTED = {"onnxruntime", "openvino", "torch-eager", "torch-compile"}
+
+
+def test_none_is_left_out():
+    ours = {name for name, point in plugins.available("engines").items() if point.value.startswith("hwbench.")}
+    assert ours == TESTED
+    for suite in (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile):
+        assert suite().make().name in TESTED

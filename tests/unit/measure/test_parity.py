@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from hwbench.measure.parity import compare_outputs
+from hwbench.records.base import Missing
+from hwbench.records.measurement import Parity
+
+
+@pytest.fixture
+def compare(tmp_path):
+    def run(reference, other):
+        paths = tmp_path / "reference.npz", tmp_path / "other.npz"
+        for path, arrays in zip(paths, (reference, other), strict=True):
+            np.savez(path, **arrays)
+        return compare_outputs(*paths, label="torch-eager fp32")
+
+    return run
+
+
+def test_known_difference_on_the_scale_of_the_output(compare):
+    parity = compare({"y": np.float32([1, -4, 2])}, {"y": np.float32([1, -4, 2.5])})
+    assert parity == Parity(reference="torch-eager fp32", max_absolute=0.5, max_relative=0.125, finite=True)
+
+
+def test_equal_outputs(compare):
+    assert compare({"y": np.ones(3)}, {"y": np.ones(3)}).max_relative == 0
+
+
+def test_the_largest_of_all_outputs_each_on_its_own_scale(compare):
+    reference = {"big": np.float64([1000.0]), "small": np.float64([0.001])}
+    parity = compare(reference, {"big": np.float64([1001.0]), "small": np.float64([0.002])})
+    assert parity.max_absolute == pytest.approx(1)
+    assert parity.max_relative == pytest.approx(1)
+
+
+def test_a_zero_reference_has_no_scale(compare):
+    assert compare({"y": np.zeros(2)}, {"y": np.float64([0, 0.25])}).max_relative == 0.25
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_not_finite_on_either_side(compare, bad, side):
+    arrays = [{"y": np.float32([1, 2])}, {"y": np.float32([1, 2])}]
+    arrays[side]["y"][0] = bad
+    parity = compare(*arrays)
+    assert not parity.finite
+    assert (parity.max_absolute, parity.max_relative) == (0, 0)
+
+
+def test_in_float64_so_that_half_precision_does_not_overflow(compare):
+    parity = compare({"y": np.float16([60_000])}, {"y": np.float16([-60_000])})
+    assert parity.max_absolute == 120_000
+
+
+def test_integers_and_booleans_are_numbers(compare):
+    assert compare({"y": np.int64([1, 2])}, {"y": np.int32([1, 3])}).max_absolute == 1
+    assert compare({"y": np.array([True, False])}, {"y": np.array([True, True])}).max_absolute == 1
+
+
+def test_empty_outputs(compare):
+    assert compare({"y": np.zeros((0, 3))}, {"y": np.zeros((0, 3))}).max_relative == 0
+
+
+@pytest.mark.parametrize(
+    "other", [{"y": np.ones((3, 2))}, {"z": np.ones((2, 3))}, {"y": np.ones((2, 3)), "z": np.ones(1)}, {}]
+)
+def test_other_shapes_or_names_cannot_be_compared(compare, other):
+    missing = compare({"y": np.ones((2, 3))}, other)
+    assert isinstance(missing, Missing)
+    assert missing.code == "other_outputs"
+    assert "y [2, 3]" in missing.why
+
+
+def test_text_cannot_be_compared(compare):
+    missing = compare({"label": np.array(["cat"]), "p": np.ones(1)}, {"label": np.array(["dog"]), "p": np.ones(1)})
+    assert missing.code == "not_numbers"
+    assert "label" in missing.why

@@ -1,0 +1,202 @@
+"""Each finding: just beyond its threshold, at it, and where it cannot be known."""
+
+import random
+
+import fixtures_results
+import msgspec
+import pytest
+
+from hwbench.measure.validity import judge
+from hwbench.records.base import Missing
+from hwbench.records.measurement import Parity
+from hwbench.stats import summarize
+
+NO = Missing(code="no", why="it is not known here")
+CPUS = 4
+QUIET = {
+    "cpu_hz": (3.0e9, 3.0e9),
+    "throttle_events": 5,
+    "steal_s": 1.0,
+    "busy_s": 100.0,
+    "swap_out_bytes": 1000,
+}
+
+
+def clean(**changes):
+    """Return a measurement with nothing against it: 10 s, 10 s of CPU time of its own, a quiet host."""
+    samples = changes.pop("samples_ns", None) or fixtures_results.make_samples(0.0045, n=600, noise=0.01)
+    measurement = fixtures_results.make_measurement(
+        samples_ns=tuple(samples),
+        latency=summarize(samples),
+        window_s=10.0,
+        process_cpu_s=10.0,
+        host_before=fixtures_results.make_host(10, **QUIET),
+        host_after=fixtures_results.make_host(20, **{**QUIET, "busy_s": 110.0}),
+    )
+    return msgspec.structs.replace(measurement, **changes)
+
+
+def hosts(name, before, after):
+    base = clean()
+    return {
+        "host_before": msgspec.structs.replace(base.host_before, **{name: before}),
+        "host_after": msgspec.structs.replace(base.host_after, **{name: after}),
+    }
+
+
+def codes(measurement):
+    return [(finding.code, finding.severity) for finding in judge(measurement, CPUS).findings]
+
+
+def parity(max_relative, *, finite=True):
+    return Parity(reference="torch-eager fp32", max_absolute=1.0, max_relative=max_relative, finite=finite)
+
+
+def spread(iqr_share):
+    summary = clean().latency
+    return {"latency": msgspec.structs.replace(summary, iqr_s=summary.median_s * iqr_share)}
+
+
+def built(precision):
+    return msgspec.structs.replace(clean().built, precision=precision)
+
+
+def drifting(change):
+    """Return samples whose last third is ``change`` slower than the first."""
+    return [100_000] * 200 + [100_000 + round(50_000 * change)] * 200 + [round(100_000 * (1 + change))] * 200
+
+
+def test_a_clean_run_is_valid():
+    verdict = judge(clean(), CPUS)
+    assert verdict.status == "valid"
+    assert verdict.findings == ()
+
+
+def test_nothing_known_is_nothing_found():
+    unknown = dict.fromkeys(QUIET, NO)
+    measurement = clean(
+        host_before=fixtures_results.make_host(10, **unknown),
+        host_after=fixtures_results.make_host(20, **unknown),
+        parity=NO,
+    )
+    assert codes(measurement) == []
+
+
+BEYOND = {
+    "precision_not_as_asked": {"precision_asked": "bf16"},
+    "outputs_not_finite": {"parity": parity(0.0, finite=False)},
+    "outputs_differ": {"parity": parity(1.01e-3)},
+    "noisy": spread(0.1001),
+    "too_few_samples": {"latency": summarize([1_000_000] * 5)},
+    "not_settled": {"target_reached": False},
+    "near_clock": {"latency": summarize([4_999] * 100)},
+    "drift": {"samples_ns": drifting(0.06)},
+    "throttled": hosts("throttle_events", 5, 6),
+    "clock_changed": hosts("cpu_hz", (3e9, 3e9), (2.39e9, 2.39e9)),
+    "stolen_time": hosts("steal_s", 1.0, 1.81),  # 2 % of 10 s on 4 CPUs is 0.8 s
+    "foreign_load": hosts("busy_s", 100.0, 114.1),  # 10 % is 4 s, on top of its own 10 s
+    "swapping": hosts("swap_out_bytes", 1000, 1001),
+}
+AT = {
+    "precision_not_as_asked": {"precision_asked": "auto"},
+    "outputs_differ": {"parity": parity(1e-3)},
+    "noisy": spread(0.0999),
+    "too_few_samples": {"latency": summarize([1_000_000] * 6)},
+    "near_clock": {"latency": summarize([5_000] * 100)},
+    "drift": {"samples_ns": drifting(0.0499)},
+    "throttled": hosts("throttle_events", 5, 5),
+    "clock_changed": hosts("cpu_hz", (3e9, 3e9), (2.41e9, 2.41e9)),
+    "stolen_time": hosts("steal_s", 1.0, 1.79),
+    "foreign_load": hosts("busy_s", 100.0, 113.9),
+    "swapping": hosts("swap_out_bytes", 1000, 1000),
+}
+INVALID = {"precision_not_as_asked", "throttled"}
+
+
+@pytest.mark.parametrize("code", BEYOND)
+def test_beyond_its_threshold(code):
+    changes = dict(BEYOND[code])
+    assert codes(clean(**changes)) == [(code, "invalid" if code in INVALID else "warning")]
+
+
+@pytest.mark.parametrize("code", AT)
+def test_at_its_threshold(code):
+    assert codes(clean(**AT[code])) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "suspect", "invalid"), [("fp32", 1e-3, 0.1), ("fp64", 1e-3, 0.1), ("bf16", 0.1, 1), ("int8", 0.1, 1)]
+)
+def test_parity_by_precision(precision, suspect, invalid):
+    same = {"built": built(precision), "precision_asked": precision}
+    assert codes(clean(**same, parity=parity(suspect))) == []
+    assert codes(clean(**same, parity=parity(suspect * 1.01))) == [("outputs_differ", "warning")]
+    assert codes(clean(**same, parity=parity(invalid))) == [("outputs_differ", "warning")]
+    assert codes(clean(**same, parity=parity(invalid * 1.01))) == [("outputs_differ", "invalid")]
+
+
+def test_what_was_built_decides_over_what_was_asked():
+    assert codes(clean(built=built("bf16"), precision_asked="auto", parity=parity(0.05))) == []
+    findings = judge(clean(built=built("bf16"), precision_asked="fp32"), CPUS).findings
+    assert findings[0].why == "fp32 was asked for and bf16 was built"
+
+
+def test_clocks_that_rise_count_too():
+    assert codes(clean(**hosts("cpu_hz", (2e9,), (2.5e9,)))) == [("clock_changed", "warning")]
+    assert codes(clean(**hosts("cpu_hz", (), (2.5e9,)))) == []
+
+
+def test_drift_to_faster_and_its_least_count():
+    (finding,) = judge(clean(samples_ns=drifting(-0.08)), CPUS).findings
+    assert finding.code == "drift"
+    assert "faster" in finding.why
+    short = [100] * 15 + [200] * 14
+    assert "drift" not in dict(codes(clean(samples_ns=short)))
+    assert "drift" in dict(codes(clean(samples_ns=[*short, 200])))
+
+
+def test_more_cpus_make_the_same_load_a_smaller_share():
+    loaded = clean(**hosts("busy_s", 100.0, 114.1))
+    assert judge(loaded, 4).status == "suspect"
+    assert judge(loaded, 8).status == "valid"
+
+
+def test_a_clock_that_reads_zero_is_not_divided_by():
+    verdict = judge(clean(samples_ns=[0] * 100, target_reached=False), CPUS)
+    assert {finding.code for finding in verdict.findings} == {"not_settled", "near_clock"}
+
+
+def test_throughput_mode_is_judged_on_what_it_has():
+    measurement = fixtures_results.make_measurement(mode="throughput", parity=parity(5.0))
+    assert ("outputs_differ", "invalid") in codes(measurement)
+    assert not {"noisy", "drift", "not_settled", "near_clock"} & set(dict(codes(measurement)))
+
+
+def test_one_invalid_finding_decides():
+    everything = clean(**{k: v for changes in (BEYOND["throttled"], BEYOND["noisy"]) for k, v in changes.items()})
+    assert judge(everything, CPUS).status == "invalid"
+    assert judge(clean(**BEYOND["noisy"]), CPUS).status == "suspect"
+
+
+@pytest.mark.parametrize("code", BEYOND)
+def test_every_finding_says_why_and_what_to_do(code):
+    (finding,) = judge(clean(**BEYOND[code]), CPUS).findings
+    assert len(finding.why) > 15
+    assert len(finding.cure) > 10
+    assert "nan" not in finding.why
+
+
+def test_every_code_is_tested():
+    import inspect
+    import re
+
+    from hwbench.measure import validity
+
+    source = inspect.getsource(validity)
+    assert set(re.findall(r'(?:"(?:warning|invalid)"|\)),?\s+"(\w+)",', source)) | {"outputs_differ"} == set(BEYOND)
+
+
+def test_noise_of_a_random_machine_is_seen():
+    chance = random.Random(8)
+    samples = [round(1e6 * chance.lognormvariate(0, 0.2)) for _ in range(500)]
+    assert ("noisy", "warning") in codes(clean(samples_ns=samples))
