@@ -228,7 +228,7 @@ class Running:
     def __init__(self, *arguments, cwd, env):
         self.process = subprocess.Popen(
             command(*arguments), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_default_sigint,
+            stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_default_sigint,  # noqa: PLW1509
         )  # fmt: skip
         self.lines = []
         self._news = threading.Condition()

@@ -18,7 +18,7 @@ from hwbench.records.device import Device, Found, Gpu
 
 _CLOCK_SM = 1  # nvmlClockType_t NVML_CLOCK_SM
 
-_INSTALL = 'pip install "hwbench-nn[nvidia]"'
+_INSTALL = "pip install '.[nvidia]' from the checkout"
 _DRIVER = "install the NVIDIA driver, or start the container with access to the GPU"
 _RELOAD = "reboot, or unload and load the NVIDIA kernel module"
 _PERMISSION = "ask the administrator for access to /dev/nvidia*"

@@ -100,7 +100,7 @@ def match_profile(device: Device, profiles: Mapping[str, DeviceProfile]) -> str 
     """
     if device.gpu is not None and device.gpu.mig is True:
         why = f"'{device.title}' is cut up by MIG, and a profile describes the whole GPU"
-        return Missing(code="no_profile", why=why, cure="run «hwbench calibrate» on the instance")
+        return Missing(code="no_profile", why=why, cure="profile the whole GPU, with MIG off")
     told = _told(device)
     fitting = sorted(name for name, profile in profiles.items() if _fits(profile, device, told))
     if len(fitting) == 1:
@@ -109,7 +109,8 @@ def match_profile(device: Device, profiles: Mapping[str, DeviceProfile]) -> str 
         why = f"'{device.title}' fits several profiles: {', '.join(fitting)}"
         return Missing(code="ambiguous_profile", why=why, cure="make their [match] tables exclude each other")
     why = f"no profile fits '{device.title}'"
-    return Missing(code="no_profile", why=why, cure="run «hwbench calibrate», or add one (profiles/README.md)")
+    calibrate = "run «hwbench calibrate», or " if device.kind == "cpu" else ""
+    return Missing(code="no_profile", why=why, cure=f"{calibrate}add one (profiles/README.md)")
 
 
 def _told(device: Device) -> dict[str, str]:

@@ -6,7 +6,7 @@ import bisect
 import contextlib
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PROVIDER = "CPUExecutionProvider"
 _OPTIMIZED = "optimized.onnx"
+_KERNEL = "_kernel_time"
 _NOT_SEPARATE = Missing(
     code="not_separate", why="ONNX Runtime reads and compiles in one call: the time is under compile"
 )
@@ -180,14 +181,15 @@ def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: i
     starts = [start for start, _ in runs]
     times: dict[str, list[float]] = {}
     described: dict[str, dict[str, Any]] = {}
-    for event in _outer_nodes(events):
+    nodes = _optimized_nodes(request.workdir / _OPTIMIZED)
+    for event in _outer_kernels(events, nodes):
         run = bisect.bisect_right(starts, event["ts"]) - 1
         if run < 0:
             continue
-        name = event["name"].removesuffix("_kernel_time")
+        name = event["name"].removesuffix(_KERNEL)
         times.setdefault(name, [0.0] * len(runs))[run] += event["dur"] / 1e6
         described.setdefault(name, event["args"])
-    anchors = _anchors(request.workdir / _OPTIMIZED, list(times))
+    anchors = _anchors(nodes, list(times))
     members = assign_members(request.model.layers, request.files.merged, anchors)
     units = tuple(
         UnitTimes(unit=_built_layer(name, described[name], belongs), times_s=tuple(values))
@@ -200,13 +202,13 @@ def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: i
     )
 
 
-def _outer_nodes(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the kernel times in order, without those of nodes inside a Loop, If or Scan: the outer node has them."""
-    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    end = 0
-    for event in sorted(kernels, key=lambda event: (event["ts"], -event["dur"])):
-        if event["ts"] + event["dur"] > end or (event["dur"] == 0 and event["ts"] >= end):
-            end = event["ts"] + event["dur"]
+def _outer_kernels(events: list[dict[str, Any]], nodes: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the kernel times, without those of nodes inside a Loop, If or Scan: the outer node's time holds them."""
+    nested = any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute)
+    outer = {node.name for node in nodes}
+    for event in events:
+        is_kernel = event.get("cat") == "Node" and event["name"].endswith(_KERNEL)
+        if is_kernel and (not nested or event["name"].removesuffix(_KERNEL) in outer):
             yield event
 
 
@@ -223,15 +225,17 @@ def _built_layer(name: str, details: Mapping[str, Any], members: tuple[str, ...]
     )
 
 
-def _anchors(optimized: Path, names: list[str]) -> list[list[str]]:
+def _optimized_nodes(path: Path) -> Sequence[Any]:
+    """Return the nodes of the graph that ONNX Runtime made of the model, or none where it left no such file."""
+    import onnx
+
+    return onnx.load(path, load_external_data=False).graph.node if path.exists() else []
+
+
+def _anchors(nodes: Sequence[Any], names: list[str]) -> list[list[str]]:
     """Return for each profiled node the source names it may go by.
 
     Layout transformation names a node ``<tensor>_nchwc`` and renames its outputs; other rewrites keep output names.
     """
-    import onnx
-
-    outputs: dict[str, list[str]] = {}
-    if optimized.exists():
-        graph = onnx.load(optimized, load_external_data=False).graph
-        outputs = {node.name: list(node.output) for node in graph.node if node.name and node.op_type not in _INSERTED}
+    outputs = {node.name: list(node.output) for node in nodes if node.name and node.op_type not in _INSERTED}
     return [[*outputs.get(name, []), name, name.removesuffix("_nchwc")] for name in names]

@@ -6,7 +6,6 @@ Runs as a child process, since it executes the user's code and parses foreign fi
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ import onnx_ir as ir
 
 from hwbench.children import Emit, serve
 from hwbench.errors import ModelError, UsageError
-from hwbench.files import write_bytes
 from hwbench.graph.inputs import Arrays, input_specs, override_example, random_inputs, read_inputs, specs_in, specs_of
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
@@ -53,12 +51,12 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         graph_model, arrays, origin, state = _from_torch(spec, job, folder)
     _name_nodes(graph_model)
     graph_model = infer_shapes(graph_model)
+    hub_sha256 = _save(graph_model, folder, "model.onnx", spec)  # checked: from here on the graph is valid ONNX
     inputs = input_specs(graph_inputs(graph_model))
     if arrays is None:
         arrays = random_inputs(graph_model, inputs, job.seed)
     bad = non_finite_weights(graph_model)
     layers = layers_of(graph_model)
-    hub_sha256 = _save(graph_model, folder, "model.onnx", spec)
     _save_inputs(arrays, folder / "inputs.npz")
     opset = graph_model.opset_imports.get("", 0)
     outputs = specs_of(list(graph_model.graph.outputs))
@@ -228,9 +226,10 @@ def _save(model: ir.Model, folder: Path, name: str, spec: ModelSpec) -> str:
 
 
 def _save_inputs(arrays: Arrays, path: Path) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    try:
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ModelError(f"cannot write the inputs to {path.parent}: {error}") from error
 
 
 def _source_hash(spec: ModelSpec) -> str | Missing:

@@ -129,7 +129,10 @@ def random_inputs(model: ir.Model, specs: tuple[TensorSpec, ...], seed: int) -> 
         raise UsageError(f"the inputs would take {format_bytes(total)}, {format_bytes(available)} of memory are free")
     generator = np.random.default_rng(seed)
     values = {value.name: value for value in model.graph.inputs}
-    return {spec.name: _random_array(spec, values[spec.name], generator) for spec in specs}
+    try:
+        return {spec.name: _random_array(spec, values[spec.name], generator) for spec in specs}
+    except MemoryError as error:
+        raise UsageError(f"the inputs take {format_bytes(total)}, and memory has run out: {error}") from error
 
 
 def _random_array(

@@ -51,11 +51,23 @@ def _foldable_into(node: ir.Node) -> ir.Node | None:
 
 def _constant_and_fitting(norm: ir.Node, producer: ir.Node) -> bool:
     """Say whether all weights are constants, and the BatchNorm has one scale, shift, mean and variance a channel."""
-    weights = [_constant(value) for value in (*producer.inputs[1:3], *norm.inputs[1:5])]
-    if weights[0] is None or weights[0].ndim < 2 or any(weight is None for weight in weights):
+    weight = _constant(producer.inputs[1])
+    if weight is None or weight.ndim < 2:
         return False
-    channels = weights[0].shape[_scaled_axis(producer) or 0]
-    return all(weight is not None and weight.shape == (channels,) for weight in weights[-4:])
+    channels = weight.shape[_scaled_axis(producer) or 0]
+    for value in producer.inputs[2:3]:
+        bias = _constant(value)
+        if value is not None and (bias is None or not _adds_per_channel(producer, bias.shape, channels)):
+            return False
+    statistics = [_constant(value) for value in norm.inputs[1:5]]
+    return all(array is not None and array.shape == (channels,) for array in statistics)
+
+
+def _adds_per_channel(producer: ir.Node, bias: tuple[int, ...], channels: int) -> bool:
+    """Say whether a bias of this shape fits: a Gemm's may be anything that broadcasts to rows x channels."""
+    return bias == (channels,) or (
+        producer.op_type == "Gemm" and len(bias) < 3 and bias[-1:] in {(), (1,), (channels,)}
+    )
 
 
 def _scaled_axis(node: ir.Node) -> int | None:

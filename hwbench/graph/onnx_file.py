@@ -94,17 +94,28 @@ def _touch_weights(model: ir.Model) -> None:
 
 
 def _check_wiring(model: ir.Model, path: Path) -> None:
-    used = [(value, f"node '{node.name}'") for node in model.graph.all_nodes() for value in node.inputs]
-    used += [(value, f"graph '{graph.name}'") for graph in model.graphs() for value in graph.outputs]
-    for value, user in used:
-        if value is None or value.producer() or value.is_graph_input() or value.is_initializer():
-            continue
-        raise ModelError(f"'{path}' is damaged: {user} needs '{value.name}', which nothing in the graph makes")
+    made: set[ir.Node | None] = set()
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and not _is_given(value) and value.producer() not in made:
+                raise ModelError(
+                    f"'{path}' is damaged: node '{node.name}' needs '{value.name}', which nothing has made"
+                )
+        made.add(node)
+    for graph in model.graphs():
+        for value in graph.outputs:
+            if not _is_given(value) and value.producer() is None:
+                raise ModelError(f"'{path}' is damaged: nothing makes '{value.name}', an output of '{graph.name}'")
+
+
+def _is_given(value: ir.Value) -> bool:
+    return value.is_graph_input() or value.is_initializer()
 
 
 def _check_operators(model: ir.Model, path: Path) -> None:
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
-    if opset is not None and not 1 <= opset <= (newest := onnx.defs.onnx_opset_version()):
+    newest = onnx.defs.onnx_opset_version()
+    if opset is not None and not 1 <= opset <= newest:
         raise ModelError(
             f"'{path}' is for ONNX opset {opset}, the installed onnx knows 1 to {newest}",
             hint="export the model for an older opset, or upgrade onnx",

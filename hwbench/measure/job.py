@@ -13,7 +13,7 @@ import numpy as np
 
 from hwbench import plugins
 from hwbench.children import Emit
-from hwbench.errors import EngineError
+from hwbench.errors import EngineError, HwbenchError
 from hwbench.files import read_bytes
 from hwbench.protocols import BuildRequest, Engine
 from hwbench.records.base import Record
@@ -75,7 +75,7 @@ def inference(engine: str) -> Iterator[None]:
     """Turn what a runtime raises while it runs into an :class:`EngineError`."""
     try:
         yield
-    except (EngineError, KeyboardInterrupt, SystemExit):
+    except (HwbenchError, KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:
         raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error

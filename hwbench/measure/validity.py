@@ -162,7 +162,7 @@ def _foreign(m: Measurement, usable_cpus: int) -> Iterator[Finding]:
             "warning",
             "foreign_load",
             f"other programs used {share:.0%} of the CPU meanwhile",
-            "stop them; `hwbench devices` shows what is here to be used",
+            "stop them, or measure when they are done",
         )
 
 

@@ -33,8 +33,8 @@ _CURE_PERMISSION = (
     "In a container, do it on the host"
 )
 _CURE_CONTAINER = (
-    "start the container with -v /sys:/host/sys:ro (Docker masks /sys/devices/virtual/powercap) and set "
-    "HWBENCH_SYSFS_ROOT=/host"
+    "start the container with -v /sys:/host/sys:ro -v /proc:/host/proc:ro (Docker masks "
+    "/sys/devices/virtual/powercap) and set HWBENCH_SYSFS_ROOT=/host"
 )
 
 

@@ -1,4 +1,4 @@
-"""What the terminal gets: colour or none, a bar that goes away again, streams that close early, any width and coding."""
+"""What the terminal gets: colour or none, a bar that goes away, streams that close early, any width and coding."""
 
 import fcntl
 import os
@@ -31,7 +31,7 @@ def in_terminal(*arguments, cwd, path=(), columns=80, interrupt_at=None, **extra
     env = environment(cwd / "home", path=path, **extra)
     process = subprocess.Popen(
         command(*arguments), cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
     )  # fmt: skip
     os.close(theirs)
     said, deadline = b"", time.monotonic() + LIMIT_S

@@ -41,8 +41,8 @@ def profile(cwd, *arguments, **options):
 
 
 @pytest.mark.slow
-def test_a_built_in_model_on_three_engines_with_layers(tmp_path):
-    names = ("onnxruntime", "openvino", "torch-eager")
+def test_a_built_in_model_with_layers(tmp_path):
+    names = ("onnxruntime", "torch-eager")
     arguments = (*engines(*names), "-p", "fp32", "--iterations", "100", "--warmup", "100ms")
     result, run = profile(tmp_path, "digits_cnn", *arguments)
     assert result["model"]["weights"] == "trained"
@@ -50,15 +50,13 @@ def test_a_built_in_model_on_three_engines_with_layers(tmp_path):
     for measurement in result["measurements"]:
         assert measurement["built"]["precision"] == "fp32"
         assert len(measurement["samples_ns"]) >= 100
-    for measurement in result["measurements"][:2]:
-        table = measurement["layers"]
-        accounted = sum(row["scaled_s"] for row in table["rows"]) + table["unattributed_s"]
-        assert accounted == pytest.approx(measurement["latency"]["median_s"])
-    for measurement in result["measurements"][1:]:
-        assert measurement["parity"]["max_relative"] < 1e-4
+    first, second = result["measurements"]
+    accounted = sum(row["scaled_s"] for row in first["layers"]["rows"]) + first["layers"]["unattributed_s"]
+    assert accounted == pytest.approx(first["latency"]["median_s"])
+    assert second["parity"]["max_relative"] < 1e-4
     assert "fastest" in run.stdout or "tied" in run.stdout
     shown = hwbench("report", "out", "--layers", cwd=tmp_path)
-    assert shown.stdout.count("layers by time") == 2
+    assert shown.stdout.count("layers by time") == 1
     assert "torch-eager fp32: no per-layer times" in shown.stdout
 
 

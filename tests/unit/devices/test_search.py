@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,8 @@ class Recorded:
 
 
 def register(monkeypatch, **values):
-    points = [EntryPoint(name, value, "hwbench.devices") for name, value in values.items()]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
+    points = EntryPoints(EntryPoint(name, value, "hwbench.devices") for name, value in values.items())
+    monkeypatch.setattr(plugins, "_installed", lambda: points)
 
 
 @pytest.fixture

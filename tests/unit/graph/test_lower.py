@@ -308,3 +308,17 @@ def test_not_when_the_statistics_do_not_fit_the_channels(shape):
     made.graph.initializer[1].CopyFrom(graphs.weight("bn.scale", graphs.random_array(*shape)))
 
     assert fold_batch_norms(ir.from_proto(made)) == {}
+
+
+def test_not_when_the_bias_does_not_fit_the_channels():
+    made = graphs.convnet(bias=True, batch=2)
+    made.graph.node[0].input[2] = "w"
+
+    assert fold_batch_norms(ir.from_proto(made)) == {}
+
+
+def test_an_omitted_bias_is_none():
+    made = graphs.convnet(batch=2)
+    made.graph.node[0].input.append("")
+
+    assert folded(made)[0] == {"bn": "conv"}

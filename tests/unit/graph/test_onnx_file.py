@@ -82,8 +82,20 @@ def test_an_output_that_nothing_makes(tmp_path):
     made = graphs.mlp()
     made.graph.output[0].name = "lost"
 
-    with pytest.raises(ModelError, match="needs 'lost'"):
+    with pytest.raises(ModelError, match="nothing makes 'lost'"):
         read(made, tmp_path)
+
+
+def test_nodes_in_a_circle_or_out_of_order(tmp_path):
+    circle = graphs.mlp()
+    circle.graph.node[0].input[2] = "r"
+    unsorted = graphs.mlp()
+    unsorted.graph.node.insert(0, unsorted.graph.node.pop())
+
+    with pytest.raises(ModelError, match="node 'fc1' needs 'r', which nothing has made"):
+        read(circle, tmp_path)
+    with pytest.raises(ModelError, match="node 'fc2' needs 'r', which nothing has made"):
+        read(unsorted, tmp_path)
 
 
 def test_a_value_made_twice(tmp_path):

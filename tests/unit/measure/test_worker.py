@@ -59,13 +59,15 @@ def example(tmp_path_factory):
     return onnx_examples(tmp_path_factory.mktemp("models"))[0]
 
 
-@pytest.fixture
-def job(example, request):
-    changes = {"layers": False, "meter": "none", "threads": 1, "cpus": ()}
+@pytest.fixture(scope="module")
+def job(example):
     settings = fixtures_results.make_settings(
         warmup=StopRule(name="count", settings={"count": 10}),
         stop=StopRule(name="count", settings={"count": 50}),
-        **changes,
+        layers=False,
+        meter="none",
+        threads=1,
+        cpus=(min(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else (),
     )
     return Job(
         engine="onnxruntime",
@@ -75,6 +77,15 @@ def job(example, request):
         device=fixtures_results.make_device(),
         settings=settings,
     )
+
+
+@pytest.fixture(scope="module")
+def timed(job, tmp_path_factory):
+    """One run, looked at by several tests: result, folder and events."""
+    folder, events = tmp_path_factory.mktemp("timed"), []
+    module = "hwbench.measure.worker"
+    keywords = {"what": "it", "failure": EngineError, "timeout_s": 60, "on_event": events.append}
+    return run_child(module, job, TimedRun, folder=folder, **keywords), folder, events
 
 
 def asked(job, **changes):
@@ -115,38 +126,6 @@ def theirs(tmp_path, monkeypatch, job):
 
 @needs_onnxruntime
 class TestOnnxRuntime:
-    @pytest.fixture(scope="class")
-    def timed(self, example, tmp_path_factory):
-        """One run, looked at by several tests: result, folder and events."""
-        settings = fixtures_results.make_settings(
-            warmup=StopRule(name="count", settings={"count": 10}),
-            stop=StopRule(name="count", settings={"count": 50}),
-            meter="none",
-            threads=1,
-            cpus=(min(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else (),
-        )
-        device = fixtures_results.make_device()
-        job = Job(
-            engine="onnxruntime",
-            precision="fp32",
-            model=example.model,
-            files=example.files,
-            device=device,
-            settings=settings,
-        )
-        folder, events = tmp_path_factory.mktemp("timed"), []
-        run = run_child(
-            "hwbench.measure.worker",
-            job,
-            TimedRun,
-            folder=folder,
-            what="it",
-            failure=EngineError,
-            timeout_s=60,
-            on_event=events.append,
-        )
-        return run, folder, events
-
     def test_samples(self, timed):
         run, _, _ = timed
         assert (len(run.samples_ns), len(run.warmup_ns)) == (50, 10)
