@@ -5,6 +5,7 @@
     ├── ModelError            3   the model cannot be read, exported or understood
     ├── DeviceError           3   the device is not here, or not reachable
     ├── EngineError           3   a runtime is missing, refused the model, failed or crashed
+    │   └── Unsupported       3   the engine does not offer what was asked: nothing failed
     ├── PluginError           3   a plugin is unknown, registered twice or does not import
     ├── StorageError          3   a file of ours cannot be read or written
     ├── InvalidMeasurement    4   there are numbers, and they must not be believed
@@ -59,6 +60,10 @@ class EngineError(HwbenchError):
     """A runtime is not installed, refused the model, failed while running, or crashed."""
 
 
+class Unsupported(EngineError):
+    """The engine does not offer what was asked of it, such as a precision. Nothing failed."""
+
+
 class PluginError(HwbenchError):
     """A plugin is not registered, is registered twice, or does not import."""
 
@@ -81,4 +86,9 @@ class Interrupted(HwbenchError):
 
 def by_name(name: str) -> type[HwbenchError]:
     """Return the error class called ``name``; used to raise again, here, what a child process raised."""
-    return {cls.__name__: cls for cls in HwbenchError.__subclasses__()}.get(name, HwbenchError)
+    todo: list[type[HwbenchError]] = [HwbenchError]
+    for cls in todo:
+        if cls.__name__ == name:
+            return cls
+        todo.extend(cls.__subclasses__())
+    return HwbenchError

@@ -10,6 +10,7 @@ The result is saved after every engine, so that whatever ends the run early, wha
 from __future__ import annotations
 
 import shlex
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -22,11 +23,11 @@ from hwbench import plugins
 from hwbench.children import run_child
 from hwbench.cost import overlay
 from hwbench.devices import environment
-from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, UsageError
+from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
 from hwbench.files import REQUEST, RESULT, read_record, write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.inventory import Target, find_target
-from hwbench.measure.job import OUTPUTS, Job
+from hwbench.measure.job import BUILD, OUTPUTS, Job
 from hwbench.measure.layers import iterations_for, reconcile
 from hwbench.measure.parity import compare_outputs
 from hwbench.measure.validity import judge
@@ -182,6 +183,8 @@ class _Profile:
             self._replace(status="interrupted")
             raise
         self._replace(status="complete")
+        if self.imported.files.torch_state is not None:
+            (Path(self.imported.files.folder) / self.imported.files.torch_state).unlink()
         if not self.result.measurements:
             reasons = "\n".join(f"{item.engine}: {item.reason}" for item in self.result.not_measured)
             raise EngineError(f"no engine could measure '{self.request.model}'", hint=reasons)
@@ -270,8 +273,9 @@ class _Profile:
             raise
         except HwbenchError as error:
             log = self._job_folder(engine, precision) / "log.txt"
-            reason = Missing(code=ENGINE_FAILED, why=error.message, cure=error.hint)
-            self._note(engine, precision, reason, failed=True, log=str(log) if log.exists() else None)
+            failed = bool(self.request.engines) or not isinstance(error, Unsupported)
+            reason = Missing(code=ENGINE_FAILED if failed else "unsupported", why=error.message, cure=error.hint)
+            self._note(engine, precision, reason, failed=failed, log=str(log) if log.exists() else None)
             return
         self._replace(measurements=(*self.result.measurements, measurement))
         self.finished += 1
@@ -323,7 +327,7 @@ class _Profile:
 
     def _child(self, module: str, job: Job, result: type[R], folder: Path, label: str) -> R:
         per_stream = str(max(1, job.settings.threads // job.settings.streams))
-        return run_child(
+        returned = run_child(
             module,
             job,
             result,
@@ -334,6 +338,8 @@ class _Profile:
             env=dict.fromkeys(_THREAD_VARIABLES, per_stream),
             on_event=lambda event: self.watcher.phase(label, event["phase"], event.get("fraction")),
         )
+        shutil.rmtree(folder / BUILD)  # compilers leave hundreds of megabytes; kept after a failure
+        return returned
 
     def _settings(self) -> RunSettings:
         request = self.request

@@ -6,7 +6,7 @@ import contextlib
 import importlib.metadata
 from collections.abc import Iterator
 
-from hwbench.errors import EngineError, HwbenchError
+from hwbench.errors import EngineError, HwbenchError, Unsupported
 from hwbench.records.base import Support, unsupported
 
 _LONGEST = 500
@@ -40,14 +40,14 @@ def translated(doing: str) -> Iterator[None]:
 def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None:
     """Refuse a precision the engine does not have; never run another in its place."""
     if asked not in offered:
-        raise EngineError(f"{engine} cannot run in {asked} here", hint=f"it offers: {', '.join(offered)}")
+        raise Unsupported(f"{engine} cannot run in {asked} here", hint=f"it offers: {', '.join(offered)}")
 
 
 def require_built(engine: str, asked: str, built: str) -> None:
     """Refuse what a runtime made of a request when it is not what was asked for; ``auto`` takes what it chose."""
     if asked not in {"auto", built}:
         msg = f"{engine} was asked for {asked} and built {built}"
-        raise EngineError(msg, hint="--precision auto measures it in the precision that it takes by itself")
+        raise Unsupported(msg, hint="--precision auto measures it in the precision that it takes by itself")
 
 
 def threads_per_stream(threads: int, streams: int) -> int:

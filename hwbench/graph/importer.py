@@ -41,7 +41,10 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         ModelError: the model cannot be read, made or exported.
     """
     spec = parse_spec(job.model)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"cannot write the model to {folder}: {error.strerror}") from error
     fixed: dict[str, int] = {}
     arrays: Arrays | None
     state: str | None = None

@@ -39,6 +39,7 @@ def read_onnx(path: Path) -> ir.Model:
         raise ModelError(f"'{path}' is not a valid ONNX file: {_first_line(error)}", hint=_cut_short(path)) from error
     if not model.graph.inputs and not list(model.graph):
         raise ModelError(f"'{path}' holds no graph", hint=_cut_short(path))
+    _check_names(model, path)
     _check_wiring(model, path)
     _check_operators(model, path)
     return model
@@ -91,6 +92,16 @@ def _touch_weights(model: ir.Model) -> None:
             there, said = tensor.numpy().size, math.prod(tensor.shape.numpy())
             if there != said:
                 raise ModelError(f"initialiser '{value.name}' has {there} elements, its shape says {tensor.shape}")
+
+
+def _check_names(model: ir.Model, path: Path) -> None:
+    """Refuse names that are not UTF-8: protobuf hands those out as bytes, and whatever takes text breaks on them."""
+    names: list[object] = [value.name for graph in model.graphs() for value in (*graph.inputs, *graph.outputs)]
+    for node in model.graph.all_nodes():
+        names += [node.name, node.op_type, node.domain, *node.attributes, *(value.name for value in node.outputs)]
+    for name in names:
+        if isinstance(name, bytes):
+            raise ModelError(f"'{path}' is damaged: {name[:40]!r} is no name", hint=_cut_short(path))
 
 
 def _check_wiring(model: ir.Model, path: Path) -> None:

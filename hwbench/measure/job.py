@@ -24,6 +24,7 @@ from hwbench.records.model import Model, ModelFiles
 Arrays = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
 
 OUTPUTS = "outputs.npz"
+BUILD = "build"  # scratch space of the runtime
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prep
     engine.start()
     with np.load(io.BytesIO(read_bytes(Path(job.files.folder) / job.files.inputs)), allow_pickle=False) as archive:
         inputs: Arrays = {name: archive[name] for name in archive.files}
-    workdir = folder / "build"
+    workdir = folder / BUILD
     workdir.mkdir(exist_ok=True)
     request = BuildRequest(
         model=job.model,

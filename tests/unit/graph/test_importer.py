@@ -324,11 +324,14 @@ def test_the_same_name_for_two_inputs(tmp_path):
         bring(made, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/model.onnx").mkdir()
+@pytest.mark.parametrize("in_the_way", ["folder", "model", "inputs"])
+def test_a_folder_that_cannot_be_written(tmp_path, in_the_way):
+    if in_the_way == "folder":
+        (tmp_path / "out").write_text("a file")
+    else:
+        (tmp_path / "out" / ("model.onnx" if in_the_way == "model" else "inputs.npz")).mkdir(parents=True)
 
-    with pytest.raises(ModelError, match="cannot write the model"):
+    with pytest.raises(ModelError, match=r"cannot write the (model|inputs) to"):
         bring(graphs.mlp(), tmp_path)
 
 

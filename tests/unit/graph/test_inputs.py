@@ -284,7 +284,7 @@ class Trap:
 def test_pickled_objects_are_not_loaded(tmp_path):
     path = npz(tmp_path, x=np.array([Trap()], dtype=object))
 
-    with pytest.raises(UsageError, match="cannot be read: .*allow_pickle"):
+    with pytest.raises(UsageError, match=r"cannot be read: .*allow_pickle"):
         read_inputs(path, (spec(),))
 
 

@@ -50,7 +50,7 @@ def test_a_file_that_is_no_onnx_is_refused_with_its_size(tmp_path, data):
 
 
 def test_a_file_that_may_not_be_read(tmp_path):
-    with pytest.raises(ModelError, match="cannot be read: .*directory"):
+    with pytest.raises(ModelError, match=r"cannot be read: .*directory"):
         read_onnx(tmp_path)
 
 
@@ -58,7 +58,7 @@ def test_a_weight_with_fewer_values_than_its_shape_says(tmp_path):
     made = graphs.mlp()
     made.graph.initializer[0].dims[0] = 9
 
-    with pytest.raises(ModelError, match="32.*9"):
+    with pytest.raises(ModelError, match=r"32.*9"):
         read(made, tmp_path)
 
 
@@ -105,6 +105,15 @@ def test_a_value_made_twice(tmp_path):
 
     with pytest.raises(ModelError, match="'h' is redeclared"):
         read(made, tmp_path)
+
+
+@pytest.mark.parametrize("word", [b"Relu", b"relu", b"fc2", b"Gemm", b"transB"])
+def test_a_name_that_is_no_text(tmp_path, word):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(graphs.mlp().SerializeToString().replace(word, b"\xff" * len(word)))
+
+    with pytest.raises(ModelError, match=r"net\.onnx"):
+        read_onnx(path)
 
 
 # Operators and opsets
@@ -192,7 +201,7 @@ def test_external_data_is_found_from_the_models_own_folder(tmp_path, monkeypatch
 def test_missing_external_data_is_named(tmp_path):
     path = graphs.external(tmp_path, location="w.bin", array=None)
 
-    with pytest.raises(ModelError, match="'w' lies in 'w.bin'.*no such file"):
+    with pytest.raises(ModelError, match=r"'w' lies in 'w.bin'.*no such file"):
         read_onnx(path)
 
 

@@ -68,7 +68,7 @@ def test_a_missing_file_names_those_that_are_near(files, text):
 
 
 def test_a_missing_file_in_a_missing_folder_says_where_it_looked(files):
-    with pytest.raises(ModelError, match="there is no file 'nowhere/net.onnx'") as caught:
+    with pytest.raises(ModelError, match=r"there is no file 'nowhere/net.onnx'") as caught:
         parse_spec("nowhere/net.onnx")
 
     assert str(files / "nowhere") in str(caught.value.hint)

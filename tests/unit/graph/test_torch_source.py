@@ -224,12 +224,12 @@ def test_a_package_is_found_from_the_working_folder(nets, monkeypatch):
 
 
 def test_a_package_that_is_not_there():
-    with pytest.raises(ModelError, match="importing 'no_such.package' failed: ModuleNotFoundError"):
+    with pytest.raises(ModelError, match=r"importing 'no_such.package' failed: ModuleNotFoundError"):
         load_torch(parse_spec("no_such.package:make"))
 
 
 def test_a_library_class_can_be_named():
-    with pytest.raises(ModelError, match="'torch.nn:Linear' raised TypeError"):
+    with pytest.raises(ModelError, match=r"'torch.nn:Linear' raised TypeError"):
         load_torch(parse_spec("torch.nn:Linear"))
 
 
