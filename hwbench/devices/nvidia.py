@@ -6,7 +6,9 @@ in another order, so an engine selects by ``gpu.uuid``. NVML is initialised only
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from hwbench.devices.tree import Tree
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device, Found, Gpu
 
+_LIBRARY_NOT_FOUND = 12  # NVML_ERROR_LIBRARY_NOT_FOUND
 _CLOCK_SM = 1  # nvmlClockType_t NVML_CLOCK_SM
 
 _INSTALL = "pip install '.[nvidia]' from the checkout"
@@ -59,6 +62,15 @@ ERRORS: Final[dict[int, tuple[str, str, str | None]]] = {
 """NVML's return codes: ours, why, and the cure. Complete for the nvidia-ml-py it was tested with."""
 
 
+def _has_driver_library() -> bool:
+    """Say whether the driver's NVML library can be loaded: asked first, since importing its wrapper takes longer."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
 class NvidiaFinder:
     """Finds the GPUs of this machine, under the names ``cuda:0``, ``cuda:1``..."""
 
@@ -72,6 +84,9 @@ class NvidiaFinder:
     def find(self) -> Found:
         nvml = self._nvml
         if nvml is None:
+            if sys.platform == "linux" and not _has_driver_library():
+                code, why, cure = ERRORS[_LIBRARY_NOT_FOUND]
+                return Found(absent=unsupported(code, why, cure))
             try:
                 nvml = importlib.import_module("pynvml")
             except ModuleNotFoundError:

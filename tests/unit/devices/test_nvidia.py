@@ -147,7 +147,16 @@ def test_a_bug_still_shuts_nvml_down(tmp_path):
     assert nvml.running == 0
 
 
+def test_no_driver_library_is_told_before_the_wrapper_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("hwbench.devices.nvidia._has_driver_library", lambda: False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    (reason,) = NvidiaFinder(root=tmp_path).find().absent.reasons
+    assert reason.code == "no_driver"
+
+
 def test_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr("hwbench.devices.nvidia._has_driver_library", lambda: True)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     (reason,) = NvidiaFinder(root=tmp_path).find().absent.reasons
     assert reason.code == "not_installed"
