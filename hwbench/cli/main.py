@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import hwbench
-from hwbench.cli import calibrate, devices, models, plugins, profile, report, schema
+from hwbench.cli import calibrate, devices, diff, doctor, models, plugins, profile, report, schema
 
 app = typer.Typer(
     name="hwbench",
@@ -20,10 +20,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("devices")(devices.devices)
+app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("profile")(profile.profile)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
+app.command("diff")(diff.diff)
 app.command("plugins")(plugins.plugins)
 app.command("schema")(schema.schema)
 

@@ -37,6 +37,11 @@ def memory_limit_bytes(tree: Tree) -> int | Missing:
     return min(found) if found else _none(tree, "memory limit")
 
 
+def cpu_folders(tree: Tree) -> tuple[str, ...]:
+    """Return the folders of this process's groups that may limit its CPU time, the closest first."""
+    return tuple(_folders(tree, "cpu"))
+
+
 def _none(tree: Tree, what: str) -> Missing:
     if tree.text("proc/self/cgroup") is None:
         return Missing(code="not_exposed", why=f"control groups are not shown here, so a {what} cannot be seen")

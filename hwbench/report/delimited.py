@@ -50,7 +50,7 @@ def to_csv(result: ProfileResult, what: What = "measurements") -> str:
     writer = csv.DictWriter(out, header, restval="")
     writer.writeheader()
     for line in tables[what](result):
-        writer.writerow({name: _safe(value) for name, value in _split(line).items()})
+        writer.writerow({name: safe(value) for name, value in _split(line).items()})
     return out.getvalue()
 
 
@@ -166,7 +166,8 @@ def _split(line: Line) -> Line:
     return values
 
 
-def _safe(value: object) -> object:
+def safe(value: object) -> object:
+    """Return ``value`` for a CSV cell: no text that a spreadsheet would run."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value

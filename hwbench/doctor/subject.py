@@ -1,0 +1,73 @@
+"""What the checks look at: the machine's files, and what the finders and meters of hwbench make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from hwbench.devices.cpu import CpuFinder
+from hwbench.devices.tree import Tree, not_shown
+from hwbench.measure.host import read_host
+from hwbench.records.base import Missing
+from hwbench.records.device import Cpu, Device, HostState
+from hwbench.units import Clock, MonotonicClock
+
+Processes = Mapping[tuple[int, float], tuple[str, float]]  # (pid, start) to (name, CPU seconds so far)
+
+
+def read_processes() -> Processes:
+    """Return every process that can be seen but this one; those that may not be looked into are left out."""
+    own = psutil.Process().pid
+    found = {}
+    for process in psutil.process_iter(["name", "cpu_times", "create_time"]):
+        times = process.info["cpu_times"]
+        if process.pid != own and times is not None:
+            key = (process.pid, process.info["create_time"] or 0.0)
+            found[key] = (process.info["name"] or "?", times.user + times.system)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One machine, as it was when it was looked at; ``processes`` and ``clock`` are live."""
+
+    tree: Tree
+    device: Device | Missing
+    host: HostState
+    folder: Path  # where results would go
+    clock: Clock = field(default_factory=MonotonicClock)
+    processes: Callable[[], Processes] = read_processes
+
+    @property
+    def cpu(self) -> Cpu | Missing:
+        """The CPU, or why it could not be read."""
+        if isinstance(self.device, Missing):
+            return self.device
+        return self.device.cpu if self.device.cpu is not None else _NO_CPU
+
+    @property
+    def virtual(self) -> bool:
+        """Whether this is known to be a virtual machine."""
+        return not isinstance(self.device, Missing) and isinstance(self.device.virtual, str)
+
+    def not_shown(self, what: str, where: str) -> Missing:
+        """Return the reason for something that is not under the root."""
+        return not_shown(what, virtual=self.virtual, where=where)
+
+
+_NO_CPU = Missing(code="no_cpu", why="the device that was found has no CPU of its own")
+
+
+def look(root: Path | None = None, folder: Path | None = None) -> Subject:
+    """Read the machine under ``root`` (the system's own by default); results would go to ``folder``."""
+    tree = Tree(root)
+    found = CpuFinder(tree.root).find()
+    return Subject(
+        tree=tree,
+        device=found.devices[0] if found.devices else found.absent.reasons[0],
+        host=read_host(tree.root),
+        folder=folder if folder is not None else Path.cwd(),
+    )
