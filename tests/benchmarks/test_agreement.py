@@ -1,7 +1,7 @@
 """Does the whole command agree with the runtimes' own tools, each in a process of its own?
 
 OpenVINO's ``benchmark_app`` and a plain ONNX Runtime script in the manner of ``onnxruntime_perf_test``, against
-`hwbench profile` on the same ONNX file, same threads and precision, in turn. The tool against itself is the A/A control.
+``hwbench profile`` on the same ONNX file, same threads and precision, in turn; the tool against itself is the control.
 
     make bench PYTEST_ARGS="-k agreement"
 """
