@@ -6,7 +6,12 @@ import pytest
 from hwbench import errors
 from hwbench.errors import HwbenchError
 
-CLASSES = HwbenchError.__subclasses__()
+
+def below(cls):
+    return [found for child in cls.__subclasses__() for found in (child, *below(child))]
+
+
+CLASSES = below(HwbenchError)
 
 
 def test_text_is_the_message_and_then_the_hint():
