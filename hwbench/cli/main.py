@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import hwbench
-from hwbench.cli import calibrate, devices, diff, doctor, models, plugins, profile, report, schema
+from hwbench.cli import calibrate, compare, devices, diff, doctor, models, plugins, profile, report, schema
 
 app = typer.Typer(
     name="hwbench",
@@ -23,6 +23,7 @@ app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("profile")(profile.profile)
+app.command("compare")(compare.compare)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("diff")(diff.diff)

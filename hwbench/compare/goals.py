@@ -1,0 +1,74 @@
+"""``--fail-if``: a metric, a direction and a limit, such as ``latency>3%`` or ``throughput<-5%``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from hwbench.errors import InvalidMeasurement, UsageError
+from hwbench.records.comparison import METRICS, Goal, GoalOutcome, Metric, Pair, Verdict
+
+_GOAL = re.compile(r"\s*(?P<metric>[a-z0-9_]+)\s*(?P<sign>[<>])\s*(?P<percent>[+-]?\d+(?:\.\d+)?)\s*%\s*")
+_SPELLINGS: dict[str, Metric] = {metric: metric for metric in METRICS} | {"p90": "latency_p90"}
+
+
+def parse_goal(text: str) -> Goal:
+    """Read one goal.
+
+    Raises:
+        UsageError: it is not of the form, names no metric, or its limit is a ratio that is not positive.
+    """
+    match = _GOAL.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--fail-if '{text}' is not METRIC>PERCENT", hint='write for example "latency>3%"')
+    metric = _SPELLINGS.get(match["metric"])
+    if metric is None:
+        raise UsageError(f"--fail-if '{text}': no metric is called '{match['metric']}'", hint=f"there are: {_names()}")
+    limit = 1 + float(match["percent"]) / 100
+    if limit <= 0:
+        raise UsageError(f"--fail-if '{text}': nothing can fall by {match['percent']}%")
+    return Goal(text=text.strip(), metric=metric, direction="above" if match["sign"] == ">" else "below", limit=limit)
+
+
+def outcome(goal: Goal, verdict: Verdict) -> GoalOutcome:
+    """Hold a goal against the whole interval: only what is certain counts.
+
+    A failed A/A control leaves every goal open.
+    """
+    if verdict.why is not None and verdict.why.code == "control_differs":
+        return GoalOutcome(goal=goal, status="unknown", why=verdict.why.why)
+    low, high, limit = verdict.ratio.low, verdict.ratio.high, goal.limit
+    said = f"{_change(low)} to {_change(high)}"
+    beyond, within = (low > limit, high <= limit) if goal.direction == "above" else (high < limit, low >= limit)
+    if beyond:
+        return GoalOutcome(goal=goal, status="missed", why=f"{goal.metric} changed by {said}: surely beyond the limit")
+    if within:
+        return GoalOutcome(goal=goal, status="holds", why=f"{goal.metric} changed by {said}: surely within the limit")
+    return GoalOutcome(goal=goal, status="unknown", why=f"{goal.metric} changed by {said}: the limit lies inside")
+
+
+def with_goals(pair: Pair, goals: Sequence[Goal]) -> Pair:
+    """Return ``pair`` with what became of the goals.
+
+    Raises:
+        InvalidMeasurement: a goal names a metric that this pair does not have.
+    """
+    outcomes = []
+    for goal in goals:
+        verdict = pair.verdict(goal.metric)
+        if verdict is None:
+            reason = pair.absent[goal.metric]
+            msg = f"--fail-if '{goal.text}': there is no {goal.metric} to compare for {pair.label}: {reason.why}"
+            raise InvalidMeasurement(msg, hint=reason.cure)
+        outcomes.append(outcome(goal, verdict))
+    return msgspec.structs.replace(pair, goals=tuple(outcomes))
+
+
+def _change(ratio: float) -> str:
+    return f"{ratio - 1:+.1%}" if ratio < 1000 else "any amount"
+
+
+def _names() -> str:
+    return ", ".join(METRICS)

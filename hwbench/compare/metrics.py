@@ -1,0 +1,200 @@
+"""Each metric of an interleaved comparison: from blocks to a verdict."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwbench.compare import resample, verdict
+from hwbench.compare.resample import Array, Restart
+from hwbench.records.base import Missing
+from hwbench.records.comparison import BlockProcess, Metric, OneOff, Plan, Process, Ratio, Settings, Verdict, Word
+from hwbench.records.measurement import EnergyReading, Memory
+
+NOT_RECORDED = Missing(code="not_recorded", why="accuracy is not in these results")
+UNITS: dict[Metric, str] = {
+    "latency": "s", "latency_p90": "s", "throughput": "1/s", "energy": "J", "peak_memory": "B",
+}  # fmt: skip
+WORDS: dict[Metric, tuple[Word, Word]] = {  # for a higher and for a lower value
+    "latency": ("SLOWER", "FASTER"),
+    "latency_p90": ("SLOWER", "FASTER"),
+    "throughput": ("FASTER", "SLOWER"),
+    "energy": ("MORE", "LESS"),
+    "peak_memory": ("MORE", "LESS"),
+}
+_TAIL = 100  # samples that a 90th percentile needs
+_METHOD = "B/A of block values, paired by round; restarts and rounds resampled, with Student's t"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What an interval is to hold, and what the measuring cost: for saying what would settle it."""
+
+    confidence: float
+    budget_s: float
+
+
+def absolute(metric: Metric, settings: Settings) -> float:
+    """Return the absolute minimum effect of a metric in its own unit."""
+    if metric in {"latency", "latency_p90"}:
+        return settings.min_latency_s
+    return settings.min_memory_bytes if metric == "peak_memory" else 0.0
+
+
+def verdicts(
+    processes: Sequence[BlockProcess], settings: Settings, plan: Plan, confidence: float
+) -> tuple[tuple[Verdict, ...], dict[str, Missing]]:
+    """Return a verdict for every metric that there is, and for each other metric why there is none."""
+    level = Level(confidence=confidence, budget_s=plan.budget_s)
+    found: list[Verdict] = []
+    absent: dict[str, Missing] = {
+        "throughput": Missing(code="other_mode", why="measured one request at a time", cure="compare saved results"),
+        "accuracy": NOT_RECORDED,
+    }
+    tables: dict[Metric, list[Restart] | Missing] = {
+        "latency": _restarts(processes, _medians),
+        "latency_p90": _restarts(processes, _p90s),
+        "energy": _energy_missing(processes) or _restarts(processes, _energies),
+        "peak_memory": _peak_missing(processes) or _restarts(processes, _peaks),
+    }
+    for metric, table in tables.items():
+        if isinstance(table, Missing):
+            absent[metric] = table
+        else:
+            found.append(_verdict(metric, table, settings, level))
+    return tuple(found), absent
+
+
+def _verdict(metric: Metric, restarts: list[Restart], settings: Settings, level: Level) -> Verdict:
+    estimate = resample.effect(restarts, seed=settings.seed)
+    control = _control(restarts, settings, level)
+    a = math.exp(statistics.fmean(float(np.median(np.concatenate([r.a, r.again]))) for r in restarts))
+    found = verdict.ratio(estimate, level.confidence)
+    least = verdict.minimum(settings.min_effect, absolute(metric, settings), a)
+    side, why = verdict.decide(found, least), None
+    if not isinstance(control, Missing) and verdict.control_fails(control, least):
+        side, why = "unclear", verdict.blind(control)
+    elif side == "unclear":
+        why = verdict.unsettled(estimate, least, level.confidence, budget_s=level.budget_s, restarts=len(restarts))
+    return Verdict(
+        metric=metric,
+        unit=UNITS[metric],
+        word=verdict.word(side, *WORDS[metric]),
+        a=a,
+        b=a * found.value,
+        ratio=found,
+        min_ratio=least,
+        control=control,
+        method=_METHOD,
+        why=why,
+    )
+
+
+def _control(restarts: list[Restart], settings: Settings, level: Level) -> Ratio | Missing:
+    estimate = resample.control(restarts, seed=settings.seed)
+    if estimate.df == 0:
+        return Missing(code="too_few_samples", why="one value a process says nothing about its noise")
+    return verdict.ratio(estimate, level.confidence)
+
+
+def _restarts(
+    processes: Sequence[BlockProcess], values: Callable[[BlockProcess], Array | Missing]
+) -> list[Restart] | Missing:
+    """Return one log value a round and process, the same number for the three processes of a restart."""
+    restarts = []
+    for number in sorted({item.restart for item in processes}):
+        found: dict[Process, Array] = {}
+        for item in processes:
+            if item.restart == number:
+                value = values(item)
+                if isinstance(value, Missing):
+                    return value
+                found[item.process] = np.log(value)
+        rounds = min(len(value) for value in found.values())
+        restarts.append(Restart(a=found["a"][:rounds], again=found["control"][:rounds], b=found["b"][:rounds]))
+    return restarts
+
+
+def _medians(item: BlockProcess) -> Array:
+    return np.array([np.median(block.samples_ns) / 1e9 for block in item.blocks])
+
+
+def _p90s(item: BlockProcess) -> Array | Missing:
+    """Return 90th percentiles of as many blocks in a row as give a hundred samples."""
+    least = min(len(block.samples_ns) for block in item.blocks)
+    together = math.ceil(_TAIL / least)
+    groups = len(item.blocks) // together
+    if groups < 1:
+        has = sum(len(block.samples_ns) for block in item.blocks)
+        why = f"p90 needs {_TAIL} samples of each process, there are {has}"
+        return Missing(code="too_few_samples", why=why, cure="raise --budget")
+    joined = [item.blocks[group * together : (group + 1) * together] for group in range(groups)]
+    return np.array(
+        [np.quantile(np.concatenate([block.samples_ns for block in blocks]), 0.9) / 1e9 for blocks in joined]
+    )
+
+
+def _energies(item: BlockProcess) -> Array | Missing:
+    values = []
+    for block in item.blocks:
+        if isinstance(block.energy, Missing):
+            return block.energy
+        if block.energy.energy_j <= 0:
+            return Missing(code="below_resolution", why="the meter saw no energy in a block", cure="raise --block")
+        values.append(block.energy.energy_j / len(block.samples_ns))
+    return np.array(values)
+
+
+def _energy_missing(processes: Sequence[BlockProcess]) -> Missing | None:
+    meters = set()
+    for item in processes:
+        for block in item.blocks:
+            if isinstance(block.energy, EnergyReading):
+                if block.energy.provenance == "replayed":
+                    return Missing(code="replayed", why="the energy was replayed from a recording, not measured")
+                meters.add((block.energy.meter, block.energy.boundary))
+    if len(meters) > 1:
+        return Missing(code="other_meter", why="the two sides were not measured by the same meter")
+    return None
+
+
+def peak_bytes(memory: Memory) -> int | Missing:
+    """Return the largest resident set of a worker, runtime included, while loading or running."""
+    load, run = memory.peak_load_rss_bytes, memory.peak_run_rss_bytes
+    if isinstance(load, Missing):
+        return load
+    return run if isinstance(run, Missing) else max(load, run)
+
+
+def _peaks(item: BlockProcess) -> Array | Missing:
+    peak = peak_bytes(item.run.memory)
+    return peak if isinstance(peak, Missing) else np.array([float(peak)])
+
+
+def _peak_missing(processes: Sequence[BlockProcess]) -> Missing | None:
+    if len({item.restart for item in processes}) > 1:
+        return None
+    return Missing(code="one_process", why="one process a side says nothing about the next", cure="--restarts 3")
+
+
+def one_off(processes: Sequence[BlockProcess]) -> tuple[OneOff, ...]:
+    """Return loading, compiling and the first inference of A's and B's processes."""
+    return (
+        OneOff(name="load", a_s=_phase(processes, "a", "load_s"), b_s=_phase(processes, "b", "load_s")),
+        OneOff(name="compile", a_s=_phase(processes, "a", "compile_s"), b_s=_phase(processes, "b", "compile_s")),
+        OneOff(
+            name="first_inference",
+            a_s=_phase(processes, "a", "first_inference_s"),
+            b_s=_phase(processes, "b", "first_inference_s"),
+        ),
+    )
+
+
+def _phase(processes: Sequence[BlockProcess], side: Process, name: str) -> tuple[float, ...] | Missing:
+    values = [getattr(item.run.phases, name) for item in processes if item.process == side]
+    missing = next((value for value in values if isinstance(value, Missing)), None)
+    return missing or tuple(values)

@@ -1,0 +1,395 @@
+"""The story of a comparison, beside :mod:`hwbench.pipeline`: the only other module that knows the stages.
+
+    two saved results:  choose -> refuse what cannot be compared -> a verdict a metric
+    two models:         find the device -> bring both in -> restarts of three processes, blocks in random order
+                        -> look, stop early when settled -> a verdict a metric
+
+Nothing here renders anything.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from hwbench import plugins
+from hwbench.children import run_child
+from hwbench.compare.blocks import Watch, interleave
+from hwbench.compare.goals import with_goals
+from hwbench.compare.metrics import one_off, verdicts
+from hwbench.compare.saved import Choice, choose, compare_saved, hindrances
+from hwbench.compare.verdict import looks
+from hwbench.devices import environment
+from hwbench.dialogue import Dialogue
+from hwbench.errors import EngineError, Interrupted, InvalidMeasurement, ModelError, UsageError
+from hwbench.graph.spec import parse_spec
+from hwbench.inventory import Target, default_threads, find_target
+from hwbench.measure.job import Job
+from hwbench.protocols import Engine
+from hwbench.records.base import Missing
+from hwbench.records.comparison import (
+    COMPARISON_SCHEMA,
+    BlockProcess,
+    Comparison,
+    Difference,
+    Goal,
+    Interleaved,
+    Pair,
+    Plan,
+    Process,
+    Saved,
+    Settings,
+    Side,
+)
+from hwbench.records.measurement import ProfileResult, RunSettings, StopRule
+from hwbench.records.model import ImportJob, ImportResult
+from hwbench.units import MonotonicClock
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_LIVE_FACTS = ("batch", "inputs", "precision")
+_WARMUP_SHARE = 0.01  # of the budget, for each of nine processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waived:
+    """Hindering differences that are accepted: some by name, or all."""
+
+    ignore: frozenset[str] = frozenset()
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A comparison of two models, measured now. What is None is chosen here."""
+
+    model_a: str
+    model_b: str
+    device: str
+    choice: Choice
+    batch_size: int | None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    threads: int | None
+    budget_s: float
+    restarts: int
+    block_s: float
+    meter: str
+    timeout_s: float
+
+
+def compare_results(
+    given: tuple[str, str],
+    results: tuple[ProfileResult, ProfileResult],
+    choice: Choice,
+    settings: Settings,
+    *,
+    goals: Sequence[Goal] = (),
+    waived: Waived,
+) -> Comparison:
+    """Compare two saved results.
+
+    Raises:
+        UsageError: what was named is not in them.
+        InvalidMeasurement: they cannot be compared, one is invalid, or a goal's metric is missing.
+    """
+    a, b = results
+    pairs = [
+        with_goals(compare_saved(one, other, choice, settings, ignore=waived.ignore, force=waived.force), goals)
+        for one, other in choose(given, a, b, choice)
+    ]
+    warnings = ["the two runs were not interleaved: whatever changed on the machine between them is in the ratios"]
+    if a.run_id == b.run_id:
+        warnings.append("both sides are one and the same run")
+    return Comparison(
+        schema_version=COMPARISON_SCHEMA,
+        created_at=_now(),
+        given_a=given[0],
+        given_b=given[1],
+        device=b.device,
+        environment=b.environment,
+        settings=settings,
+        source=Saved(a_run=a.run_id, b_run=b.run_id),
+        pairs=tuple(pairs),
+        warnings=tuple(warnings),
+    )
+
+
+def compare_models(
+    wanted: Wanted, settings: Settings, *, goals: Sequence[Goal] = (), waived: Waived, watch: Watch
+) -> Comparison:
+    """Measure two models beside each other.
+
+    The workers' logs are kept only when something fails.
+
+    Raises:
+        UsageError: models, engines or precisions that do not exist or do not fit together.
+        InvalidMeasurement: the two cannot be compared, or a goal's metric is missing.
+        HwbenchError: a model, the device or an engine failed.
+        Interrupted: Ctrl-C; nothing is kept.
+    """
+    for model in (wanted.model_a, wanted.model_b):
+        parse_spec(model)
+    target = find_target(wanted.device)
+    folder = Path(tempfile.mkdtemp(prefix="hwbench-compare-"))
+    try:
+        comparison = _Live(wanted, settings, goals, waived, watch, target, folder).run()
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Interrupted("stopped by Ctrl-C", hint="a comparison is settled as a whole: nothing was kept") from None
+    except (UsageError, InvalidMeasurement):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """One side, ready to be measured."""
+
+    given: str
+    imported: ImportResult
+    engine: str
+    precision: str
+
+
+class _Live:
+    """One run of :func:`compare_models`."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        settings: Settings,
+        goals: Sequence[Goal],
+        waived: Waived,
+        watch: Watch,
+        target: Target,
+        folder: Path,
+    ) -> None:
+        self.wanted = wanted
+        self.settings = settings
+        self.goals = goals
+        self.waived = waived
+        self.watch = watch
+        self.target = target
+        self.folder = folder
+
+    def run(self) -> Comparison:
+        self.a, self.b = self._sides()
+        self.hindering = self._hindering()
+        self.plan = self._plan()
+        clock = MonotonicClock()
+        begun = clock.now_ns()
+        processes, looked = interleave(
+            self._start, self.plan, self._settled, seed=self.settings.seed, clock=clock, watch=self.watch
+        )
+        elapsed_s = (clock.now_ns() - begun) / 1e9
+        pair = with_goals(self._pair(processes, looked - 1), self.goals)
+        return Comparison(
+            schema_version=COMPARISON_SCHEMA,
+            created_at=_now(),
+            given_a=self.wanted.model_a,
+            given_b=self.wanted.model_b,
+            device=self.target.device,
+            environment=environment.capture(),
+            settings=self.settings,
+            source=Interleaved(plan=self.plan, processes=processes, looked=looked, elapsed_s=elapsed_s),
+            pairs=(pair,),
+            warnings=self._warnings(elapsed_s),
+        )
+
+    def _sides(self) -> tuple[_Ready, _Ready]:
+        wanted, choice = self.wanted, self.wanted.choice
+        imported_a = self._import(wanted.model_a, "a")
+        imported_b = imported_a if wanted.model_b == wanted.model_a else self._import(wanted.model_b, "b")
+        name_a = choice.engine_a or self._first_engine(imported_a, imported_b)
+        name_b = choice.engine_b or choice.engine_a or name_a
+        engine_a, engine_b = self._engine(name_a, imported_a), self._engine(name_b, imported_b)
+        device = self.target.device
+        offered_b = engine_b.precisions(device)
+        common = [precision for precision in engine_a.precisions(device) if precision in offered_b]
+        if not common and not (choice.precision_a and choice.precision_b):
+            raise UsageError(
+                f"{name_a} and {name_b} have no default precision in common", hint="name them: --precision-a, -b"
+            )
+        precision_a = choice.precision_a or choice.precision_b or common[0]
+        return (
+            _Ready(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
+            _Ready(
+                given=wanted.model_b, imported=imported_b, engine=name_b, precision=choice.precision_b or precision_a
+            ),
+        )
+
+    def _import(self, model: str, side: str) -> ImportResult:
+        self.watch(f"reading {model}", 0.0)
+        return run_child(
+            "hwbench.graph.importer",
+            ImportJob(
+                model=model,
+                batch_size=self.wanted.batch_size,
+                shapes=self.wanted.shapes,
+                input_data=None,
+                seed=self.settings.seed,
+            ),
+            ImportResult,
+            folder=self.folder / f"model-{side}",
+            what=f"reading '{model}'",
+            failure=ModelError,
+            timeout_s=self.wanted.timeout_s,
+        )
+
+    def _first_engine(self, *models: ImportResult) -> str:
+        """Return the first engine, by name, that can run both; the output names it."""
+        for name in plugins.available("engines"):
+            engine: Engine = plugins.load("engines", name)
+            if all(engine.supports(item.model, item.files, self.target.device).usable for item in models):
+                return name
+        raise EngineError("no engine here can run both models", hint="`hwbench devices` tells why")
+
+    def _engine(self, name: str, imported: ImportResult) -> Engine:
+        engine: Engine = plugins.load("engines", name)
+        support = engine.supports(imported.model, imported.files, self.target.device)
+        if not support.usable:
+            reason = support.reasons[0]
+            raise EngineError(f"{name} cannot run '{imported.model.name}': {reason.why}", hint=reason.cure)
+        return engine
+
+    def _hindering(self) -> tuple[Difference, ...]:
+        named = {"precision"} if self.wanted.choice.other_precisions else set()
+        waived = frozenset(_LIVE_FACTS) if self.waived.force else self.waived.ignore | named
+        return hindrances(_live_facts(self.a), _live_facts(self.b), waived)
+
+    def _plan(self) -> Plan:
+        wanted = self.wanted
+        threads = wanted.threads or default_threads(self.target)
+        cores, cpu = self.target.cores, self.target.device.cpu
+        every = cpu.usable_cpus if cpu is not None else ()
+        when, levels = looks(wanted.restarts)
+        return Plan(
+            threads=threads,
+            cpus=cores[:threads] if threads <= len(cores) else every,
+            batch_size=wanted.batch_size,
+            budget_s=wanted.budget_s,
+            restarts=wanted.restarts,
+            block_s=wanted.block_s,
+            warmup_s=min(1.0, max(0.1, _WARMUP_SHARE * wanted.budget_s)),
+            meter=wanted.meter,
+            looks=when,
+            levels=levels,
+            timeout_s=wanted.timeout_s,
+        )
+
+    def _start(self, restart: int, process: Process) -> Dialogue:
+        side = self.b if process == "b" else self.a
+        plan = self.plan
+        job = Job(
+            engine=side.engine,
+            precision=side.precision,
+            model=side.imported.model,
+            files=side.imported.files,
+            device=self.target.device,
+            settings=RunSettings(
+                mode="latency",
+                threads=plan.threads,
+                streams=1,
+                cpus=plan.cpus,
+                warmup=StopRule(name="duration", settings={"seconds": plan.warmup_s, "min_count": 4}),
+                stop=StopRule(name="count", settings={"count": 1}),
+                layers=False,
+                meter=plan.meter,
+                seed=self.settings.seed,
+            ),
+        )
+        return Dialogue(
+            "hwbench.measure.block_worker",
+            job,
+            folder=self.folder / f"restart-{restart + 1}" / process,
+            what=f"{process} ({side.engine} {side.precision})",
+            failure=EngineError,
+            timeout_s=plan.timeout_s,
+            env=dict.fromkeys(_THREAD_VARIABLES, str(plan.threads)),
+        )
+
+    def _settled(self, processes: Sequence[BlockProcess], look: int) -> bool:
+        pair = with_goals(self._pair(processes, look), self.goals)
+        speed = pair.headline
+        told = speed is not None and speed.word != "INCONCLUSIVE"
+        return told and all(outcome.status != "unknown" for outcome in pair.goals)
+
+    def _pair(self, processes: Sequence[BlockProcess], look: int) -> Pair:
+        found, absent = verdicts(processes, self.settings, self.plan, 1 - self.plan.levels[look])
+        a, b = (_side(ready, processes, role) for ready, role in ((self.a, "a"), (self.b, "b")))
+        label_a, label_b = f"{a.engine} {a.built.precision}", f"{b.engine} {b.built.precision}"
+        return Pair(
+            label=label_a if label_a == label_b else f"{label_a} against {label_b}",
+            a=a,
+            b=b,
+            verdicts=found,
+            absent=absent,
+            one_off=one_off(processes),
+            differences=(*self.hindering, *_compared(a, b)),
+        )
+
+    def _warnings(self, elapsed_s: float) -> tuple[str, ...]:
+        found = []
+        if elapsed_s > 1.2 * self.plan.budget_s:
+            found.append(
+                f"this took {elapsed_s:.0f} s instead of {self.plan.budget_s:.0f} s: starting the processes and five "
+                "rounds each need that long"
+            )
+        if self.plan.restarts == 1:
+            found.append("one restart: what a fresh process changes is known from A's two processes alone")
+        return tuple(found)
+
+
+def _live_facts(side: _Ready) -> dict[str, str]:
+    model = side.imported.model
+    batch = model.batch_size
+    return {
+        "batch": f"unknown ({batch.code})" if isinstance(batch, Missing) else str(batch),
+        "inputs": ", ".join(f"{spec.dtype}[{'x'.join(map(str, spec.shape))}]" for spec in model.inputs),
+        "precision": side.precision,
+    }
+
+
+def _side(ready: _Ready, processes: Sequence[BlockProcess], role: str) -> Side:
+    built = next(item.run.built for item in processes if item.process == role)
+    if ready.precision not in {"auto", built.precision}:
+        raise InvalidMeasurement(
+            f"{ready.engine}: {ready.precision} was asked for and {built.precision} was built",
+            hint="ask for a precision that this engine offers on this device",
+        )
+    return Side(
+        given=ready.given,
+        model=ready.imported.model.name,
+        hub_sha256=ready.imported.model.hub_sha256,
+        engine=ready.engine,
+        precision_asked=ready.precision,
+        built=built,
+        created_at=_now(),
+        notes=(*ready.imported.model.warnings, *built.notes),
+    )
+
+
+def _compared(a: Side, b: Side) -> tuple[Difference, ...]:
+    facts: dict[str, Callable[[Side], str]] = {
+        "model": lambda side: f"{side.model} {side.hub_sha256[:12]}",
+        "engine": lambda side: f"{side.engine} {side.built.version}",
+        "built precision": lambda side: side.built.precision,
+    }
+    names = sorted({*a.built.settings, *b.built.settings})
+    found = [Difference(name=name, a=of(a), b=of(b)) for name, of in facts.items()]
+    found += [
+        Difference(
+            name=f"engine setting {key}", a=a.built.settings.get(key, "none"), b=b.built.settings.get(key, "none")
+        )
+        for key in names
+    ]
+    return tuple(item for item in found if item.a != item.b)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
