@@ -51,6 +51,7 @@ from hwbench.units import MonotonicClock
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LIVE_FACTS = ("batch", "inputs", "precision")
+_NOT_YET = frozenset({"one_process", "too_few_samples"})  # more restarts may still give these metrics
 _WARMUP_SHARE = 0.01  # of the budget, for each of nine processes
 
 
@@ -314,7 +315,10 @@ class _Live:
         )
 
     def _settled(self, processes: Sequence[BlockProcess], look: int) -> bool:
-        pair = with_goals(self._pair(processes, look), self.goals)
+        pair = self._pair(processes, look)
+        if any(goal.metric in pair.absent and pair.absent[goal.metric].code in _NOT_YET for goal in self.goals):
+            return False
+        pair = with_goals(pair, self.goals)
         speed = pair.headline
         told = speed is not None and speed.word != "INCONCLUSIVE"
         return told and all(outcome.status != "unknown" for outcome in pair.goals)

@@ -120,13 +120,24 @@ QUICK = ("--engine", "onnxruntime", "--threads", "1", "--budget", "4s", "--block
 @pytest.mark.slow
 def test_the_same_model_measured_now_is_neither_faster_nor_slower(capsysbinary, tmp_path):
     net = make_net(tmp_path / "net.onnx", 4)
-    code, out, _ = run(capsysbinary, net, net, *QUICK, "--quiet")
+    code, out, _ = run(capsysbinary, net, net, *QUICK, "--quiet", "--fail-if", "peak_memory>50%")
     comparison = msgspec.json.decode(out, type=Comparison)
     assert code == 0
     assert comparison.pairs[0].verdict("latency").word in {"SAME", "INCONCLUSIVE"}
     roles = {(item.restart, item.process) for item in comparison.source.processes}
     assert {name for _, name in roles} == {"a", "control", "b"}
     assert comparison.pairs[0].absent["energy"].code == "not_asked"
+    assert comparison.source.looked > 1  # one restart says nothing about memory: no verdict, and no failure either
+    assert comparison.pairs[0].goals[0].goal.metric == "peak_memory"
+
+
+@pytest.mark.slow
+def test_a_goal_without_its_metric_ends_a_measurement_at_the_first_look(capsysbinary, tmp_path):
+    net = make_net(tmp_path / "net.onnx", 4)
+    code, _, err = run(capsysbinary, net, net, *QUICK, "--fail-if", "energy>5%")
+    assert code == 4
+    assert "energy was not asked for" in err
+    assert "restart 2" not in err
 
 
 @pytest.mark.slow
