@@ -90,16 +90,16 @@ def run_child(
     try:
         last = _follow(process, timeout_s=timeout_s, on_event=on_event, log=log)
     finally:
-        _kill(process)
+        kill_group(process)
     if last is None:
         msg = f"{what}: no sign of life for {timeout_s:g} s; the process was stopped"
-        raise failure(msg, hint=f"--timeout raises the limit. {_log_hint(log)}")
+        raise failure(msg, hint=f"--timeout raises the limit. {log_hint(log)}")
     if last["event"] == "error":
         raise errors.by_name(last["type"])(last["message"], hint=last["hint"])
     if last["event"] == "crash":
-        raise failure(f"{what}: {last['message']}", hint=_log_hint(log))
+        raise failure(f"{what}: {last['message']}", hint=log_hint(log))
     if last["event"] == "died":
-        raise failure(f"{what}: {_death(process.returncode)}", hint=_log_hint(log))
+        raise failure(f"{what}: {death(process.returncode)}", hint=log_hint(log))
     return decode(read_bytes(answer), result, what=f"the result of {what}")
 
 
@@ -113,7 +113,7 @@ def _follow(
     """
     assert process.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+    threading.Thread(target=pump, args=(process.stdout, lines), daemon=True).start()
     heard = time.monotonic()
     while True:
         ended = process.poll() is not None  # asked before the queue is, so that its last words are in there
@@ -157,7 +157,8 @@ def _event(line: bytes) -> Event | None:
     return event if "event" in event else None
 
 
-def _pump(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+def pump(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    """Put the lines of a stream into a queue, and None at its end."""
     with stream:
         for line in stream:
             lines.put(line)
@@ -171,7 +172,7 @@ def _remove(path: Path) -> None:
         raise StorageError(f"cannot replace {path}: {error.strerror or error}") from error
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     """End the child and whatever it started."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -181,7 +182,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _death(code: int) -> str:
+def death(code: int) -> str:
+    """Say in words how a process ended that returned ``code``."""
     if code >= 0:
         return f"the process ended with status {code} and without a result"
     try:
@@ -194,7 +196,8 @@ def _death(code: int) -> str:
     return f"the process crashed with {name}"
 
 
-def _log_hint(log: Path) -> str:
+def log_hint(log: Path) -> str:
+    """Say where a child's log is, with its last lines."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
         text = stream.read().decode(errors="replace")

@@ -384,7 +384,8 @@ def _compared(a: Side, b: Side) -> tuple[Difference, ...]:
         "engine": lambda side: f"{side.engine} {side.built.version}",
         "built precision": lambda side: side.built.precision,
     }
-    names = sorted({*a.built.settings, *b.built.settings})
+    same_engine = a.engine == b.engine  # the settings of one engine mean nothing to another
+    names = sorted({*a.built.settings, *b.built.settings}) if same_engine else []
     found = [Difference(name=name, a=of(a), b=of(b)) for name, of in facts.items()]
     found += [
         Difference(

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hwbench import errors
-from hwbench.children import Emit, _death, _kill, _log_hint, _pump
+from hwbench.children import Emit, death, kill_group, log_hint, pump
 from hwbench.errors import HwbenchError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.records.base import Record
@@ -67,7 +67,7 @@ class Dialogue:
                 start_new_session=True,
             )
         self._lines: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(target=_pump, args=(self._process.stdout, self._lines), daemon=True).start()
+        threading.Thread(target=pump, args=(self._process.stdout, self._lines), daemon=True).start()
 
     def __enter__(self) -> Dialogue:
         return self
@@ -75,7 +75,7 @@ class Dialogue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _kill(self._process)
+        kill_group(self._process)
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -115,7 +115,7 @@ class Dialogue:
             except queue.Empty:
                 if time.monotonic() - heard >= self._timeout_s:
                     msg = f"{self._what}: no sign of life for {self._timeout_s:g} s; the process was stopped"
-                    raise self._failure(msg, hint=f"--timeout raises the limit. {_log_hint(self._log)}") from None
+                    raise self._failure(msg, hint=f"--timeout raises the limit. {log_hint(self._log)}") from None
                 if self._process.poll() is None or not self._lines.empty():
                     continue
                 line = None
@@ -131,14 +131,14 @@ class Dialogue:
         if event.get("event") == "error":
             raise errors.by_name(event["type"])(event["message"], hint=event["hint"])
         if event.get("event") == "crash":
-            raise self._failure(f"{self._what}: {event['message']}", hint=_log_hint(self._log))
+            raise self._failure(f"{self._what}: {event['message']}", hint=log_hint(self._log))
 
     def _died(self) -> HwbenchError:
         try:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             return self._failure(f"{self._what}: the process closed its end without an answer")
-        return self._failure(f"{self._what}: {_death(code)}", hint=_log_hint(self._log))
+        return self._failure(f"{self._what}: {death(code)}", hint=log_hint(self._log))
 
 
 def _event(line: bytes) -> dict[str, Any]:

@@ -38,7 +38,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), ROOT / "profiles/README.md"]
-LANGUAGES = {"console", "python", "toml", "json", "text"}
+LANGUAGES = {"console", "python", "toml", "json", "text", "yaml"}
 FENCE = re.compile(
     r"^(?:<!-- (?P<marker>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from hwbench.records.comparison import Comparison, Goal, Settings
 
 _PERCENT_OF_ONE = 100
+_ONLY_MEASURED_NOW = ("device", "batch_size", "shapes", "threads", "budget", "restarts", "block", "meter", "timeout")
+_ONLY_SAVED = ("between_runs",)
 
 
 @command
 def compare(
+    context: typer.Context,
     a: Annotated[str, typer.Argument(help="A saved result (result.json or its folder), or a model to measure now.")],
     b: Annotated[str, typer.Argument(help="What to hold against it, of the same kind.")],
     engine: Annotated[str | None, typer.Option("--engine", "-e", help="Engine of both sides.")] = None,
@@ -68,7 +71,7 @@ def compare(
     Exit codes: 0 no goal is surely missed; 1 one is; 2 wrong request; 3 a model, the device or an engine failed; 4 the
     two cannot be compared; 5 with --strict: it cannot be told.
     """
-    from hwbench.cli.profile import parse_shapes
+    from hwbench.cli.request import parse_shapes
     from hwbench.compare.goals import parse_goal
     from hwbench.compare.saved import Choice
     from hwbench.comparison_pipeline import Waived
@@ -90,7 +93,9 @@ def compare(
         seed=seed,
     )
     waived = Waived(ignore=_names(ignore or []), force=force)
-    if _are_saved(a, b):
+    saved = _are_saved(a, b)
+    _refuse_useless(context, saved=saved)
+    if saved:
         comparison = _saved(a, b, choice, settings, goals, waived)
     else:
         given = {
@@ -108,6 +113,16 @@ def compare(
     _write(comparison, output, markdown, junit, strict=strict)
     _show(terminal, comparison, json=json)
     raise typer.Exit(exit_code(comparison, strict=strict))
+
+
+def _refuse_useless(context: typer.Context, *, saved: bool) -> None:
+    """Refuse an option that would do nothing for this kind of comparison."""
+    for name in _ONLY_MEASURED_NOW if saved else _ONLY_SAVED:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            kind = "models that are measured now" if saved else "saved results"
+            raise UsageError(f"{option} is for {kind}", hint="leave it out")
 
 
 def _one(name: str, both: str | None, one: str | None) -> str | None:

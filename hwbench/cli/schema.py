@@ -1,20 +1,32 @@
-"""``hwbench schema``: the JSON schema of what ``hwbench profile`` writes."""
+"""``hwbench schema``: the JSON schemas of what hwbench writes."""
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+import typer
+
 from hwbench.cli.terminal import command, write_stdout
+
+Kind = Literal["profile", "comparison", "difference", "health"]
 
 
 @command
-def schema() -> None:
-    """Print the JSON schema of a profile result."""
-    write_stdout(profile_schema())
+def schema(
+    kind: Annotated[Kind, typer.Argument(help="What `profile`, `compare`, `diff` or `doctor` writes.")] = "profile",
+) -> None:
+    """Print the JSON schema of what a command writes."""
+    write_stdout(json_schema(kind))
 
 
-def profile_schema() -> bytes:
-    """Return the schema as JSON text; the copy in ``docs/schemas`` is this, and a test holds them together."""
+def json_schema(kind: Kind) -> bytes:
+    """Return a schema as JSON text; the copy in ``docs/schemas`` is this, and a test holds them together."""
     import msgspec
 
+    from hwbench.records.comparison import Comparison
+    from hwbench.records.difference import LayerDifference
+    from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
 
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(ProfileResult)), indent=1) + b"\n"
+    records = {"profile": ProfileResult, "comparison": Comparison, "difference": LayerDifference, "health": Health}
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

@@ -171,9 +171,14 @@ def hindrances(a: dict[str, str], b: dict[str, str], waived: frozenset[str]) -> 
     return tuple(Difference(name=name, a=a[name], b=b[name], hinders=True) for name in differ)
 
 
+_SETTING = "engine setting "
+
+
 def _compared(a: One, b: One) -> tuple[Difference, ...]:
     sides = [_compared_facts(one) for one in (a, b)]
     names = sorted({name for side in sides for name in side})
+    if a.measurement.engine != b.measurement.engine:  # the settings of one engine mean nothing to another
+        names = [name for name in names if not name.startswith(_SETTING)]
     pairs = [(name, sides[0].get(name, "none"), sides[1].get(name, "none")) for name in names]
     return tuple(Difference(name=name, a=of_a, b=of_b) for name, of_a, of_b in pairs if of_a != of_b)
 
@@ -190,7 +195,7 @@ def _compared_facts(one: One) -> dict[str, str]:
         "python": environment.python,
         "os": environment.os,
         "kernel": environment.kernel,
-        **{f"engine setting {key}": value for key, value in built.settings.items()},
+        **{f"{_SETTING}{key}": value for key, value in built.settings.items()},
         **{f"package {item.name}": item.version for item in environment.packages},
     }
 

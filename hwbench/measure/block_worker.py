@@ -16,7 +16,7 @@ from hwbench.measure.job import Job, inference, prepare
 from hwbench.measure.loop import Call, sample, undisturbed
 from hwbench.measure.memory import MemoryTrack
 from hwbench.measure.stop import Count, Duration, make_stopper
-from hwbench.measure.worker import _model_bytes, _open_meter, _timed
+from hwbench.measure.worker import model_bytes, open_meter, timed
 from hwbench.protocols import Meter
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Block, BlockQuestion, ProcessRun, Ready
@@ -34,20 +34,20 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
     prepared = prepare(job, folder, emit, profile_layers=False)
     memory.baseline()
     emit({"event": "phase", "phase": "load"})
-    load_s, program = _timed(clock, lambda: prepared.engine.load(prepared.request))
+    load_s, program = timed(clock, lambda: prepared.engine.load(prepared.request))
     emit({"event": "phase", "phase": "compile"})
-    compile_s, runner = _timed(clock, program.compile)
+    compile_s, runner = timed(clock, program.compile)
     with inference(job.engine), undisturbed():
         bound = runner.bind(prepared.inputs)
-        first_s, _ = _timed(clock, bound.run)
+        first_s, _ = timed(clock, bound.run)
         memory.loaded()
         memory.start_run()
         warmup = sample(bound.run, clock, make_stopper(job.settings.warmup), _silent)
-        meter, reason = _open_meter(job.settings.meter, job.device)
+        meter, reason = open_meter(job.settings.meter, job.device)
         answer(emit, Ready(latency_s=statistics.fmean(warmup[len(warmup) // 2 :]) / 1e9))
         for question in questions(BlockQuestion):
             answer(emit, _block(bound.run, clock, question.count, meter, reason))
-        used = memory.finish(_model_bytes(job))
+        used = memory.finish(model_bytes(job))
     result = ProcessRun(
         built=runner.built(),
         phases=Phases(

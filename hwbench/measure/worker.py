@@ -44,19 +44,19 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
     prepared = prepare(job, folder, emit, profile_layers=False)
     memory.baseline()
     emit({"event": "phase", "phase": "load"})
-    load_s, program = _timed(clock, lambda: prepared.engine.load(prepared.request))
+    load_s, program = timed(clock, lambda: prepared.engine.load(prepared.request))
     emit({"event": "phase", "phase": "compile"})
-    compile_s, runner = _timed(clock, program.compile)
+    compile_s, runner = timed(clock, program.compile)
     with inference(job.engine):
         bound = [runner.bind(prepared.inputs) for _ in range(job.settings.streams)]
-        first_s, _ = _timed(clock, bound[0].run)
+        first_s, _ = timed(clock, bound[0].run)
         memory.loaded()
         _save_outputs(bound[0].outputs(), folder / OUTPUTS)
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         memory.start_run()
         window = _Window(job.settings, job.device, [item.run for item in bound], clock, emit)
         window.run()
-        used = memory.finish(_model_bytes(job))  # before anything else is read from the runtime
+        used = memory.finish(model_bytes(job))  # before anything else is read from the runtime
     result = TimedRun(
         built=runner.built(),
         started_at=started_at,
@@ -90,7 +90,7 @@ class _Window:
         self.clock = clock
         self.emit = emit
         self.throttle = Throttle(_PROGRESS_PERIOD_S)
-        self.meter, self.energy = _open_meter(settings.meter, device)
+        self.meter, self.energy = open_meter(settings.meter, device)
         self.warmup = array("q")
         self.streams: Concurrent | None = None
 
@@ -130,7 +130,7 @@ class _Window:
         return tick
 
 
-def _open_meter(name: str, device: Device) -> tuple[Meter | None, EnergyReading | Missing]:
+def open_meter(name: str, device: Device) -> tuple[Meter | None, EnergyReading | Missing]:
     """Return the meter that ``name`` asks for, or why there is none; ``auto`` takes the first that works."""
     if name == "none":
         return None, Missing(code="not_asked", why="energy was not asked for", cure="--meter auto")
@@ -174,7 +174,8 @@ def _throughput(job: Job, streams: Concurrent | None) -> Throughput | Missing:
     )
 
 
-def _timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
+def timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
+    """Call and return the seconds it took, and what it returned."""
     started = clock.now_ns()
     result = call()
     return (clock.now_ns() - started) / 1e9, result
@@ -186,7 +187,7 @@ def _save_outputs(outputs: Tensors, path: Path) -> None:
     np.savez(path, **{name: array.astype(str) if array.dtype.kind == "O" else array for name, array in plain.items()})  # type: ignore[arg-type]
 
 
-def _model_bytes(job: Job) -> int:
+def model_bytes(job: Job) -> int:
     """Return the size of what the runtime reads from disk: the graph and, where it lies apart, its weights."""
     folder = Path(job.files.folder)
     parts = (folder / job.files.runtime_graph, folder / f"{job.files.runtime_graph}.data")

@@ -5,6 +5,7 @@
     table.py        the table of results, and its footnotes, as data
     text.py         ... for the terminal (rich)
     delimited.py    ... as CSV
+    verdict_*.py    a comparison, for the terminal; markdown.py and junit.py, for CI
     diff_text.py    a layer difference, for the terminal and as CSV
     figures.py      charts as plotly dicts: distributions, memory, throughput, comparison
     layer_charts.py charts over layers: by kind of op, roofline

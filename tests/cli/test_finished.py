@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from command import PUBLISHED_SCHEMA, QUICK, engines, failed, hwbench, result_of, tiny_onnx
 
-from hwbench.cli.schema import profile_schema
+from hwbench.cli.schema import json_schema
 
 
 def test_json_is_one_valid_document_and_people_read_stderr(finished):
@@ -29,11 +29,11 @@ def test_the_schema_refuses_what_is_no_result(finished):
 
 def test_the_published_schema_is_the_one_of_the_code():
     """When the records change: ``hwbench schema > docs/schemas/profile-result.v1.json`` (``make schema``)."""
-    assert PUBLISHED_SCHEMA.read_bytes() == profile_schema()
+    assert PUBLISHED_SCHEMA.read_bytes() == json_schema("profile")
 
 
 def test_schema_command(tmp_path):
-    assert hwbench("schema", cwd=tmp_path, text=False).stdout == profile_schema()
+    assert hwbench("schema", cwd=tmp_path, text=False).stdout == json_schema("profile")
 
 
 def test_the_folder_holds_everything(finished):
