@@ -84,7 +84,7 @@ def run_child(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log_stream,
-            env={**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
             start_new_session=True,
         )
     try:

@@ -210,8 +210,11 @@ class _Live:
         name_b = choice.engine_b or choice.engine_a or name_a
         engine_a, engine_b = self._engine(name_a, imported_a), self._engine(name_b, imported_b)
         device = self.target.device
-        offered_b = engine_b.precisions(device)
-        common = [precision for precision in engine_a.precisions(device) if precision in offered_b]
+        offered_a, offered_b = (
+            engine.precisions(device) if imported.model.arithmetic == "fp32" else ("auto",)
+            for engine, imported in ((engine_a, imported_a), (engine_b, imported_b))
+        )
+        common = [precision for precision in offered_a if precision in offered_b]
         if not common and not (choice.precision_a and choice.precision_b):
             raise UsageError(
                 f"{name_a} and {name_b} have no default precision in common", hint="name them: --precision-a, -b"

@@ -63,7 +63,7 @@ class Dialogue:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_stream,
-                env={**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
                 start_new_session=True,
             )
         self._lines: queue.Queue[bytes | None] = queue.Queue()

@@ -32,8 +32,9 @@ from hwbench.measure.layers import iterations_for, reconcile
 from hwbench.measure.parity import compare_outputs
 from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
-from hwbench.protocols import Engine
+from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
+from hwbench.records.device import Environment
 from hwbench.records.measurement import (
     PROFILE_RESULT_SCHEMA,
     EnergyEstimate,
@@ -54,6 +55,8 @@ from hwbench.stats import summarize
 R = TypeVar("R", bound=Record)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+IS_REFERENCE = "is_reference"  # code of a Missing: the others are compared with this one
+NOT_REACHED = "not_reached"  # code of a Missing: the run ended before
 ENGINE_FAILED = "engine_failed"  # code of a Missing: there should have been numbers
 _OTHERWISE = "ask for the same, or measure into another folder"
 _IN_THROUGHPUT = Missing(
@@ -136,7 +139,29 @@ def _earlier(folder: Path, request: ProfileRequest, target: Target) -> ProfileRe
             f"({now.fingerprint})",
             hint=_OTHERWISE,
         )
+    now = environment.capture()
+    if result.environment != now:
+        raise UsageError(
+            f"'{folder}' was measured in another environment: {_differences(result.environment, now)}",
+            hint=_OTHERWISE,
+        )
+    cpus = {measurement.settings.cpus for measurement in result.measurements}
+    if cpus - {_cpus(target, request.threads)}:
+        raise UsageError(f"'{folder}' was measured on other CPUs than those this process may use now", hint=_OTHERWISE)
     return result
+
+
+def _differences(was: Environment, now: Environment) -> str:
+    """Name what differs, in words."""
+    before, after = _flat(was), _flat(now)
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return "; ".join(f"{name} was {before.get(name)}, now {after.get(name)}" for name in names)
+
+
+def _flat(environment: Environment) -> dict[str, str]:
+    packages = {package.name: package.version for package in environment.packages}
+    fields = {name: str(getattr(environment, name)) for name in ("hwbench", "python", "os", "kernel", "libc")}
+    return fields | packages | environment.variables
 
 
 class _Profile:
@@ -155,7 +180,7 @@ class _Profile:
         self.target = target
         self.watcher = watcher
         self.earlier = earlier
-        self.reference: tuple[str, Path] | None = None
+        self.reference: tuple[str, str, Path] | None = None  # label, precision, outputs
         self.finished = len(earlier.measurements) if earlier is not None else 0
 
     def left(self) -> str:
@@ -172,6 +197,7 @@ class _Profile:
         self.result = self._start()
         write_record(self.folder / REQUEST, self.request)
         self._save()
+        self._restore_reference()
         try:
             plan = list(self._plan())
             for number, (engine, precision) in enumerate(plan):
@@ -209,7 +235,7 @@ class _Profile:
             timeout_s=request.timeout_s,
             on_event=lambda event: self.watcher.phase("model", event["phase"], None),
         )
-        if self.earlier is not None and self.earlier.model.hub_sha256 != imported.model.hub_sha256:
+        if self.earlier is not None and self.earlier.model != imported.model:
             raise UsageError(f"'{request.model}' has changed since {self.folder} was begun", hint="leave --resume out")
         return imported
 
@@ -251,20 +277,33 @@ class _Profile:
             support = engine.supports(self.imported.model, self.imported.files, device)
             if not support.usable:
                 return support.reasons[0]
-            return self.request.precisions or engine.precisions(device)
+            return self.request.precisions or self._default_precisions(engine)
         except HwbenchError as error:
             return Missing(code="plugin", why=error.message, cure=error.hint)
         except Exception as error:  # noqa: BLE001 - one plugin's bug must not take the other engines' results along
             return Missing(code="plugin", why=f"the engine plugin '{name}' failed: {type(error).__name__}: {error}")
 
+    def _default_precisions(self, engine: Engine) -> tuple[str, ...]:
+        """Return the engine's own list for a model in fp32; a model in anything else is taken as it is."""
+        return engine.precisions(self.target.device) if self.imported.model.arithmetic == "fp32" else ("auto",)
+
     def _kept(self, engine: str, precision: str) -> bool:
-        """Say whether an earlier run has this one; its outputs, if still there, serve as reference again."""
+        """Say whether an earlier run has this one, whole: one whose layers are not done is measured again."""
         for measurement in self.result.measurements:
             if (measurement.engine, measurement.precision_asked) == (engine, precision):
-                self._remember_reference(engine, measurement.built.precision, self._job_folder(engine, precision))
+                if isinstance(measurement.layers, Missing) and measurement.layers.code in {ENGINE_FAILED, NOT_REACHED}:
+                    self._replace(measurements=tuple(m for m in self.result.measurements if m is not measurement))
+                    return False
                 self.watcher.measured(measurement)
                 return True
         return False
+
+    def _restore_reference(self) -> None:
+        """Take up again, on resuming, the outputs that the kept measurements were compared with."""
+        for measurement in self.result.measurements:
+            if isinstance(measurement.parity, Missing) and measurement.parity.code == IS_REFERENCE:
+                folder = self._job_folder(measurement.engine, measurement.precision_asked)
+                self._remember_reference(measurement.engine, measurement.built.precision, folder)
 
     def _measure(self, engine: str, precision: str, label: str) -> None:
         try:
@@ -277,13 +316,15 @@ class _Profile:
             reason = Missing(code=ENGINE_FAILED if failed else "unsupported", why=error.message, cure=error.hint)
             self._note(engine, precision, reason, failed=failed, log=str(log) if log.exists() else None)
             return
-        self._replace(measurements=(*self.result.measurements, measurement))
+        others = self.result.measurements
+        self._replace(measurements=(*others, measurement))  # the timing is kept, whatever happens to the layers
         self.finished += 1
+        measurement = self._with_layers(measurement, label)
+        self._replace(measurements=(*others, measurement))
         self.watcher.measured(measurement)
 
-    def _measurement(self, engine: str, precision: str, label: str) -> Measurement:
-        settings = self._settings()
-        job = Job(
+    def _job(self, engine: str, precision: str, settings: RunSettings) -> Job:
+        return Job(
             engine=engine,
             precision=precision,
             model=self.imported.model,
@@ -291,37 +332,59 @@ class _Profile:
             device=self.target.device,
             settings=settings,
         )
+
+    def _measurement(self, engine: str, precision: str, label: str) -> Measurement:
+        settings = self._settings()
+        job = self._job(engine, precision, settings)
         folder = self._job_folder(engine, precision)
         run = self._child("hwbench.measure.worker", job, TimedRun, folder, label)
         latency = summarize(run.samples_ns) if settings.mode == "latency" else _IN_THROUGHPUT
         parity = self._parity(engine, run.built.precision, folder)
-        layers: LayerTable | Missing = Missing(code="not_asked", why="per-layer times were not asked for")
-        if isinstance(latency, Missing):
-            layers = Missing(code="other_mode", why="per-layer times belong to latency mode", cure="--mode latency")
-        elif settings.layers:
-            layers = self._layers(job, folder / "layers", f"{label} layers", latency.median_s)
-        measurement = Measurement(
-            **msgspec.structs.asdict(run),
-            engine=engine,
-            precision_asked=precision,
-            settings=settings,
-            latency=latency,
-            energy_per_inference_j=_per_inference(run),
-            energy_estimate=self._estimate(run),
-            parity=parity,
-            layers=layers,
-            validity=Validity(status="valid"),
+        return self._judged(
+            Measurement(
+                **msgspec.structs.asdict(run),
+                engine=engine,
+                precision_asked=precision,
+                settings=settings,
+                latency=latency,
+                energy_per_inference_j=_per_inference(run),
+                energy_estimate=self._estimate(run),
+                parity=parity,
+                layers=Missing(code=NOT_REACHED, why="the run ended before the layers were profiled", cure="--resume"),
+                validity=Validity(status="valid"),
+            )
         )
+
+    def _judged(self, measurement: Measurement) -> Measurement:
         cpu = self.target.device.cpu
         verdict = judge(measurement, len(cpu.usable_cpus) if cpu is not None else 1)
         return msgspec.structs.replace(measurement, validity=verdict)
 
-    def _layers(self, job: Job, folder: Path, label: str, median_s: float) -> LayerTable | Missing:
+    def _with_layers(self, measurement: Measurement, label: str) -> Measurement:
+        """Return the measurement with its layer table, or with why it has none."""
+        latency, built = measurement.latency, measurement.built.layers
+        layers: LayerTable | Missing
+        if isinstance(latency, Missing):
+            layers = Missing(code="other_mode", why="per-layer times belong to latency mode", cure="--mode latency")
+        elif not measurement.settings.layers:
+            layers = Missing(code="not_asked", why="per-layer times were not asked for")
+        elif isinstance(built, Missing) and built.code == NOT_OFFERED:
+            layers = built
+        else:
+            layers = self._layers(measurement, f"{label} layers", latency.median_s)
+        return self._judged(msgspec.structs.replace(measurement, layers=layers))
+
+    def _layers(self, measurement: Measurement, label: str, median_s: float) -> LayerTable | Missing:
         """Profile the layers; when that fails, the timing that was measured before stays."""
+        engine, precision = measurement.engine, measurement.precision_asked
+        job = self._job(engine, precision, measurement.settings)
         job = msgspec.structs.replace(job, layer_iterations=iterations_for(median_s))
         try:
+            folder = self._job_folder(engine, precision) / "layers"
             run = self._child("hwbench.measure.layers", job, LayerRun, folder, label)
-        except EngineError as error:
+        except StorageError:
+            raise
+        except HwbenchError as error:
             return Missing(code=ENGINE_FAILED, why=error.message, cure=error.hint)
         return reconcile(run, self.imported.model.layers, median_s)
 
@@ -343,12 +406,11 @@ class _Profile:
 
     def _settings(self) -> RunSettings:
         request = self.request
-        cores = self.target.cores
         return RunSettings(
             mode=request.mode,
             threads=request.threads,
             streams=request.streams,
-            cpus=cores[: request.threads] if request.threads <= len(cores) else _all_cpus(self.target),
+            cpus=_cpus(self.target, request.threads),
             warmup=request.warmup,
             stop=request.stop,
             layers=request.layers,
@@ -360,13 +422,13 @@ class _Profile:
         outputs = folder / OUTPUTS
         if self.reference is None:
             self._remember_reference(engine, precision, folder)
-            return Missing(code="is_reference", why="the other engines are compared with this one")
-        label, reference = self.reference
-        return compare_outputs(reference, outputs, label=label)
+            return Missing(code=IS_REFERENCE, why="the other engines are compared with this one")
+        label, of, reference = self.reference
+        return compare_outputs(reference, outputs, label=label, precision=of)
 
     def _remember_reference(self, engine: str, precision: str, folder: Path) -> None:
         if self.reference is None and (folder / OUTPUTS).exists():
-            self.reference = (f"{engine} {precision}", folder / OUTPUTS)
+            self.reference = (f"{engine} {precision}", precision, folder / OUTPUTS)
 
     def _estimate(self, run: TimedRun) -> EnergyEstimate | Missing:
         power = self.target.profile.power_w if self.target.profile is not None else {}
@@ -400,7 +462,10 @@ def _per_inference(run: TimedRun) -> float | Missing:
     return run.energy.energy_j / len(run.samples_ns)
 
 
-def _all_cpus(target: Target) -> tuple[int, ...]:
+def _cpus(target: Target, threads: int) -> tuple[int, ...]:
+    """Return the logical CPUs to pin to: as many cores as threads, or all when that is not enough."""
+    if threads <= len(target.cores):
+        return target.cores[:threads]
     return target.device.cpu.usable_cpus if target.device.cpu is not None else ()
 
 

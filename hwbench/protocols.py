@@ -24,6 +24,8 @@ from hwbench.records.model import Model, ModelFiles
 if TYPE_CHECKING:
     import numpy as np
 
+NOT_OFFERED = "not_offered"  # code of a Missing in Built.layers: the engine never gives per-layer times
+
 Tensors = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
 
 

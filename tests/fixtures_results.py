@@ -130,6 +130,8 @@ def make_model(name: str = "mobilenet_v2", **changes) -> Model:
         inputs=(TensorSpec(name="input", dtype="float32", shape=(1, 3, 224, 224)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=(1, 1000)),),
         input_origin="random",
+        inputs_sha256="1" * 64,
+        arithmetic="fp32",
         batch_size=1,
         fixed_axes={"N": 1},
         layers=tuple(layers),
@@ -289,6 +291,7 @@ def make_measurement(
         process_cpu_s=sum(samples) / 1e9 * 1.9,
         latency=stats.summarize(samples) if mode == "latency" else NO_LATENCY,
         throughput=make_throughput(median_s) if mode == "throughput" else NO_THROUGHPUT,
+        outputs_finite=True,
         memory=Memory(
             baseline_rss_bytes=180 * MIB,
             baseline_pss_bytes=150 * MIB,
@@ -302,13 +305,23 @@ def make_measurement(
         energy=NO_ENERGY,
         energy_per_inference_j=NO_ENERGY,
         energy_estimate=Missing(code="no_power", why="no power figure is known for this device"),
-        parity=Parity(reference="torch-eager fp32", max_absolute=2.1e-6, max_relative=4.4e-7, finite=True),
+        parity=make_parity(2.1e-6, 4.4e-7),
         layers=make_layers(median_s, built, fused=fused) if mode == "latency" else NO_LATENCY,
         host_before=make_host(10),
         host_after=make_host(32),
         validity=validity(findings),
     )
     return msgspec.structs.replace(measurement, **changes)
+
+
+def make_parity(max_absolute: float, max_relative: float) -> Parity:
+    return Parity(
+        reference="torch-eager fp32",
+        reference_precision="fp32",
+        max_absolute=max_absolute,
+        max_relative=max_relative,
+        finite=True,
+    )
 
 
 def make_throughput(median_s: float, *, streams: int = 2) -> Throughput:
@@ -449,7 +462,7 @@ def full_result(*, scale: float = 1.0, **changes) -> ProfileResult:
             seed=40,
             n=9000,
             findings=(DRIFT,),
-            parity=Parity(reference="torch-eager fp32", max_absolute=0.031, max_relative=0.0062, finite=True),
+            parity=make_parity(0.031, 0.0062),
             **make_energy(0.058, 9000),
         ),
     )

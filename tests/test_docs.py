@@ -267,6 +267,7 @@ def test_validity_table_is_the_code():
 def test_validity_thresholds_are_the_code():
     rows = {code: when for code, _, when, _ in table("docs/concepts.md", "## Validity")}
     stated = {
+        "_DISTURBED": ("layers_disturbed", "{:.0%}"),
         "_NOISY_IQR": ("noisy", "{:.0%}"), "_DRIFT": ("drift", "{:.0%}"), "_STEAL": ("stolen_time", "{:.0%}"),
         "_FOREIGN": ("foreign_load", "{:.0%}"), "_CLOCK_CHANGE": ("clock_changed", "{:.0%}"),
         "_TOO_SHORT_S": ("near_clock", "{:.0e} s"), "_FEW": ("too_few_samples", "fewer than {}"),

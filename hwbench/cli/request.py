@@ -75,6 +75,7 @@ def resolve(options: Options, target: Target) -> ProfileRequest:
     _check_names(options, target)
     _check_mode(options)
     threads = options.threads or default_threads(target)
+    _check_streams(options.streams, threads)
     return ProfileRequest(
         model=options.model,
         device=options.device,
@@ -179,6 +180,15 @@ def _check_mode(options: Options) -> None:
     unused += ["--layers"] if options.layers else []
     if unused:
         raise UsageError(f"{unused[0]} is for latency mode", hint="leave it out, or leave --mode throughput out")
+
+
+def _check_streams(streams: int | None, threads: int) -> None:
+    """Refuse more requests in flight than threads: the runtimes would run more threads than were asked for."""
+    if streams is not None and streams > threads:
+        raise UsageError(
+            f"--streams {streams} is more than the {threads} threads there are for them",
+            hint=f"give --streams {threads} or fewer, or more --threads",
+        )
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -29,6 +30,10 @@ PACKAGES: Final = (
 )
 """The distributions that can change a number; those that are not installed are left out."""
 
+VARIABLES: Final = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "DNNL_", "ONEDNN_", "OV_", "ORT_", "TORCH", "ATEN_",
+                    "MALLOC_", "LD_PRELOAD", "CUDA_", "PYTORCH_")  # fmt: skip
+"""Beginnings of the names of environment variables that change what runtimes do."""
+
 
 def capture() -> Environment:
     """Return the versions of hwbench, Python, the system, and of those ``PACKAGES`` that are installed."""
@@ -38,6 +43,7 @@ def capture() -> Environment:
         os=_os(),
         kernel=f"{platform.system()} {platform.release()}",
         libc=_libc(),
+        variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
         packages=tuple(package for name in PACKAGES if (package := _package(name)) is not None),
     )
 

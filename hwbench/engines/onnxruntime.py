@@ -6,12 +6,13 @@ import bisect
 import contextlib
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwbench.engines.edge import installed, require_built, require_precision, threads_per_stream, translated
+from hwbench.engines.edge import installed, require_built, require_precision, translated
 from hwbench.errors import EngineError
 from hwbench.graph.members import assign_members
 from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
@@ -29,7 +30,7 @@ _KERNEL = "_kernel_time"
 _NOT_SEPARATE = Missing(
     code="not_separate", why="ONNX Runtime reads and compiles in one call: the time is under compile"
 )
-_PRECISIONS = ("fp32", "fp16", "bf16", "fp64", "auto")  # it computes in what the graph is written in
+_PRECISIONS = ("fp32", "fp16", "bf16", "fp64", "int8", "auto")  # it computes in what the graph is written in
 _INSERTED = {"ReorderInput", "ReorderOutput"}  # they change the layout, under the name of the tensor they change
 _ELEMENT = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
 
@@ -76,7 +77,7 @@ class OnnxRuntimeProgram:
 
         request = self.request
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads_per_stream(request.threads, request.streams)
+        options.intra_op_num_threads = _intra_op_threads(request)
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -88,7 +89,7 @@ class OnnxRuntimeProgram:
         with translated("ONNX Runtime refused the model"):
             session = ort.InferenceSession(str(path), options, providers=[_PROVIDER])
         session.disable_fallback()
-        require_built("onnxruntime", request.precision, _graph_precision(session))
+        require_built("onnxruntime", request.precision, request.model.arithmetic)
         return OnnxRuntimeRunner(session, request, options)
 
 
@@ -129,9 +130,9 @@ class OnnxRuntimeRunner:
         return Built(
             engine="onnxruntime",
             version=str(ort.__version__),
-            precision=_graph_precision(self.session),
+            precision=self.request.model.arithmetic,
             execution_units=tuple(self.session.get_providers()),
-            threads=self.options.intra_op_num_threads * self.request.streams,
+            threads=self.request.streams + self.options.intra_op_num_threads - 1,
             settings={
                 "graph_optimization_level": self.options.graph_optimization_level.name,
                 "execution_mode": self.options.execution_mode.name,
@@ -142,37 +143,53 @@ class OnnxRuntimeRunner:
             layers=Missing(
                 code="not_read", why="ONNX Runtime shows its kernels only while profiling: see the layer table"
             ),
+            notes=_notes(self.request.model.arithmetic),
         )
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
         bound = self.bind(inputs)
         warmup = max(3, iterations // 5)
-        for _ in range(warmup + iterations):
+        for _ in range(warmup):
             bound.run()
+        end_to_end: list[float] = []
+        for _ in range(iterations):
+            start = time.perf_counter_ns()
+            bound.run()
+            end_to_end.append((time.perf_counter_ns() - start) / 1e9)
         events = json.loads(Path(self.session.end_profiling()).read_bytes())
-        return read_profile(events, self.request, skip=warmup)
+        return read_profile(events, self.request, skip=warmup, end_to_end_s=end_to_end)
 
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # closed before
             del self.session
 
 
-def _graph_precision(session: ort.InferenceSession) -> str:
-    kinds = {_element(tensor.type) for tensor in (*session.get_inputs(), *session.get_outputs())}
-    floating = sorted(kind for kind in kinds if kind.startswith(("fp", "bf")))
-    return "+".join(floating) if floating else "+".join(sorted(kinds))
+def _intra_op_threads(request: BuildRequest) -> int:
+    """Return the size to give the session's thread pool.
+
+    A session has one pool, whatever the number of concurrent ``run`` calls: n counts the caller as one of them and
+    starts n - 1. So ``streams`` callers and that pool together make ``threads``.
+    """
+    return max(1, request.threads - request.streams + 1)
 
 
-def _element(text: str) -> str:
-    name = text.removeprefix("tensor(").removesuffix(")")
-    return _ELEMENT.get(name, name)
+def _notes(arithmetic: str) -> tuple[str, ...]:
+    if arithmetic == "fp32":
+        return ()
+    return (
+        f"{arithmetic} is what the graph asks for: in what ONNX Runtime's kernels compute is seen only in the layer "
+        "table",
+    )
 
 
-def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: int) -> LayerProfile:
+def read_profile(
+    events: list[dict[str, Any]], request: BuildRequest, *, skip: int, end_to_end_s: Sequence[float]
+) -> LayerProfile:
     """Read ONNX Runtime's profile: one time per node and run, the first ``skip`` runs left out.
 
-    Node events carry ``<node name>_kernel_time``; a run is the window of a ``model_run`` event. Times are in
-    microseconds.
+    Node events carry ``<node name>_kernel_time``; a run is the window of a ``model_run`` event, in microseconds. The
+    window only tells to which run a node belongs: what the run took is ``end_to_end_s``, timed around it. ONNX
+    Runtime stops writing after a million events, so there may be fewer windows than runs.
     """
     runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("name") == "model_run")
     runs = runs[skip:]
@@ -197,7 +214,7 @@ def read_profile(events: list[dict[str, Any]], request: BuildRequest, *, skip: i
     )
     return LayerProfile(
         units=units,
-        end_to_end_s=tuple((end - start) / 1e6 for start, end in runs),
+        end_to_end_s=tuple(end_to_end_s[: len(runs)]),
         method="ONNX Runtime profiler (enable_profiling), kernel times at 1 µs resolution, a session of its own",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,13 +23,15 @@ from hwbench.records.model import Model, ModelFiles
 if TYPE_CHECKING:
     import openvino as ov
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "auto": None}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": None, "auto": None}
 _NAMES = {
     "float32": "fp32",
     "f32": "fp32",
     "bfloat16": "bf16",
     "float16": "fp16",
     "f16": "fp16",
+    "float64": "fp64",
+    "f64": "fp64",
     "i8": "int8",
     "u8": "int8",
 }
@@ -99,7 +101,10 @@ class OpenVinoProgram:
             config["PERF_COUNT"] = True
         with translated("OpenVINO refused the model"):
             runner = OpenVinoRunner(self.core.compile_model(self.model, "CPU", config), request)
-        require_built("openvino", request.precision, runner.precision())
+        # Reading every unit back would add to the time of compiling: in the plain case the hint tells as much.
+        plain = request.precision == request.model.arithmetic == "fp32"
+        if request.precision != "auto":
+            require_built("openvino", request.precision, runner.hint() if plain else runner.precision())
         return runner
 
 
@@ -138,10 +143,17 @@ class OpenVinoRunner:
         names = tuple(spec.name for spec in self.request.model.outputs)
         return OpenVinoBound(run=infer_request.infer, request=infer_request, names=names, inputs=inputs)
 
-    def precision(self) -> str:
-        """Return the precision that OpenVINO says it computes in."""
+    def hint(self) -> str:
+        """Return the precision that OpenVINO settled on for what is not quantised."""
         hint = str(self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
         return _NAMES.get(hint, hint)
+
+    def precision(self, units: Sequence[BuiltLayer] | None = None) -> str:
+        """Return the precision in which OpenVINO says that it does most multiply-adds.
+
+        Units weigh by the multiply-adds of the layers they stand for; where none has any, the hint is all there is.
+        """
+        return _dominant(self._units() if units is None else units, self.request.model) or self.hint()
 
     def built(self) -> Built:
         import openvino as ov
@@ -150,7 +162,7 @@ class OpenVinoRunner:
         return Built(
             engine="openvino",
             version=str(ov.get_version()),
-            precision=self.precision(),
+            precision=self.precision(layers),
             execution_units=tuple(self.compiled.get_property("EXECUTION_DEVICES")),
             threads=int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
             settings={name: _text(self.compiled.get_property(name)) for name in _REPORTED},
@@ -176,7 +188,7 @@ class OpenVinoRunner:
                 op=info["layerType"],
                 members=belongs,
                 kernel=info.get("primitiveType") or Missing(code="not_told", why="OpenVINO names no primitive"),
-                precision=_NAMES.get(info.get("runtimePrecision", ""), info.get("runtimePrecision", "")),
+                precision=_precision_of(info),
             )
             for (name, info), belongs in zip(nodes, members, strict=True)
         ]
@@ -215,6 +227,22 @@ def _runs(name: str, info: dict[str, str], executed: Container[str] | None) -> b
     if executed is not None:
         return name in executed
     return not info.get("primitiveType", "").startswith("unknown")
+
+
+def _precision_of(info: dict[str, str]) -> str | Missing:
+    told = info.get("runtimePrecision")
+    return _NAMES.get(told, told) if told else Missing(code="not_told", why="OpenVINO names no precision")
+
+
+def _dominant(units: Sequence[BuiltLayer], model: Model) -> str | None:
+    """Return the precision with the most multiply-adds, or None where no unit has any."""
+    macs = {layer.name: 0 if isinstance(layer.macs, Missing) else layer.macs for layer in model.layers}
+    weighed: Counter[str] = Counter()
+    for unit in units:
+        if isinstance(unit.precision, str):
+            weighed[unit.precision] += sum(macs[name] for name in unit.members)
+    weighed = +weighed
+    return weighed.most_common(1)[0][0] if weighed else None
 
 
 def _anchors(name: str, info: dict[str, str]) -> list[str]:

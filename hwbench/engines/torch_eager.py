@@ -11,7 +11,7 @@ from typing import Any
 
 from hwbench.engines.edge import installed, require_precision, threads_per_stream, translated
 from hwbench.errors import EngineError
-from hwbench.protocols import BuildRequest, LayerProfile, Tensors
+from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, Tensors
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built
@@ -20,7 +20,7 @@ from hwbench.records.model import Model, ModelFiles
 _DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float64": "fp64"}
 _NOTHING_TO_COMPILE = Missing(code="not_applicable", why="eager torch compiles nothing")
 _NO_LAYERS = Missing(
-    code="not_offered",
+    code=NOT_OFFERED,
     why="per-layer times are read from ONNX Runtime and OpenVINO; torch's profiler counts operators, not layers",
 )
 
@@ -106,7 +106,7 @@ def load_module(engine: str, request: BuildRequest) -> Any:
                 f"'{request.model.source}' made another network the second time: {str(error).splitlines()[0]}",
                 hint="its factory must build the same layers at every call",
             ) from error
-    offered = (module_precision(loaded.module),)
+    offered = (module_precision(loaded.module), "auto")
     require_precision(engine, request.precision, offered)
     return loaded
 
@@ -132,7 +132,14 @@ class TorchBound:
         from torch.utils import _pytree
 
         leaves: list[Any] = [leaf for leaf in _pytree.tree_leaves(self.run()) if hasattr(leaf, "numpy")]
-        return {name: leaf.numpy() for name, leaf in zip(self.names, leaves, strict=False)}
+        return {name: _to_numpy(leaf) for name, leaf in zip(self.names, leaves, strict=False)}
+
+
+def _to_numpy(tensor: Any) -> Any:
+    """Return the tensor as an array; numpy has no bfloat16, and every one of its values is a float32."""
+    import torch
+
+    return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 class TorchRunner:

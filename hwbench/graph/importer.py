@@ -20,6 +20,7 @@ from hwbench.graph.inputs import Arrays, input_specs, override_example, random_i
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, non_finite_weights, read_onnx
+from hwbench.graph.precision import arithmetic_of
 from hwbench.graph.spec import ModelSpec, parse_spec
 from hwbench.models.zoo import ZOO
 from hwbench.records.base import Missing
@@ -79,6 +80,8 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         inputs=inputs,
         outputs=outputs,
         input_origin=origin,
+        inputs_sha256=_file_hash(folder / "inputs.npz"),
+        arithmetic=arithmetic_of(graph_model, layers),
         batch_size=_batch_size(inputs),
         fixed_axes=fixed,
         layers=layers,
@@ -110,7 +113,9 @@ def _from_onnx(spec: ModelSpec, job: ImportJob) -> tuple[ir.Model, dict[str, int
     return graph_model, fixed, arrays, "file"
 
 
-def _from_torch(spec: ModelSpec, job: ImportJob, folder: Path) -> tuple[ir.Model, Arrays, InputOrigin, str | None]:
+def _from_torch(
+    spec: ModelSpec, job: ImportJob, folder: Path
+) -> tuple[ir.Model, Arrays | None, InputOrigin, str | None]:
     import torch
 
     from hwbench.graph.torch_export import export
@@ -128,7 +133,7 @@ def _from_torch(spec: ModelSpec, job: ImportJob, folder: Path) -> tuple[ir.Model
     if spec.kind == "pt2":
         return graph_model, arrays, origin, None
     torch.save(source.module.state_dict(), folder / "state.pt")
-    return graph_model, arrays, origin, "state.pt"
+    return graph_model, None if origin == "random" and spec.kind == "zoo" else arrays, origin, "state.pt"
 
 
 def _torch_inputs(spec: ModelSpec, source: TorchModel, job: ImportJob) -> tuple[Arrays, InputOrigin]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,20 +40,21 @@ class _Files:
     temperatures: tuple[str, ...]
 
 
-def read_host(root: Path | None = None, clock: Clock | None = None) -> HostState:
+def read_host(root: Path | None = None, cpus: Collection[int] = (), clock: Clock | None = None) -> HostState:
     """Return the state of this machine now.
 
     Args:
         root: what lies above ``proc/`` and ``sys/``; the system's own by default.
+        cpus: the logical CPUs whose busy and stolen times are summed; all CPUs by default.
         clock: where ``monotonic_s`` comes from; tests pass a fake.
     """
     now_s = (clock or MonotonicClock()).now_ns() * 1e-9
     base = str(root if root is not None else sysfs_root()).rstrip("/")
     stat = _read(f"{base}/proc/stat")
     if stat is None:
-        return _read_foreign(now_s)
+        return _read_foreign(now_s, cpus)
     files = _files(base)
-    busy_s, steal_s = _cpu_times(stat)
+    busy_s, steal_s = _cpu_times(stat, cpus)
     return HostState(
         monotonic_s=now_s,
         load_1min=_load(base),
@@ -103,15 +104,21 @@ def _temperature(files: _Files) -> float | Missing:
     return Missing(code="sensor_not_ready", why="there are CPU temperature sensors, and none gives a value now")
 
 
-def _cpu_times(stat: str) -> tuple[float | Missing, float | Missing]:
-    """Return busy and stolen seconds; guest time is in user time already."""
-    fields = stat.split("\n", 1)[0].split()
-    if len(fields) < 9 or fields[0] != "cpu":
-        missing = _hidden("times of all CPUs", where="/proc/stat")
+def _cpu_times(stat: str, cpus: Collection[int]) -> tuple[float | Missing, float | Missing]:
+    """Return busy and stolen seconds of ``cpus``, of all when empty; guest time is in user time already."""
+    wanted = {f"cpu{cpu}" for cpu in cpus} or {"cpu"}
+    rows = [fields for line in stat.splitlines() if (fields := line.split()) and fields[0] in wanted]
+    if len(rows) < len(wanted) or any(len(fields) < 9 for fields in rows):
+        named = f"CPU {', '.join(map(str, sorted(cpus)))}" if cpus else "all CPUs"
+        missing = _hidden(f"the times of {named}", where="/proc/stat")
         return missing, missing
-    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[1:9])
+    busy = steal = 0
+    for fields in rows:
+        user, nice, system, _idle, _iowait, irq, softirq, stolen = (int(field) for field in fields[1:9])
+        busy += user + nice + system + irq + softirq
+        steal += stolen
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
-    return (user + nice + system + irq + softirq) * tick_s, steal * tick_s
+    return busy * tick_s, steal * tick_s
 
 
 def _memory_available(base: str) -> int:
@@ -221,11 +228,18 @@ def _psutil_available() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _read_foreign(now_s: float) -> HostState:
-    """Read what psutil tells on a system without ``/proc/stat``."""
+def _psutil_busy(cpus: Collection[int]) -> float | Missing:
     import psutil  # noqa: PLC0415 - 30 ms, and Linux does without
 
-    times: Any = psutil.cpu_times()
+    times: Sequence[Any] = psutil.cpu_times(percpu=True) if cpus else [psutil.cpu_times()]
+    if cpus and max(cpus) >= len(times):
+        return _hidden(f"the times of CPU {max(cpus)}", where="psutil.cpu_times")
+    rows = [times[cpu] for cpu in cpus] if cpus else times
+    return float(sum(getattr(row, name, 0.0) for row in rows for name in ("user", "nice", "system", "irq", "softirq")))
+
+
+def _read_foreign(now_s: float, cpus: Collection[int]) -> HostState:
+    """Read what psutil tells on a system without ``/proc/stat``."""
     untold = Missing(code="not_on_this_os", why="hwbench reads this on Linux only")
     return HostState(
         monotonic_s=now_s,
@@ -234,7 +248,7 @@ def _read_foreign(now_s: float) -> HostState:
         temperature_c=untold,
         throttle_events=untold,
         steal_s=untold,
-        busy_s=sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")),
+        busy_s=_psutil_busy(cpus),
         memory_available_bytes=_psutil_available(),
         swap_out_bytes=untold,
         governor=untold,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prep
     with np.load(io.BytesIO(read_bytes(Path(job.files.folder) / job.files.inputs)), allow_pickle=False) as archive:
         inputs: Arrays = {name: archive[name] for name in archive.files}
     workdir = folder / BUILD
-    workdir.mkdir(exist_ok=True)
+    shutil.rmtree(workdir, ignore_errors=True)  # what an interrupted run left would make a cold compile warm
+    workdir.mkdir()
     request = BuildRequest(
         model=job.model,
         files=job.files,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from hwbench.records.base import Missing
-from hwbench.records.measurement import Finding, Measurement, Validity, validity
+from hwbench.records.measurement import Finding, LayerTable, Measurement, Validity, validity
 from hwbench.stats import quantile
 
 _NOISY_IQR = 0.10  # torch.utils.benchmark warns at the same share
@@ -22,14 +22,22 @@ _FOREIGN = 0.10
 _CLOCK_CHANGE = 0.20
 _TOO_SHORT_S = 5e-6
 _FEW = 6  # fewer have no 95 % interval of the median: even all of them hold it with a chance of 1 - 2 / 2^n only
+_DISTURBED = 0.5
 _PARITY = {"fp32": (1e-3, 1e-1), "fp64": (1e-3, 1e-1), "bf16": (1e-1, 1.0), "fp16": (1e-1, 1.0)}  # (suspect, invalid)
+_LOOSEST = (1e-1, 1.0)  # for int8 and every precision that is not listed
 
 
 def judge(measurement: Measurement, usable_cpus: int) -> Validity:
-    """Return the verdict on one measurement taken with ``usable_cpus`` logical CPUs at hand."""
+    """Return the verdict on one measurement.
+
+    Args:
+        measurement: with busy and stolen times of the CPUs in ``settings.cpus``, or of all when that is empty.
+        usable_cpus: how many logical CPUs there are for a measurement that was pinned to none.
+    """
+    cpus = len(measurement.settings.cpus) or usable_cpus
     found: list[Finding] = []
     for check in _CHECKS:
-        found.extend(check(measurement, usable_cpus))
+        found.extend(check(measurement, cpus))
     return validity(tuple(found))
 
 
@@ -47,22 +55,39 @@ def _precision(m: Measurement, _: int) -> Iterator[Finding]:
         )
 
 
+def _finite(m: Measurement, _: int) -> Iterator[Finding]:
+    compared = not isinstance(m.parity, Missing)  # with a reference whose outputs are finite
+    if m.outputs_finite and (isinstance(m.parity, Missing) or m.parity.finite):
+        return
+    yield _finding(
+        "invalid" if compared else "warning",
+        "outputs_not_finite",
+        f"the outputs hold NaN or infinity{', and those of the reference do not' if compared else ''}",
+        "check the weights and the inputs",
+    )
+
+
 def _parity(m: Measurement, _: int) -> Iterator[Finding]:
-    if isinstance(m.parity, Missing):
-        return
-    if not m.parity.finite:
+    severity, why = _difference(m)
+    if severity is not None:
         yield _finding(
-            "warning", "outputs_not_finite", "the outputs hold NaN or infinity", "check the weights and the inputs"
-        )
-        return
-    suspect, invalid = _PARITY.get(m.built.precision, (1e-1, 1.0))
-    if m.parity.max_relative > suspect:
-        yield _finding(
-            "invalid" if m.parity.max_relative > invalid else "warning",
+            "invalid" if severity == "invalid" else "warning",
             "outputs_differ",
-            f"outputs differ from {m.parity.reference}'s by {m.parity.max_relative:.2g} of their largest value",
+            why,
             "a number for another result is no number: compare the outputs layer by layer",
         )
+
+
+def _difference(m: Measurement) -> tuple[Literal["warning", "invalid"] | None, str]:
+    """Return how grave the difference from the reference is, None when it is not, and the difference."""
+    if isinstance(m.parity, Missing):
+        return ("invalid" if m.parity.code == "other_outputs" else None), m.parity.why
+    both = (m.built.precision, m.parity.reference_precision)
+    suspect, invalid = max(_PARITY.get(precision, _LOOSEST) for precision in both)
+    why = f"outputs differ from {m.parity.reference}'s by {m.parity.max_relative:.2g} of their largest value"
+    if not m.parity.finite or m.parity.max_relative <= suspect:
+        return None, why
+    return ("invalid" if m.parity.max_relative > invalid else "warning"), why
 
 
 def _noise(m: Measurement, _: int) -> Iterator[Finding]:
@@ -138,30 +163,30 @@ def _clock_change(m: Measurement, _: int) -> Iterator[Finding]:
         )
 
 
-def _steal(m: Measurement, usable_cpus: int) -> Iterator[Finding]:
+def _steal(m: Measurement, cpus: int) -> Iterator[Finding]:
     before, after = m.host_before.steal_s, m.host_after.steal_s
     if isinstance(before, Missing) or isinstance(after, Missing):
         return
-    share = (after - before) / (m.window_s * usable_cpus)
+    share = (after - before) / (m.window_s * cpus)
     if share > _STEAL:
         yield _finding(
             "warning",
             "stolen_time",
-            f"the hypervisor took {share:.0%} of the CPU time away",
+            f"the hypervisor took {share:.0%} of the time of its CPUs away",
             "use a dedicated host, or compare only within one run",
         )
 
 
-def _foreign(m: Measurement, usable_cpus: int) -> Iterator[Finding]:
+def _foreign(m: Measurement, cpus: int) -> Iterator[Finding]:
     before, after = m.host_before.busy_s, m.host_after.busy_s
     if isinstance(before, Missing) or isinstance(after, Missing):
         return
-    share = (after - before - m.process_cpu_s) / (m.window_s * usable_cpus)
+    share = (after - before - m.process_cpu_s) / (m.window_s * cpus)
     if share > _FOREIGN:
         yield _finding(
             "warning",
             "foreign_load",
-            f"other programs used {share:.0%} of the CPU meanwhile",
+            f"other programs used {share:.0%} of the time of its CPUs",
             "stop them, or measure when they are done",
         )
 
@@ -174,6 +199,17 @@ def _swap(m: Measurement, _: int) -> Iterator[Finding]:
         )
 
 
+def _layers(m: Measurement, _: int) -> Iterator[Finding]:
+    if isinstance(m.layers, LayerTable) and m.layers.profiling_overhead > _DISTURBED:
+        yield _finding(
+            "warning",
+            "layers_disturbed",
+            f"an inference took {m.layers.profiling_overhead:.0%} longer while its layers were timed: "
+            "their shares say little about the undisturbed one",
+            "use a quieter machine, or a larger model",
+        )
+
+
 _CHECKS: tuple[Callable[[Measurement, int], Iterator[Finding]], ...] = (
-    _precision, _parity, _throttle, _noise, _drift, _clock_change, _steal, _foreign, _swap,
+    _precision, _finite, _parity, _throttle, _noise, _drift, _clock_change, _steal, _foreign, _swap, _layers,
 )  # fmt: skip

@@ -47,14 +47,15 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
     load_s, program = timed(clock, lambda: prepared.engine.load(prepared.request))
     emit({"event": "phase", "phase": "compile"})
     compile_s, runner = timed(clock, program.compile)
+    meter, energy = open_meter(job.settings.meter, job.device)
     with inference(job.engine):
         bound = [runner.bind(prepared.inputs) for _ in range(job.settings.streams)]
         first_s, _ = timed(clock, bound[0].run)
         memory.loaded()
-        _save_outputs(bound[0].outputs(), folder / OUTPUTS)
+        finite = _save_outputs(bound[0].outputs(), folder / OUTPUTS)
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         memory.start_run()
-        window = _Window(job.settings, job.device, [item.run for item in bound], clock, emit)
+        window = _Window(job.settings, meter, energy, [item.run for item in bound], clock, emit)
         window.run()
         used = memory.finish(model_bytes(job))  # before anything else is read from the runtime
     result = TimedRun(
@@ -68,10 +69,11 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
         timed_region=runner.timed_region,
         clock=_CLOCK,
         stopped_by=job.settings.stop.name,
-        target_reached=window.target_reached,
+        target_reached=window.stopper.reached(window.samples, window.window_s),
         window_s=window.window_s,
         process_cpu_s=window.process_cpu_s,
         throughput=_throughput(job, window.streams),
+        outputs_finite=finite,
         memory=used,
         energy=window.energy,
         host_before=window.before,
@@ -84,13 +86,22 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
 class _Window:
     """Warm-up, then the timed window with what is read at its edges."""
 
-    def __init__(self, settings: RunSettings, device: Device, calls: list[Call], clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        meter: Meter | None,
+        energy: EnergyReading | Missing,
+        calls: list[Call],
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
         self.settings = settings
+        self.meter = meter
+        self.energy = energy
         self.calls = calls
         self.clock = clock
         self.emit = emit
         self.throttle = Throttle(_PROGRESS_PERIOD_S)
-        self.meter, self.energy = open_meter(settings.meter, device)
         self.warmup = array("q")
         self.streams: Concurrent | None = None
 
@@ -98,7 +109,7 @@ class _Window:
         with undisturbed():
             self._warm_up()
             stopper = make_stopper(self.settings.stop)
-            self.before = read_host()
+            self.before = read_host(cpus=self.settings.cpus)
             cpu_before = time.process_time()
             with contextlib.ExitStack() as stack:
                 meter_window = stack.enter_context(self.meter.window()) if self.meter else None
@@ -110,8 +121,8 @@ class _Window:
                     self.samples = self.streams.samples
                 self.window_s = (self.clock.now_ns() - opened) / 1e9
             self.process_cpu_s = time.process_time() - cpu_before
-            self.after = read_host()
-            self.target_reached = stopper.reached(self.samples, self.window_s)
+            self.after = read_host(cpus=self.settings.cpus)
+            self.stopper = stopper
             if meter_window is not None:
                 self.energy = meter_window.reading()
 
@@ -181,10 +192,15 @@ def timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
     return (clock.now_ns() - started) / 1e9, result
 
 
-def _save_outputs(outputs: Tensors, path: Path) -> None:
-    """Write the outputs; what numpy can only pickle (text, maps) is written as text, and parity says so."""
+def _save_outputs(outputs: Tensors, path: Path) -> bool:
+    """Write the outputs, and say whether all their numbers are finite.
+
+    What numpy can only pickle (text, maps) is written as text, and parity says so.
+    """
     plain = {name: np.asarray(array) for name, array in outputs.items()}
+    plain = {name: array.astype(np.float32) if array.dtype.kind == "V" else array for name, array in plain.items()}
     np.savez(path, **{name: array.astype(str) if array.dtype.kind == "O" else array for name, array in plain.items()})  # type: ignore[arg-type]
+    return all(bool(np.isfinite(array).all()) for array in plain.values() if array.dtype.kind in "fc")
 
 
 def model_bytes(job: Job) -> int:

@@ -115,13 +115,15 @@ class Environment(Record, frozen=True, kw_only=True):
     kernel: str
     libc: str | Missing
     packages: tuple[PackageVersion, ...]
+    variables: dict[str, str] = {}  # of the process environment: those that change what runtimes do
 
 
 class HostState(Record, frozen=True, kw_only=True):
     """What could disturb a measurement, read at one moment.
 
-    Counters (``throttle_events``, ``steal_s``, ``busy_s``, ``swap_out_bytes``) are cumulative since boot and
-    summed over CPUs; what matters is their difference over a window.
+    Counters (``throttle_events``, ``steal_s``, ``busy_s``, ``swap_out_bytes``) are cumulative since boot; what matters
+    is their difference over a window. ``steal_s`` and ``busy_s`` are summed over the CPUs that the reader named (of a
+    measurement: those it was pinned to, ``settings.cpus``), or over all CPUs when it named none.
     """
 
     monotonic_s: float
@@ -130,7 +132,7 @@ class HostState(Record, frozen=True, kw_only=True):
     temperature_c: float | Missing  # hottest CPU sensor
     throttle_events: int | Missing
     steal_s: float | Missing
-    busy_s: float | Missing  # user + nice + system + irq over all CPUs
+    busy_s: float | Missing  # user + nice + system + irq + softirq
     memory_available_bytes: int
     swap_out_bytes: int | Missing
     governor: str | Missing

@@ -220,9 +220,10 @@ class Parity(Record, frozen=True, kw_only=True, tag_field="kind", tag="parity"):
     """
 
     reference: str
+    reference_precision: str
     max_absolute: float
     max_relative: float
-    finite: bool
+    finite: bool  # this engine's outputs; the reference's are, or there is no comparison
 
 
 class Finding(Record, frozen=True, kw_only=True):
@@ -273,6 +274,7 @@ class TimedRun(Record, frozen=True, kw_only=True):
     window_s: float  # from the first timed inference to the end of the last
     process_cpu_s: float  # CPU time of the worker in that window
     throughput: Throughput | Missing
+    outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
     memory: Memory
     energy: EnergyReading | Missing
     host_before: HostState

@@ -55,6 +55,8 @@ class Model(Record, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     input_origin: InputOrigin
+    inputs_sha256: str  # of the input values every engine was given
+    arithmetic: str  # of most multiply-adds, as the graph has them: fp32, fp16, bf16, fp64, int8
     batch_size: int | Missing
     fixed_axes: dict[str, int] = {}  # dynamic axes of the source, and what they were fixed to
     layers: tuple[Layer, ...]

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from hwbench.files import decode, encode
-from hwbench.records import device, measurement, model, profile
+from hwbench.records import comparison, device, difference, health, measurement, model, profile
 from hwbench.records.base import Missing, Record, Support, check_finite, unsupported
 from hwbench.records.device import Device
 from hwbench.records.measurement import (
@@ -36,6 +36,8 @@ WITHOUT_UNIT = {
     *("load_1min", "quota_cpus"),  # in processes and in CPUs
     "max_absolute",  # of whatever the network puts out
     *("settings", "value", "low", "high", "samples"),  # the unit is in the key beside it
+    *("limit", "ratio", "confidence", "level", "min_effect", "between_runs", "levels", "min_ratio"),  # shares
+    *("figures", "a", "b"),  # the unit is in the key, or in `unit` beside them
 }
 
 
@@ -55,9 +57,8 @@ class TestEveryRecord:
         assert msgspec.json.schema(cls)
 
     def test_none_of_them_is_left_out(self):
-        assert {cls.__module__ for cls in RECORDS} == {
-            "hwbench.records.base", *(module.__name__ for module in (device, measurement, model, profile))
-        }  # fmt: skip
+        modules = (comparison, device, difference, health, measurement, model, profile)
+        assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
     @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
     def test_a_quantity_names_its_unit(self, cls):

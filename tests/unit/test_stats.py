@@ -88,10 +88,23 @@ class TestEffectiveSize:
             for _ in range(3999):
                 samples.append(rho * samples[-1] + chance.gauss(0, 1))
             sizes.append(effective_size(samples) / 4000)
-        assert statistics.fmean(sizes) == pytest.approx((1 - rho) / (1 + rho), rel=0.15)
+        # Signs of a Gaussian process correlate as 2/pi arcsin(rho^k): what the variance of a median hangs on.
+        excess = 1 + 2 * sum(2 / np.pi * np.arcsin(rho**lag) for lag in range(1, 40))
+        assert statistics.median(sizes) == pytest.approx(1 / excess, rel=0.25)
+
+    def test_slow_correlation_is_seen(self):
+        chance, covered, rho, n = random.Random(8), 0, 0.99, 10_000
+        for _ in range(60):
+            samples, value = [], chance.gauss(0, 1)
+            for _ in range(n):
+                value = rho * value + (1 - rho**2) ** 0.5 * chance.gauss(0, 1)
+                samples.append(value)
+            low, high = median_interval(sorted(samples), effective_size(samples))
+            covered += low <= 0 <= high
+        assert covered / 60 >= 0.88
 
     def test_a_trend_is_worth_little(self):
-        assert effective_size(range(1000)) < 20
+        assert effective_size(range(1000)) < 15
 
     def test_alternation_is_not_worth_more_than_it_is(self):
         assert effective_size([1, 2] * 100) == 200
@@ -107,7 +120,7 @@ class TestEffectiveSize:
 
     def test_ties_share_their_rank(self):
         steps = [1] * 50 + [2] * 50
-        assert effective_size(steps) < 10
+        assert effective_size(steps) < 12
         assert effective_size([value + 5 for value in steps]) == effective_size(steps)
 
 

@@ -13,7 +13,7 @@ def build_request(tmp_path):
     """Return a function that makes a graph into a request to build it."""
     onnx = pytest.importorskip("onnx")
 
-    def make(nodes, inputs, outputs, weights=(), *, precision="fp32", profile_layers=False):
+    def make(nodes, inputs, outputs, weights=(), *, precision="fp32", profile_layers=False, threads=1, streams=1):
         def info(name, kind, shape):
             return onnx.helper.make_tensor_value_info(name, kind, shape)
 
@@ -34,11 +34,36 @@ def build_request(tmp_path):
             model=imported.model,
             files=imported.files,
             precision=precision,
-            threads=1,
-            streams=1,
+            threads=threads,
+            streams=streams,
             profile_layers=profile_layers,
             workdir=tmp_path / "build",
         )
+
+    return make
+
+
+@pytest.fixture
+def quantised_request(build_request):
+    """A product between QuantizeLinear and DequantizeLinear, fp32 in and out; ``x`` is 4 x 64."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+
+    def make(precision):
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], name="q"),
+            helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], name="dq"),
+            helper.make_node("DequantizeLinear", ["wq", "s", "wz"], ["wd"], name="dqw"),
+            helper.make_node("MatMul", ["xd", "wd"], ["y"], name="product"),
+        ]
+        weights = {
+            "s": np.float32(0.02),
+            "z": np.uint8(128),
+            "wz": np.int8(0),
+            "wq": np.random.default_rng(0).integers(-127, 128, (64, 32)).astype(np.int8),
+        }
+        ends = [("x", kind.FLOAT, [4, 64])], [("y", kind.FLOAT, [4, 32])]
+        return build_request(nodes, *ends, weights, precision=precision)
 
     return make
 

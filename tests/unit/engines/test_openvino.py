@@ -55,6 +55,18 @@ def test_settings_are_read_back(runner):
     assert (built.threads, built.precision, built.execution_units) == (1, "fp32", ("CPU",))
 
 
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_the_precision_is_that_of_most_multiply_adds(engine, quantised_request, precision):
+    built = engine.load(quantised_request(precision)).compile().built()
+    assert built.precision == "int8"
+    assert built.settings["INFERENCE_PRECISION_HINT"] != "i8"  # the hint does not tell
+
+
+def test_a_quantised_graph_is_not_run_as_fp32(engine, quantised_request):
+    with pytest.raises(EngineError, match="asked for fp32 and built int8"):
+        engine.load(quantised_request("fp32")).compile()
+
+
 def test_auto_is_measured_where_the_cpu_has_bf16():
     plain = example_cpu()
     has_bf16 = msgspec.structs.replace(plain, cpu=msgspec.structs.replace(plain.cpu, isa=("avx2", "amx_bf16")))

@@ -1,12 +1,17 @@
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hwbench.engines import torch_compile
 from hwbench.engines.torch_compile import TorchCompile
-from hwbench.engines.torch_eager import TorchEager, supports_torch
+from hwbench.engines.torch_eager import TorchBound, TorchEager, module_precision, supports_torch
+from hwbench.errors import EngineError
+from hwbench.graph.importer import import_model
+from hwbench.protocols import BuildRequest
 from hwbench.records.base import Support, unsupported
-from hwbench.records.model import ModelFiles
+from hwbench.records.model import ImportJob, ModelFiles
 from hwbench.testing import example_cpu
 
 ONNX = ModelFiles(folder="/nowhere")
@@ -37,6 +42,38 @@ def test_compiling_needs_a_compiler(monkeypatch):
     assert reason.code == "no_compiler"
     monkeypatch.setenv("CXX", "/opt/bin/c++")
     assert TorchCompile().installed().usable
+
+
+def test_bfloat16_outputs_become_fp32():
+    torch = pytest.importorskip("torch")
+    values = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+    bound = TorchBound(run=lambda: (values, torch.tensor([3])), names=("y", "n"))
+    outputs = bound.outputs()
+    assert outputs["y"].dtype == np.float32
+    assert outputs["y"].tolist() == [1.5, -2.0]
+    assert outputs["n"].dtype == np.int64
+
+
+@pytest.mark.parametrize("engine", [TorchEager(), TorchCompile()], ids=lambda engine: engine.name)
+def test_auto_takes_the_module_as_it_is(engine, tmp_path):
+    torch = pytest.importorskip("torch")
+    source = "import torch\n\ndef make():\n    return torch.nn.Linear(4, 2).double(), (torch.ones(1, 4).double(),)\n"
+    (tmp_path / "net.py").write_text(source)
+    job = ImportJob(model=f"{tmp_path / 'net.py'}:make", batch_size=None, shapes={}, input_data=None, seed=0)
+    imported = import_model(job, tmp_path / "out")
+    request = BuildRequest(
+        model=imported.model,
+        files=imported.files,
+        precision="auto",
+        threads=torch.get_num_threads(),
+        streams=1,
+        profile_layers=False,
+        workdir=tmp_path,
+    )
+    assert imported.model.arithmetic == "fp64"
+    assert module_precision(engine.load(request).loaded.module) == "fp64"
+    with pytest.raises(EngineError, match="cannot run in fp32 here"):
+        engine.load(replace(request, precision="fp32"))
 
 
 def test_the_engines_are_imported_without_torch():

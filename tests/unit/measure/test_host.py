@@ -32,11 +32,11 @@ class FrozenClock:
 
 @pytest.fixture
 def read(tmp_path):
-    def make(files=None):
+    def make(files=None, cpus=()):
         for path, text in {**BASE, **(files or {})}.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text)
-        return read_host(tmp_path, clock=FrozenClock())
+        return read_host(tmp_path, cpus, clock=FrozenClock())
 
     host._files.cache_clear()
     return make
@@ -55,6 +55,30 @@ def test_counters(read):
     assert state.steal_s == pytest.approx(70 * TICK_S)
     assert state.memory_available_bytes == 600 * 1024
     assert state.swap_out_bytes == 7 * os.sysconf("SC_PAGE_SIZE")
+
+
+STAT = """cpu  1110 0 0 0 0 0 0 111 0 0
+cpu0 10 20 30 999 50 6 4 1 80 9
+cpu1 100 0 0 999 0 0 0 10 0 0
+cpu11 1000 0 0 999 0 0 0 100 0 0
+intr 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpus", "busy", "steal"),
+    [((), 1110, 111), ((0,), 70, 1), ((1,), 100, 10), ((11, 0), 1070, 101), ({0, 1, 11}, 1170, 111)],
+)
+def test_times_of_the_cpus_asked_for(read, cpus, busy, steal):
+    state = read({"proc/stat": STAT}, cpus)
+    assert state.busy_s == pytest.approx(busy * TICK_S)
+    assert state.steal_s == pytest.approx(steal * TICK_S)
+
+
+def test_a_cpu_that_is_not_there_is_no_zero(read):
+    state = read({"proc/stat": STAT}, (0, 2))
+    assert code(state.busy_s) == code(state.steal_s) == "not_exposed"
+    assert "0, 2" in state.busy_s.why
 
 
 def test_what_a_virtual_machine_does_not_show(read):
@@ -167,6 +191,9 @@ def test_a_system_without_proc_is_asked_through_psutil(tmp_path):
     state = read_host(tmp_path, clock=FrozenClock())
     assert state.memory_available_bytes > 0
     assert state.busy_s > 0
+    one = read_host(tmp_path, (0,), clock=FrozenClock()).busy_s
+    assert 0 < one <= read_host(tmp_path, clock=FrozenClock()).busy_s
+    assert code(read_host(tmp_path, (99_999,), clock=FrozenClock()).busy_s) == "not_exposed"
     assert code(state.governor) == "not_on_this_os"
 
 

@@ -12,14 +12,20 @@ def compare(tmp_path):
         paths = tmp_path / "reference.npz", tmp_path / "other.npz"
         for path, arrays in zip(paths, (reference, other), strict=True):
             np.savez(path, **arrays)
-        return compare_outputs(*paths, label="torch-eager fp32")
+        return compare_outputs(*paths, label="torch-eager fp32", precision="fp32")
 
     return run
 
 
 def test_known_difference_on_the_scale_of_the_output(compare):
     parity = compare({"y": np.float32([1, -4, 2])}, {"y": np.float32([1, -4, 2.5])})
-    assert parity == Parity(reference="torch-eager fp32", max_absolute=0.5, max_relative=0.125, finite=True)
+    assert parity == Parity(
+        reference="torch-eager fp32",
+        reference_precision="fp32",
+        max_absolute=0.5,
+        max_relative=0.125,
+        finite=True,
+    )
 
 
 def test_equal_outputs(compare):
@@ -38,13 +44,15 @@ def test_a_zero_reference_has_no_scale(compare):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("side", [0, 1])
-def test_not_finite_on_either_side(compare, bad, side):
-    arrays = [{"y": np.float32([1, 2])}, {"y": np.float32([1, 2])}]
-    arrays[side]["y"][0] = bad
-    parity = compare(*arrays)
+def test_not_finite(compare, bad):
+    good, broken = {"y": np.float32([1, 2])}, {"y": np.float32([bad, 2])}
+    parity = compare(good, broken)
     assert not parity.finite
     assert (parity.max_absolute, parity.max_relative) == (0, 0)
+    for other in (good, broken):
+        missing = compare(broken, other)
+        assert missing.code == "reference_not_finite"
+        assert "torch-eager fp32" in missing.why
 
 
 def test_in_float64_so_that_half_precision_does_not_overflow(compare):
@@ -73,5 +81,32 @@ def test_other_shapes_or_names_cannot_be_compared(compare, other):
 
 def test_text_cannot_be_compared(compare):
     missing = compare({"label": np.array(["cat"]), "p": np.ones(1)}, {"label": np.array(["dog"]), "p": np.ones(1)})
-    assert missing.code == "not_numbers"
+    assert missing.code == "not_numeric"
     assert "label" in missing.why
+
+
+@pytest.mark.parametrize(
+    "strange", [np.ones(2, "V2"), np.array(["a", 1], dtype=object), np.array([b"a", b"b"]), np.zeros(2, "M8[s]")]
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_cannot_be_cast_gives_a_reason(compare, strange, side):
+    arrays = [{"y": np.ones(2)}, {"y": np.ones(2)}]
+    arrays[side] = {"y": strange}
+    missing = compare(*arrays)
+    assert missing.code == "not_numeric"
+    assert "y (" in missing.why
+
+
+def test_bfloat16_that_npz_keeps_as_bytes(compare):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    assert compare({"y": np.ones(2, bfloat16)}, {"y": np.ones(2)}).code == "not_numeric"
+    assert compare({"y": np.ones(2, bfloat16).astype(np.float32)}, {"y": np.ones(2)}).max_relative == 0
+
+
+def test_other_names_are_other_outputs_whatever_they_hold(compare):
+    assert compare({"label": np.array(["cat"])}, {"p": np.ones(1)}).code == "other_outputs"
+
+
+def test_complex_numbers(compare):
+    parity = compare({"y": np.complex64([3 + 4j])}, {"y": np.complex64([3 + 5j])})
+    assert (parity.max_absolute, parity.max_relative) == (1, 0.2)

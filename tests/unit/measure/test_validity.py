@@ -1,11 +1,13 @@
 """Each finding: just beyond its threshold, at it, and where it cannot be known."""
 
+import os
 import random
 
 import fixtures_results
 import msgspec
 import pytest
 
+from hwbench.measure.host import read_host
 from hwbench.measure.validity import judge
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Parity
@@ -23,17 +25,23 @@ QUIET = {
 
 
 def clean(**changes):
-    """Return a measurement with nothing against it: 10 s, 10 s of CPU time of its own, a quiet host."""
+    """Return a measurement with nothing against it: 10 s on 4 CPUs, 10 s of CPU time of its own, a quiet host."""
     samples = changes.pop("samples_ns", None) or fixtures_results.make_samples(0.0045, n=600, noise=0.01)
     measurement = fixtures_results.make_measurement(
         samples_ns=tuple(samples),
         latency=summarize(samples),
+        settings=pinned(*range(CPUS)),
+        outputs_finite=True,
         window_s=10.0,
         process_cpu_s=10.0,
         host_before=fixtures_results.make_host(10, **QUIET),
         host_after=fixtures_results.make_host(20, **{**QUIET, "busy_s": 110.0}),
     )
     return msgspec.structs.replace(measurement, **changes)
+
+
+def pinned(*cpus):
+    return fixtures_results.make_settings(cpus=cpus)
 
 
 def hosts(name, before, after):
@@ -44,12 +52,23 @@ def hosts(name, before, after):
     }
 
 
-def codes(measurement):
-    return [(finding.code, finding.severity) for finding in judge(measurement, CPUS).findings]
+def codes(measurement, cpus=CPUS):
+    return [(finding.code, finding.severity) for finding in judge(measurement, cpus).findings]
 
 
-def parity(max_relative, *, finite=True):
-    return Parity(reference="torch-eager fp32", max_absolute=1.0, max_relative=max_relative, finite=finite)
+def parity(max_relative, *, finite=True, precision="fp32"):
+    return Parity(
+        reference=f"torch-eager {precision}",
+        reference_precision=precision,
+        max_absolute=1.0,
+        max_relative=max_relative,
+        finite=finite,
+    )
+
+
+def overhead(share):
+    table = fixtures_results.make_layers(0.0045, "fp32", fused=False)
+    return {"layers": msgspec.structs.replace(table, profiling_overhead=share)}
 
 
 def spread(iqr_share):
@@ -96,6 +115,7 @@ BEYOND = {
     "stolen_time": hosts("steal_s", 1.0, 1.81),  # 2 % of 10 s on 4 CPUs is 0.8 s
     "foreign_load": hosts("busy_s", 100.0, 114.1),  # 10 % is 4 s, on top of its own 10 s
     "swapping": hosts("swap_out_bytes", 1000, 1001),
+    "layers_disturbed": overhead(0.501),
 }
 AT = {
     "precision_not_as_asked": {"precision_asked": "auto"},
@@ -109,8 +129,9 @@ AT = {
     "stolen_time": hosts("steal_s", 1.0, 1.79),
     "foreign_load": hosts("busy_s", 100.0, 113.9),
     "swapping": hosts("swap_out_bytes", 1000, 1000),
+    "layers_disturbed": overhead(0.5),
 }
-INVALID = {"precision_not_as_asked", "throttled"}
+INVALID = {"precision_not_as_asked", "outputs_not_finite", "throttled"}
 
 
 @pytest.mark.parametrize("code", BEYOND)
@@ -135,6 +156,34 @@ def test_parity_by_precision(precision, suspect, invalid):
     assert codes(clean(**same, parity=parity(invalid * 1.01))) == [("outputs_differ", "invalid")]
 
 
+@pytest.mark.parametrize(
+    ("built_in", "reference", "suspect"),
+    [("fp32", "bf16", 0.1), ("bf16", "fp32", 0.1), ("fp32", "fp64", 1e-3), ("fp32", "int8", 0.1)],
+)
+def test_the_looser_precision_of_the_two_decides(built_in, reference, suspect):
+    same = {"built": built(built_in), "precision_asked": built_in}
+    assert codes(clean(**same, parity=parity(suspect, precision=reference))) == []
+    assert codes(clean(**same, parity=parity(suspect * 1.01, precision=reference))) == [("outputs_differ", "warning")]
+
+
+@pytest.mark.parametrize("code", ["is_reference", "reference_not_finite", "not_numeric"])
+def test_not_finite_without_a_finite_reference_is_a_warning(code):
+    alone = Missing(code=code, why="there is nothing to compare with")
+    assert codes(clean(parity=alone)) == []
+    assert codes(clean(parity=alone, outputs_finite=False)) == [("outputs_not_finite", "warning")]
+
+
+def test_not_finite_is_said_once_and_against_a_finite_reference_invalid():
+    broken = clean(parity=parity(0.0, finite=False), outputs_finite=False)
+    assert codes(broken) == [("outputs_not_finite", "invalid")]
+
+
+def test_other_outputs_are_another_result():
+    other = Missing(code="other_outputs", why="torch-eager fp32 returned y [1], this engine y [2]")
+    (finding,) = judge(clean(parity=other), CPUS).findings
+    assert (finding.code, finding.severity, finding.why) == ("outputs_differ", "invalid", other.why)
+
+
 def test_what_was_built_decides_over_what_was_asked():
     assert codes(clean(built=built("bf16"), precision_asked="auto", parity=parity(0.05))) == []
     findings = judge(clean(built=built("bf16"), precision_asked="fp32"), CPUS).findings
@@ -155,10 +204,53 @@ def test_drift_to_faster_and_its_least_count():
     assert "drift" in dict(codes(clean(samples_ns=[*short, 200])))
 
 
-def test_more_cpus_make_the_same_load_a_smaller_share():
-    loaded = clean(**hosts("busy_s", 100.0, 114.1))
+def test_pinned_to_none_all_usable_cpus_count():
+    loaded = clean(**hosts("busy_s", 100.0, 114.1), settings=pinned())
     assert judge(loaded, 4).status == "suspect"
     assert judge(loaded, 8).status == "valid"
+
+
+@pytest.fixture
+def seen(tmp_path):
+    """Return codes for a run of 10 s pinned to ``cpus``, its own CPU time and each CPU's busy and stolen seconds."""
+
+    def judged(cpus, own_s, busy_s, steal_s):
+        ticks = os.sysconf("SC_CLK_TCK")
+
+        def state(busy, steal):
+            rows = [f"{round(b * ticks)} 0 0 0 0 0 0 {round(s * ticks)} 0 0" for b, s in zip(busy, steal, strict=True)]
+            total = f"cpu  {round(sum(busy) * ticks)} 0 0 0 0 0 0 {round(sum(steal) * ticks)} 0 0"
+            lines = [total, *(f"cpu{cpu} {row}" for cpu, row in enumerate(rows))]
+            (tmp_path / "proc").mkdir(exist_ok=True)
+            (tmp_path / "proc/stat").write_text("\n".join(lines) + "\n")
+            read = read_host(tmp_path, cpus)
+            quiet = clean().host_before
+            return msgspec.structs.replace(quiet, busy_s=read.busy_s, steal_s=read.steal_s)
+
+        idle = [0.0] * len(busy_s)
+        return codes(
+            clean(
+                settings=pinned(*cpus),
+                process_cpu_s=own_s,
+                host_before=state(idle, idle),
+                host_after=state(busy_s, steal_s),
+            ),
+            len(busy_s),
+        )
+
+    return judged
+
+
+def test_half_of_the_one_cpu_of_16_taken(seen):
+    busy, none = [0.0] * 16, [0.0] * 16
+    busy[3] = 10.0
+    assert seen((3,), 5.0, busy, none) == [("foreign_load", "warning")]
+    assert seen((3,), 10.0, busy, none) == []
+    assert seen((3,), 10.0, busy, [0.0] * 3 + [0.3] + [0.0] * 12) == [("stolen_time", "warning")]
+
+
+def test_two_quiet_cpus_of_64_that_are_busy(seen):
+    assert seen((0, 1), 20.0, [10.0] * 64, [0.0, 0.0] + [5.0] * 62) == []
 
 
 def test_a_clock_that_reads_zero_is_not_divided_by():

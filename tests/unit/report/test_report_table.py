@@ -124,7 +124,7 @@ def test_a_replayed_energy_says_so():
 
 
 def test_outputs_that_are_not_finite_are_shouted():
-    parity = Parity(reference="r", max_absolute=0.0, max_relative=0.0, finite=False)
+    parity = Parity(reference="r", reference_precision="fp32", max_absolute=0.0, max_relative=0.0, finite=False)
     row = tabulate(make_result(make_measurement(parity=parity))).tables[0].rows[0]
     assert row.cells["parity"].text == "NOT FINITE"
 

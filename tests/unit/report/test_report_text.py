@@ -26,7 +26,7 @@ def test_every_line_fits(result, width):
 
 def test_at_80_columns_numbers_stay_whole():
     text = show(render_table(full_result()))
-    for whole in ("2.323–2.326 ms", "openvino bf16", "58.0 mJ ±5% [1]", "torch-compile fp32", "suspect", "best"):
+    for whole in ("2.320–2.329 ms", "openvino bf16", "58.0 mJ ±5% [1]", "torch-compile fp32", "suspect", "best"):
         assert whole in text
     assert "costs of" in text
 
