@@ -59,6 +59,13 @@ def default_threads(target: Target) -> int:
     return max(1, min(len(cpu.usable_cores), limit))
 
 
+def pinned_cpus(target: Target, threads: int) -> tuple[int, ...]:
+    """Return the logical CPUs to pin to: as many cores as threads, or all when that is not enough."""
+    if threads <= len(target.cores):
+        return target.cores[:threads]
+    return target.device.cpu.usable_cpus if target.device.cpu is not None else ()
+
+
 class Item(Record, frozen=True, kw_only=True):
     """Something that can be used, or why not."""
 

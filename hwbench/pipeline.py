@@ -12,7 +12,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
@@ -21,12 +21,11 @@ import msgspec
 
 from hwbench import plugins
 from hwbench.children import run_child
-from hwbench.cost import overlay
 from hwbench.devices import environment
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
-from hwbench.files import REQUEST, RESULT, read_record, write_record
+from hwbench.files import REQUEST, RESULT, write_record
 from hwbench.graph.spec import parse_spec
-from hwbench.inventory import Target, find_target
+from hwbench.inventory import Target, find_target, pinned_cpus
 from hwbench.measure.job import BUILD, OUTPUTS, Job
 from hwbench.measure.layers import iterations_for, reconcile
 from hwbench.measure.parity import compare_outputs
@@ -34,7 +33,6 @@ from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
 from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
-from hwbench.records.device import Environment
 from hwbench.records.measurement import (
     PROFILE_RESULT_SCHEMA,
     EnergyEstimate,
@@ -50,6 +48,8 @@ from hwbench.records.measurement import (
     Validity,
 )
 from hwbench.records.model import ImportJob, ImportResult
+from hwbench.results import earlier_result
+from hwbench.roofs import roofs_of
 from hwbench.stats import summarize
 
 R = TypeVar("R", bound=Record)
@@ -58,7 +58,6 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 IS_REFERENCE = "is_reference"  # code of a Missing: the others are compared with this one
 NOT_REACHED = "not_reached"  # code of a Missing: the run ended before
 ENGINE_FAILED = "engine_failed"  # code of a Missing: there should have been numbers
-_OTHERWISE = "ask for the same, or measure into another folder"
 _IN_THROUGHPUT = Missing(
     code="other_mode", why="measured in throughput mode, where requests wait for each other", cure="--mode latency"
 )
@@ -104,7 +103,7 @@ def profile(
     watcher = watcher or Watcher()
     target = target or find_target(request.device)
     parse_spec(request.model)
-    earlier = _earlier(folder, request, target) if resume else None
+    earlier = earlier_result(folder, request, target) if resume else None
     run = _Profile(request, folder, target, watcher, earlier)
     try:
         return run.run()
@@ -113,55 +112,6 @@ def profile(
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         raise StorageError(f"cannot use {folder}:{where} {error.strerror or error}") from error
-
-
-def read_result(path: Path) -> ProfileResult:
-    """Read a saved result; ``path`` is the file or the folder it lies in."""
-    return read_record(path / RESULT if path.is_dir() else path, ProfileResult, schema=PROFILE_RESULT_SCHEMA)
-
-
-def _earlier(folder: Path, request: ProfileRequest, target: Target) -> ProfileResult | None:
-    """Return what an earlier run has left, if it asked for the same on the same device."""
-    if not (folder / RESULT).exists():
-        return None
-    result = read_result(folder)
-    changed = [
-        f"{name} was {msgspec.to_builtins(before)!r}, now {msgspec.to_builtins(now)!r}"
-        for name in request.__struct_fields__
-        if (before := getattr(result.request, name)) != (now := getattr(request, name))
-    ]
-    if changed:
-        raise UsageError(f"'{folder}' holds another request: {'; '.join(changed)}", hint=_OTHERWISE)
-    if result.device.fingerprint != target.device.fingerprint:
-        was, now = result.device, target.device
-        raise UsageError(
-            f"'{folder}' was measured on another machine: {was.title} ({was.fingerprint}), this one is {now.title} "
-            f"({now.fingerprint})",
-            hint=_OTHERWISE,
-        )
-    now = environment.capture()
-    if result.environment != now:
-        raise UsageError(
-            f"'{folder}' was measured in another environment: {_differences(result.environment, now)}",
-            hint=_OTHERWISE,
-        )
-    cpus = {measurement.settings.cpus for measurement in result.measurements}
-    if cpus - {_cpus(target, request.threads)}:
-        raise UsageError(f"'{folder}' was measured on other CPUs than those this process may use now", hint=_OTHERWISE)
-    return result
-
-
-def _differences(was: Environment, now: Environment) -> str:
-    """Name what differs, in words."""
-    before, after = _flat(was), _flat(now)
-    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return "; ".join(f"{name} was {before.get(name)}, now {after.get(name)}" for name in names)
-
-
-def _flat(environment: Environment) -> dict[str, str]:
-    packages = {package.name: package.version for package in environment.packages}
-    fields = {name: str(getattr(environment, name)) for name in ("hwbench", "python", "os", "kernel", "libc")}
-    return fields | packages | environment.variables
 
 
 class _Profile:
@@ -240,7 +190,7 @@ class _Profile:
         return imported
 
     def _start(self) -> ProfileResult:
-        peaks, bandwidths, source = _roofs(self.target)
+        peaks, bandwidths, source = roofs_of(self.target, self.request.threads)
         earlier = self.earlier
         return ProfileResult(
             schema_version=PROFILE_RESULT_SCHEMA,
@@ -410,7 +360,7 @@ class _Profile:
             mode=request.mode,
             threads=request.threads,
             streams=request.streams,
-            cpus=_cpus(self.target, request.threads),
+            cpus=pinned_cpus(self.target, request.threads),
             warmup=request.warmup,
             stop=request.stop,
             layers=request.layers,
@@ -460,35 +410,3 @@ def _per_inference(run: TimedRun) -> float | Missing:
     if isinstance(run.energy, Missing):
         return run.energy
     return run.energy.energy_j / len(run.samples_ns)
-
-
-def _cpus(target: Target, threads: int) -> tuple[int, ...]:
-    """Return the logical CPUs to pin to: as many cores as threads, or all when that is not enough."""
-    if threads <= len(target.cores):
-        return target.cores[:threads]
-    return target.device.cpu.usable_cpus if target.device.cpu is not None else ()
-
-
-def _roofs(target: Target) -> tuple[dict[str, float], dict[str, float], str | Missing]:
-    """Return peaks and bandwidths for the roofline: measured on this machine, or else from the profile of its kind."""
-    measured = overlay.load(target.device.fingerprint)
-    if measured is not None:
-        rates: Mapping[str, dict[str, float]] = {"peak_ops_per_s": {}, "bandwidth_bytes_per_s": {}}
-        for point in measured.points:
-            rates[point.quantity][point.key] = point.value
-        source = f"measured on this machine on {measured.created_at}"
-        return rates["peak_ops_per_s"], rates["bandwidth_bytes_per_s"], source
-    kind = target.profile
-    if kind is None or not kind.peak_ops_per_s:
-        return (
-            {},
-            {},
-            Missing(code="not_calibrated", why="no roofs are known for this machine", cure="hwbench calibrate"),
-        )
-    cores, has = kind.counts.get("cores"), target.device.cpu.physical_cores if target.device.cpu is not None else None
-    if cores is not None and cores.value != has:
-        why = f"the figures of {kind.title} are for {cores.value:g} cores, this machine shows {has}"
-        return {}, {}, Missing(code="part_of_device", why=why, cure="hwbench calibrate")
-    peaks = {str(key): figure.value for key, figure in kind.peak_ops_per_s.items()}
-    bandwidths = {str(key): figure.value for key, figure in kind.bandwidth_bytes_per_s.items()}
-    return peaks, bandwidths, f"data sheet of {kind.title}, not measured here"

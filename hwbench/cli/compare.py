@@ -182,7 +182,7 @@ def _are_saved(a: str, b: str) -> bool:
 
 def _saved(a: str, b: str, choice: Choice, settings: Settings, goals: list[Goal], waived: Waived) -> Comparison:
     from hwbench.comparison_pipeline import compare_results
-    from hwbench.pipeline import read_result
+    from hwbench.results import read_result
 
     results = read_result(Path(a)), read_result(Path(b))
     return compare_results((a, b), results, choice, settings, goals=goals, waived=waived)

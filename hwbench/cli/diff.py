@@ -40,8 +40,8 @@ def diff(
     from hwbench.diff.compare import compare
     from hwbench.diff.select import select
     from hwbench.files import encode
-    from hwbench.pipeline import read_result
     from hwbench.report.diff_text import difference_csv, render_difference
+    from hwbench.results import read_result
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     if json and csv:

@@ -35,9 +35,9 @@ def report(
 ) -> None:
     """Show saved results: a table in the terminal, one offline HTML page, or CSV."""
     from hwbench.files import write_bytes
-    from hwbench.pipeline import read_result
     from hwbench.report.html import render_page
     from hwbench.report.text import layers_table, render_table
+    from hwbench.results import read_result
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     suffix = output.suffix.lower() if output is not None else ""
