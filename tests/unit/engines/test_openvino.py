@@ -25,9 +25,8 @@ def runner(engine, loop_request):
 def test_what_has_no_primitive_is_profiled_too(runner):
     profile = runner.profile_layers({"x": INPUT}, 10)
     times = {name: times for times in profile.units for name in times.unit.members}
-    assert "loop" in times
-    assert set(times) <= {"relu", "loop"}  # where the relu stays under a microsecond, the counters never show it
-    assert times.get("relu") is not times["loop"]
+    # Where the relu stays under a microsecond the counters never show it, and the loop's unit stands for both.
+    assert set(times) == {"relu", "loop"}
     assert all(len(unit.times_s) == 10 for unit in profile.units)
 
 
