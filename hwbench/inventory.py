@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
 from hwbench import plugins
 from hwbench.devices import search
 from hwbench.devices.profiles import load_profiles, match_profile
@@ -46,7 +44,7 @@ def find_target(name: str) -> Target:
         )
     device = search.select(name, founds)
     matched = match_profile(device, profiles)
-    device = msgspec.structs.replace(device, profile=matched)
+    device = search.with_profile(device, matched)
     return Target(device=device, profile=profiles[matched] if isinstance(matched, str) else None)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from hwbench import plugins
 from hwbench.errors import DeviceError, HwbenchError, PluginError
 from hwbench.protocols import DeviceFinder
-from hwbench.records.base import unsupported
+from hwbench.records.base import Missing, unsupported
 from hwbench.records.device import Device, Found
 
 _log = logging.getLogger(__name__)
@@ -77,6 +77,6 @@ def _why_absent(name: str, founds: Iterable[tuple[str, Found]]) -> str:
     return "; ".join(str(found.absent) for finder, found in founds if finder == responsible and found.absent.reasons)
 
 
-def with_profile(device: Device, profile: str) -> Device:
-    """Return ``device`` with the name of the profile that was found for it."""
+def with_profile(device: Device, profile: str | Missing) -> Device:
+    """Return ``device`` with the name of the profile that was found for it, or with why there is none."""
     return msgspec.structs.replace(device, profile=profile)
