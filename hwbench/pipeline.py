@@ -33,9 +33,9 @@ from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
 from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
+from hwbench.records.energy import EnergyEstimate
 from hwbench.records.measurement import (
     PROFILE_RESULT_SCHEMA,
-    EnergyEstimate,
     LayerRun,
     LayerTable,
     Measurement,

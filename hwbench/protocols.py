@@ -10,20 +10,21 @@ runtime in the method that first needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hwbench.records.base import Missing, Support
 from hwbench.records.device import Device, Found
-from hwbench.records.measurement import Built, BuiltLayer, EnergyReading
+from hwbench.records.energy import Channel, Provenance
+from hwbench.records.measurement import Built, BuiltLayer
 from hwbench.records.model import Model, ModelFiles
 
 if TYPE_CHECKING:
     import numpy as np
 
+NOT_NOW = "not_now"  # code of a Missing of a source: no reading this time, ask again
 NOT_OFFERED = "not_offered"  # code of a Missing in Built.layers: the engine never gives per-layer times
 
 Tensors = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
@@ -149,23 +150,44 @@ class Engine(Protocol):
         ...
 
 
-class Window(Protocol):
-    """One measuring window of a meter."""
+class Source(Protocol):
+    """Channels of an instrument that are read in one go."""
 
-    def reading(self) -> EnergyReading | Missing:
-        """Return the energy between entering and leaving the window; call after leaving."""
+    channels: tuple[Channel, ...]
+    every_s: float | None  # how often to read while work goes on; None: at the edges of windows alone
+
+    def read(self) -> Sequence[float | Missing]:
+        """Read now: a value for each channel, in its unit, or why there is none. As cheap as it can be.
+
+        A channel that fails is not believed from then on, unless the code is ``NOT_NOW``: then nothing was read.
+        """
+        ...
+
+
+class Instrument(Protocol):
+    """A meter that has been opened: what it reads, and what is known about that."""
+
+    meter: str
+    boundary: str  # in words: what the energy is of
+    provenance: Provenance
+    settings: Mapping[str, str]  # the instrument's own, as found; ``flags``: words to put on every reading
+    sources: tuple[Source, ...]
+
+    def close(self) -> None:
+        """Free what it holds, and put back what it changed."""
         ...
 
 
 class Meter(Protocol):
-    """An energy instrument."""
+    """An energy instrument. It gives readings; :mod:`hwbench.energy` makes joules of them."""
 
     name: str
+    priority: int  # --meter auto takes the highest of those that can measure the device; 0: only when named
 
     def supports(self, device: Device) -> Support:
         """Say whether it can measure that device here, with the cure when not."""
         ...
 
-    def window(self) -> AbstractContextManager[Window]:
-        """Open a window; it closes on an exception too."""
+    def open(self, device: Device) -> Instrument | Missing:
+        """Return the instrument, ready to be read, or why there is none."""
         ...

@@ -14,12 +14,11 @@ import msgspec
 from hwbench import stats
 from hwbench.records.base import Missing
 from hwbench.records.device import Cache, Cpu, Device, Environment, HostState, PackageVersion
+from hwbench.records.energy import EnergyEstimate, EnergyReading
 from hwbench.records.measurement import (
     PROFILE_RESULT_SCHEMA,
     Built,
     BuiltLayer,
-    EnergyEstimate,
-    EnergyReading,
     Finding,
     LayerTable,
     LayerTime,

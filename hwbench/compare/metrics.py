@@ -13,7 +13,8 @@ from hwbench.compare import resample, verdict
 from hwbench.compare.resample import Array, Restart
 from hwbench.records.base import Missing
 from hwbench.records.comparison import BlockProcess, Metric, OneOff, Plan, Process, Ratio, Settings, Verdict, Word
-from hwbench.records.measurement import EnergyReading, Memory
+from hwbench.records.energy import EnergyReading
+from hwbench.records.measurement import Memory
 
 NOT_RECORDED = Missing(code="not_recorded", why="accuracy is not in these results")
 UNITS: dict[Metric, str] = {

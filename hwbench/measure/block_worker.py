@@ -6,21 +6,21 @@ each block begins with a few inferences that are not timed.
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from pathlib import Path
 
 from hwbench.children import Emit, serve
 from hwbench.dialogue import answer, questions
+from hwbench.energy.choose import Chosen, choose
+from hwbench.energy.recorder import Recorder
 from hwbench.measure.job import Job, inference, prepare
 from hwbench.measure.loop import Call, sample, undisturbed
 from hwbench.measure.memory import MemoryTrack
 from hwbench.measure.stop import Count, Duration, make_stopper
-from hwbench.measure.worker import model_bytes, open_meter, timed
-from hwbench.protocols import Meter
+from hwbench.measure.worker import energy_of, model_bytes, timed
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Block, BlockQuestion, ProcessRun, Ready
-from hwbench.records.measurement import EnergyReading, Phases
+from hwbench.records.measurement import Phases
 from hwbench.units import Clock, MonotonicClock
 
 _SETTLE_S = 0.02  # untimed, at the start of a block
@@ -43,10 +43,12 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
         memory.loaded()
         memory.start_run()
         warmup = sample(bound.run, clock, make_stopper(job.settings.warmup), _silent)
-        meter, reason = open_meter(job.settings.meter, job.device)
+        chosen = choose(job.settings.meter, job.device)
+        instrument = None if isinstance(chosen.instrument, Missing) else chosen.instrument
         answer(emit, Ready(latency_s=statistics.fmean(warmup[len(warmup) // 2 :]) / 1e9))
-        for question in questions(BlockQuestion):
-            answer(emit, _block(bound.run, clock, question.count, meter, reason))
+        with Recorder(instrument, clock=clock, busy_cpus=job.settings.cpus) as recorder:
+            for question in questions(BlockQuestion):
+                answer(emit, _block(bound.run, clock, question.count, chosen, recorder))
         used = memory.finish(model_bytes(job))
     result = ProcessRun(
         built=runner.built(),
@@ -60,13 +62,11 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
     return result
 
 
-def _block(call: Call, clock: Clock, count: int, meter: Meter | None, reason: EnergyReading | Missing) -> Block:
+def _block(call: Call, clock: Clock, count: int, chosen: Chosen, recorder: Recorder) -> Block:
     sample(call, clock, Duration(seconds=_SETTLE_S, min_count=_SETTLE_COUNT), _silent)
-    with contextlib.ExitStack() as stack:
-        window = stack.enter_context(meter.window()) if meter else None
+    with recorder.window() as window:
         samples = sample(call, clock, Count(count=count), _silent)
-    energy = window.reading() if window is not None else reason
-    return Block(samples_ns=tuple(samples), energy=energy)
+    return Block(samples_ns=tuple(samples), energy=energy_of(chosen, window))
 
 
 def _silent(fraction: float) -> None:

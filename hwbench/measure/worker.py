@@ -6,7 +6,6 @@ mark. The timed window holds nothing but inferences; energy meters and the host'
 
 from __future__ import annotations
 
-import contextlib
 import time
 from array import array
 from collections.abc import Callable
@@ -14,20 +13,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 
-from hwbench import plugins
 from hwbench.children import Emit, Throttle, serve
-from hwbench.errors import PluginError
+from hwbench.energy.choose import Chosen, choose
+from hwbench.energy.recorder import Recorder, Window
 from hwbench.measure.host import read_host
 from hwbench.measure.job import OUTPUTS, Job, inference, prepare
 from hwbench.measure.loop import Call, Concurrent, sample, sample_streams, sub_window_rates, undisturbed
 from hwbench.measure.memory import MemoryTrack
 from hwbench.measure.stop import make_stopper
-from hwbench.protocols import Meter, Tensors
+from hwbench.protocols import Tensors
 from hwbench.records.base import Missing
-from hwbench.records.device import Device
-from hwbench.records.measurement import EnergyReading, Phases, RunSettings, Throughput, TimedRun
+from hwbench.records.energy import EnergyReading
+from hwbench.records.measurement import Phases, RunSettings, Throughput, TimedRun
 from hwbench.stats import mean_interval
 from hwbench.units import Clock, MonotonicClock
 
@@ -47,7 +47,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
     load_s, program = timed(clock, lambda: prepared.engine.load(prepared.request))
     emit({"event": "phase", "phase": "compile"})
     compile_s, runner = timed(clock, program.compile)
-    meter, energy = open_meter(job.settings.meter, job.device)
+    chosen = choose(job.settings.meter, job.device)
     with inference(job.engine):
         bound = [runner.bind(prepared.inputs) for _ in range(job.settings.streams)]
         first_s, _ = timed(clock, bound[0].run)
@@ -55,7 +55,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
         finite = _save_outputs(bound[0].outputs(), folder / OUTPUTS)
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         memory.start_run()
-        window = _Window(job.settings, meter, energy, [item.run for item in bound], clock, emit)
+        window = _Window(job.settings, chosen, [item.run for item in bound], clock, emit)
         window.run()
         used = memory.finish(model_bytes(job))  # before anything else is read from the runtime
     result = TimedRun(
@@ -89,15 +89,13 @@ class _Window:
     def __init__(
         self,
         settings: RunSettings,
-        meter: Meter | None,
-        energy: EnergyReading | Missing,
+        chosen: Chosen,
         calls: list[Call],
         clock: Clock,
         emit: Emit,
     ) -> None:
         self.settings = settings
-        self.meter = meter
-        self.energy = energy
+        self.chosen = chosen
         self.calls = calls
         self.clock = clock
         self.emit = emit
@@ -111,8 +109,9 @@ class _Window:
             stopper = make_stopper(self.settings.stop)
             self.before = read_host(cpus=self.settings.cpus)
             cpu_before = time.process_time()
-            with contextlib.ExitStack() as stack:
-                meter_window = stack.enter_context(self.meter.window()) if self.meter else None
+            instrument = None if isinstance(self.chosen.instrument, Missing) else self.chosen.instrument
+            recorder = Recorder(instrument, clock=self.clock, busy_cpus=self.settings.cpus)
+            with recorder, recorder.window() as window:
                 opened = self.clock.now_ns()
                 if self.settings.mode == "latency":
                     self.samples = sample(self.calls[0], self.clock, stopper, self._tick("measure"))
@@ -123,8 +122,7 @@ class _Window:
             self.process_cpu_s = time.process_time() - cpu_before
             self.after = read_host(cpus=self.settings.cpus)
             self.stopper = stopper
-            if meter_window is not None:
-                self.energy = meter_window.reading()
+            self.energy = energy_of(self.chosen, window)
 
     def _warm_up(self) -> None:
         stopper = make_stopper(self.settings.warmup)
@@ -141,28 +139,12 @@ class _Window:
         return tick
 
 
-def open_meter(name: str, device: Device) -> tuple[Meter | None, EnergyReading | Missing]:
-    """Return the meter that ``name`` asks for, or why there is none; ``auto`` takes the first that works."""
-    if name == "none":
-        return None, Missing(code="not_asked", why="energy was not asked for", cure="--meter auto")
-    names = [name] if name != "auto" else [other for other in plugins.available("meters") if other != "replay"]
-    reasons: list[str] = []
-    last = Missing(code="no_meter", why="no energy meter is registered")
-    for candidate in names:
-        try:
-            meter: Meter = plugins.load("meters", candidate)
-        except PluginError as error:
-            if name != "auto":
-                raise
-            last = Missing(code="plugin_broken", why=error.message, cure=error.hint)
-            reasons.append(last.why)
-            continue
-        support = meter.supports(device)
-        if support.usable:
-            return meter, Missing(code="not_read", why="the window did not close")
-        last = support.reasons[0]
-        reasons.append(f"{candidate}: {last.why}")
-    return None, Missing(code=last.code, why="; ".join(reasons) or last.why, cure=last.cure)
+def energy_of(chosen: Chosen, window: Window) -> EnergyReading | Missing:
+    """Return the reading of a window, or why nothing was read."""
+    if isinstance(chosen.instrument, Missing):
+        return chosen.instrument
+    reading = window.reading()
+    return reading if isinstance(reading, Missing) else msgspec.structs.replace(reading, not_used=chosen.not_used)
 
 
 def _throughput(job: Job, streams: Concurrent | None) -> Throughput | Missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hwbench.records.base import Missing
-from hwbench.records.measurement import EnergyEstimate
+from hwbench.records.energy import EnergyEstimate
 from hwbench.records.profile import Figure
 
 METHOD = "tdp-per-core-cpu-time"

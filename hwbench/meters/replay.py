@@ -7,20 +7,22 @@ opens, and it is not repeated.
 
 from __future__ import annotations
 
+import bisect
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from hwbench.meters.integrate import Integral, Sample, integrate_counter, integrate_power, update_period_s
-from hwbench.meters.uncertainty import TOO_SHORT_PERIODS, edges, expanded, gaps
+from hwbench.energy.integrate import Sample, update_period_s
+from hwbench.protocols import NOT_NOW
 from hwbench.records.base import Missing, Record, Support
 from hwbench.records.device import Device
-from hwbench.records.measurement import EnergyReading
+from hwbench.records.energy import Channel, Provenance
 from hwbench.units import Clock, MonotonicClock
 
 TRACE_VARIABLE = "HWBENCH_REPLAY_TRACE"
@@ -32,7 +34,7 @@ class _Line(Record, frozen=True, kw_only=True):
     energy_j: float | None = None
 
 
-class Trace(NamedTuple):
+class PlainTrace(NamedTuple):
     """A trace with its time set to start at zero."""
 
     kind: Literal["power", "counter"]
@@ -49,99 +51,86 @@ class Replay:
     """
 
     name = "replay"
+    priority = 0
 
     def __init__(self, trace: Path | None = None, clock: Clock | None = None) -> None:
         named = os.environ.get(TRACE_VARIABLE)
         self.path = Path(named) if trace is None and named else trace
         self.clock = MonotonicClock() if clock is None else clock
-        self._origin_ns: int | None = None
 
     def supports(self, device: Device) -> Support:  # noqa: ARG002 - a trace stands for whatever it was recorded on
         """Say whether there is a trace. Codes: ``no_trace``, ``trace_unreadable``, ``trace_too_short``."""
         return Support(reasons=(self.trace,)) if isinstance(self.trace, Missing) else Support()
 
-    def window(self) -> ReplayWindow:
-        return ReplayWindow(self)
-
-    @cached_property
-    def trace(self) -> Trace | Missing:
-        """The trace, read once, or why there is none."""
-        if self.path is None:
-            cure = f"set {TRACE_VARIABLE} to a JSONL file of readings"
-            return Missing(code="no_trace", why="no trace was given to replay", cure=cure)
-        return read_trace(self.path)
-
-    def now_s(self) -> float:
-        """Return the time since the first window opened; the first call is that moment."""
-        now_ns = self.clock.now_ns()
-        if self._origin_ns is None:
-            self._origin_ns = now_ns
-        return (now_ns - self._origin_ns) / 1e9
-
-
-class ReplayWindow:
-    """One window of :class:`Replay`: enter, work, leave, then ask for the reading."""
-
-    def __init__(self, meter: Replay) -> None:
-        self._meter = meter
-        self._outcome: EnergyReading | Missing = Missing(code="window_open", why="the window has not been closed")
-
-    def __enter__(self) -> ReplayWindow:
-        self._trace = self._meter.trace  # read before time starts
-        self._start_s = self._meter.now_s()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._outcome = self._reading(self._meter.now_s())
-
-    def reading(self) -> EnergyReading | Missing:
-        """Return the energy of the trace under the window.
-
-        Missing, besides the codes of :meth:`Replay.supports`: ``window_open``, ``window_too_short``,
-        ``trace_too_short``, ``no_samples``, ``counter_constant``.
-        """
-        return self._outcome
-
-    def _reading(self, end_s: float) -> EnergyReading | Missing:
-        trace = self._trace
-        if isinstance(trace, Missing):
-            return trace
-        if end_s <= self._start_s:
-            return Missing(code="window_too_short", why="no time passed in the window")
-        last_s = trace.samples[-1].t_s
-        if end_s > last_s:
-            why = f"the window goes to {end_s:.6g} s, the trace to {last_s:.6g} s"
-            return Missing(code="trace_too_short", why=why, cure="replay a longer trace, or measure for less time")
-        if trace.kind == "power":
-            result = integrate_power(trace.samples, self._start_s, end_s, period_s=trace.period_s)
-        else:
-            result = integrate_counter(trace.samples, self._start_s, end_s)
-        return result if isinstance(result, Missing) else self._record(trace, result)
-
-    def _record(self, trace: Trace, result: Integral) -> EnergyReading | Missing:
-        if "sensor_stale" in result.flags:
-            why = f"the recorded counter did not move in the window of {result.window_s:.3g} s"
-            return Missing(code="counter_constant", why=why)
-        flags = ["gain_unknown", *result.flags]
-        if result.window_s < TOO_SHORT_PERIODS * trace.period_s:
-            flags.append("window_too_short")
-        path = self._meter.path
-        return EnergyReading(
-            meter=Replay.name,
-            boundary=f"whatever {path.name if path else 'the trace'} was recorded on",
-            provenance="replayed",
-            energy_j=result.energy_j,
-            window_s=result.window_s,
-            relative_uncertainty=expanded(edges(trace.period_s, result.window_s), gaps(result.coverage)),
-            update_period_s=trace.period_s,
-            clock=type(self._meter.clock).__name__,
-            flags=tuple(flags),
+    def open(self, device: Device) -> Playback | Missing:  # noqa: ARG002 - as above
+        """Start playing; the trace begins now."""
+        trace = self.trace
+        if isinstance(trace, Missing) or self.path is None:
+            return trace if isinstance(trace, Missing) else _no_trace()
+        return Playback(
+            boundary=f"whatever {self.path.name} was recorded on", sources=(_Tape(trace, self.path, self.clock),)
         )
 
+    @cached_property
+    def trace(self) -> PlainTrace | Missing:
+        """The trace, read once, or why there is none."""
+        return _no_trace() if self.path is None else read_plain(self.path)
 
-def read_trace(path: Path) -> Trace | Missing:
+
+@dataclass(frozen=True, kw_only=True)
+class Playback:
+    """A trace being played."""
+
+    boundary: str
+    sources: tuple[_Tape, ...]
+    meter: str = Replay.name
+    provenance: Provenance = "replayed"
+    settings: dict[str, str] = field(default_factory=lambda: {"flags": "gain_unknown"})
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _Tape:
+    """Gives, at any time, the reading that the sensor would have shown."""
+
+    def __init__(self, trace: PlainTrace, path: Path, clock: Clock) -> None:
+        self._trace, self._path, self._clock = trace, path, clock
+        self._times = [sample.t_s for sample in trace.samples]
+        self._origin_ns: int | None = None
+        self.every_s: float | None = trace.period_s / 2
+        counter = trace.kind == "counter"
+        self.channels = (
+            Channel(
+                name="trace",
+                quantity="energy" if counter else "power",
+                role="total",
+                source=str(path),
+                period_s=trace.period_s,
+            ),
+        )
+
+    def read(self) -> Sequence[float | Missing]:
+        now_ns = self._clock.now_ns()
+        if self._origin_ns is None:
+            self._origin_ns = now_ns
+        now_s = (now_ns - self._origin_ns) / 1e9
+        if now_s > self._times[-1]:
+            why = f"the work goes on after {now_s:.6g} s, and the trace ends at {self._times[-1]:.6g} s"
+            cure = "replay a longer trace, or measure for less time"
+            return (Missing(code="trace_too_short", why=why, cure=cure),)
+        sample = self._trace.samples[bisect.bisect_right(self._times, now_s) - 1]
+        if now_s - sample.t_s > self._trace.period_s * (1 + 1e-9) and self._trace.kind == "power":
+            return (Missing(code=NOT_NOW, why="the trace has a gap here"),)
+        return (sample.value,)
+
+
+def _no_trace() -> Missing:
+    cure = f"set {TRACE_VARIABLE} to a JSONL file of readings"
+    return Missing(code="no_trace", why="no trace was given to replay", cure=cure)
+
+
+def read_plain(path: Path) -> PlainTrace | Missing:
     """Read a trace, or say what is wrong with it; its first reading becomes time zero."""
     try:
         text = path.read_bytes()
@@ -158,7 +147,7 @@ def read_trace(path: Path) -> Trace | Missing:
     return _trace(lines, path)
 
 
-def _trace(lines: list[_Line], path: Path) -> Trace | Missing:
+def _trace(lines: list[_Line], path: Path) -> PlainTrace | Missing:
     if len(lines) < 2:
         return Missing(code="trace_too_short", why=f"{path} has {len(lines)} readings, and two are the least")
     kinds = {(line.power_w is None, line.energy_j is None) for line in lines}
@@ -176,7 +165,7 @@ def _trace(lines: list[_Line], path: Path) -> Trace | Missing:
     period_s = update_period_s(samples, counter=counter)
     if period_s is None:
         return Missing(code="counter_constant", why=f"the counter in {path} never moves")
-    return Trace("counter" if counter else "power", samples, period_s)
+    return PlainTrace("counter" if counter else "power", samples, period_s)
 
 
 def _unreadable(why: str) -> Missing:

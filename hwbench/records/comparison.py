@@ -6,7 +6,8 @@ from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
-from hwbench.records.measurement import Built, EnergyReading, Memory, Phases
+from hwbench.records.energy import EnergyReading
+from hwbench.records.measurement import Built, Memory, Phases
 
 COMPARISON_SCHEMA = 1
 

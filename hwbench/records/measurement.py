@@ -6,6 +6,7 @@ from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment, HostState
+from hwbench.records.energy import EnergyEstimate, EnergyReading, EnergyRun
 from hwbench.records.model import Model
 
 PROFILE_RESULT_SCHEMA = 1
@@ -107,44 +108,6 @@ class Memory(Record, frozen=True, kw_only=True):
     peak_run_rss_bytes: int | Missing
     model_file_bytes: int
     method: str
-
-
-class EnergyReading(Record, frozen=True, kw_only=True, tag_field="kind", tag="reading"):
-    """Energy over one window from one instrument.
-
-    ``provenance``: ``measured_external`` (a calibrated meter), ``measured_onboard`` (a sensor on the board),
-    ``vendor_modelled`` (a vendor's activity model behind a counter). ``relative_uncertainty`` is k=2 (95 %) over
-    gain, edges and resolution. ``domains_j`` is a breakdown; it need not add up to ``energy_j``.
-    """
-
-    meter: str
-    boundary: str
-    provenance: Literal["measured_external", "measured_onboard", "vendor_modelled", "replayed"]
-    energy_j: float
-    window_s: float
-    relative_uncertainty: float
-    domains_j: dict[str, float] = {}
-    update_period_s: float | Missing
-    clock: str
-    flags: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_finite(self, "energy_j", "relative_uncertainty")
-        check(self.window_s > 0, "window_s must be positive")
-
-
-class EnergyEstimate(Record, frozen=True, kw_only=True, tag_field="kind", tag="estimate"):
-    """A model's guess at the energy, kept apart from every measured value; the band is part of the number."""
-
-    method: str
-    boundary: str
-    energy_per_inference_j: float
-    low_j: float
-    high_j: float
-    inputs: dict[str, str]
-
-    def __post_init__(self) -> None:
-        check(0 <= self.low_j <= self.energy_per_inference_j <= self.high_j, "the band must contain the estimate")
 
 
 class BuiltLayer(Record, frozen=True, kw_only=True):
@@ -294,6 +257,9 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     latency: LatencySummary | Missing
     energy_per_inference_j: float | Missing
     energy_estimate: EnergyEstimate | Missing
+    energy_run: EnergyRun | Missing = Missing(
+        code="other_mode", why="energy over one window only, not by the plateau method", cure="--mode energy"
+    )
     parity: Parity | Missing
     layers: LayerTable | Missing
     validity: Validity

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hwbench.records.base import Missing
-from hwbench.records.measurement import EnergyReading, LayerTime, Measurement, Memory, NotMeasured, ProfileResult
+from hwbench.records.energy import EnergyReading
+from hwbench.records.measurement import LayerTime, Measurement, Memory, NotMeasured, ProfileResult
 from hwbench.records.model import Model
 from hwbench.units import format_bytes, format_seconds, format_si
 

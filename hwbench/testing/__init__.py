@@ -19,7 +19,7 @@ from hwbench.testing.basics import FakeClock, assert_explained, example_cpu
 from hwbench.testing.engines import EngineContract
 from hwbench.testing.examples import Example, onnx_examples, torch_examples
 from hwbench.testing.finders import DeviceFinderContract
-from hwbench.testing.meters import MeterContract, assert_reading
+from hwbench.testing.meters import MeterContract, assert_reading, let, opened
 
 __all__ = [
     "DeviceFinderContract",
@@ -30,6 +30,8 @@ __all__ = [
     "assert_explained",
     "assert_reading",
     "example_cpu",
+    "let",
     "onnx_examples",
+    "opened",
     "torch_examples",
 ]

@@ -7,9 +7,11 @@ import threading
 
 import pytest
 
-from hwbench.protocols import Meter, Window
+from hwbench.energy.recorder import Recorder, Window
+from hwbench.protocols import Instrument, Meter
+from hwbench.records.base import Missing
 from hwbench.records.device import Device
-from hwbench.records.measurement import EnergyReading
+from hwbench.records.energy import EnergyReading
 from hwbench.testing.basics import assert_explained, assert_name, assert_support, example_cpu
 from hwbench.units import Clock, MonotonicClock
 
@@ -46,52 +48,88 @@ class MeterContract:
         """Yes, or reasons with a code and words."""
         assert_support(meter.supports(device))
 
+    def test_priority(self, meter: Meter) -> None:
+        """A whole number, zero for a meter that is only used when named."""
+        assert isinstance(meter.priority, int)
+        assert meter.priority >= 0
+
+    def test_open(self, meter: Meter, device: Device) -> None:
+        """An instrument where the meter said that it can measure, else a reason; channels whose names differ."""
+        usable = meter.supports(device).usable
+        instrument = meter.open(device)
+        if isinstance(instrument, Missing):
+            assert_explained(instrument)
+            assert not usable, f"it can measure {device.name}, and does not open: {instrument}"
+            return
+        assert instrument.meter == meter.name
+        assert instrument.boundary.strip(), "an instrument must say what its energy is of"
+        names = [channel.name for source in instrument.sources for channel in source.channels]
+        assert len(names) == len(set(names)), f"two channels have one name: {names}"
+        for source in instrument.sources:
+            assert len(source.read()) == len(source.channels)
+        instrument.close()
+
     def test_reading(self, meter: Meter, device: Device, clock: Clock) -> None:
         """After leaving the window, a well-formed reading where the meter said it can measure, else a reason."""
         usable = meter.supports(device).usable
-        with meter.window() as window:
-            clock.sleep(self.work_s)
-        reading = window.reading()
-        assert_reading(reading, meter.name)
-        assert usable == isinstance(reading, EnergyReading), f"usable is {usable}, and the reading was {reading}"
-        assert window.reading() == reading, "asking twice gave two answers"
+        with opened(meter, device, clock) as recorder:
+            with recorder.window() as window:
+                let(recorder, clock, self.work_s)
+            reading = window.reading()
+            assert_reading(reading, meter.name)
+            assert usable == isinstance(reading, EnergyReading), f"usable is {usable}, and the reading was {reading}"
+            assert window.reading() == reading, "asking twice gave two answers"
 
-    def test_open_window_has_no_value(self, meter: Meter) -> None:
+    def test_open_window_has_no_value(self, meter: Meter, device: Device, clock: Clock) -> None:
         """A window that is still open gives a reason."""
-        with meter.window() as window:
+        with opened(meter, device, clock) as recorder, recorder.window() as window:
             assert_explained(window.reading())
 
-    def test_window_closes_on_error(self, meter: Meter, clock: Clock) -> None:
+    def test_window_closes_on_error(self, meter: Meter, device: Device, clock: Clock) -> None:
         """An error inside goes through, and leaves a closed window and no thread."""
         threads = set(threading.enumerate())
-        opened: list[Window] = []
+        windows: list[Window] = []
 
         def work() -> None:
-            with meter.window() as window:
-                opened.append(window)
-                clock.sleep(self.work_s)
+            with opened(meter, device, clock) as recorder, recorder.window() as window:
+                windows.append(window)
+                let(recorder, clock, self.work_s)
                 raise RuntimeError("the work failed")
 
         with pytest.raises(RuntimeError, match="the work failed"):
             work()
-        assert set(threading.enumerate()) <= threads, "a thread of the window is still running"
-        assert_reading(opened[0].reading(), meter.name)
-        with meter.window() as after:
-            clock.sleep(self.work_s)
-        assert_reading(after.reading(), meter.name)
+        assert set(threading.enumerate()) <= threads, "a thread is still running"
+        assert_reading(windows[0].reading(), meter.name)
 
-    def test_windows_are_independent(self, meter: Meter, clock: Clock) -> None:
+    def test_windows_are_independent(self, meter: Meter, device: Device, clock: Clock) -> None:
         """A later window starts from nothing and leaves the earlier one's reading alone."""
-        with meter.window() as first:
-            clock.sleep(self.work_s)
-        reading = first.reading()
-        with meter.window() as second:
-            clock.sleep(2 * self.work_s)
-        assert first.reading() == reading
-        later = second.reading()
+        with opened(meter, device, clock) as recorder:
+            with recorder.window() as first:
+                let(recorder, clock, self.work_s)
+            reading = first.reading()
+            with recorder.window() as second:
+                let(recorder, clock, 2 * self.work_s)
+            later = second.reading()
+        assert isinstance(first.reading(), EnergyReading) == isinstance(reading, EnergyReading)
         if isinstance(reading, EnergyReading) and isinstance(later, EnergyReading):
             assert later.window_s > reading.window_s
             assert later.window_s >= 2 * self.work_s - 1e-6
+
+
+def opened(meter: Meter, device: Device, clock: Clock) -> Recorder:
+    """Return a recorder of the meter's instrument; of nothing where it does not open."""
+    instrument: Instrument | Missing = meter.open(device)
+    return Recorder(None if isinstance(instrument, Missing) else instrument, clock=clock)
+
+
+def let(recorder: Recorder, clock: Clock, seconds: float, step_s: float = 0.001) -> None:
+    """Let time pass, with the instrument read as often as it wants to be, under a fake clock too."""
+    if isinstance(clock, MonotonicClock):
+        clock.sleep(seconds)
+        return
+    end_s = recorder.now_s() + seconds
+    while (left_s := end_s - recorder.now_s()) > 1e-9:
+        clock.sleep(min(left_s, max(step_s, min(recorder.poll(), left_s))))
 
 
 def assert_reading(reading: object, meter: str) -> None:

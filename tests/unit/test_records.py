@@ -5,18 +5,11 @@ import msgspec
 import pytest
 
 from hwbench.files import decode, encode
-from hwbench.records import comparison, device, difference, health, measurement, model, profile
+from hwbench.records import comparison, device, difference, energy, health, measurement, model, profile
 from hwbench.records.base import Missing, Record, Support, check_finite, unsupported
 from hwbench.records.device import Device
-from hwbench.records.measurement import (
-    EnergyEstimate,
-    EnergyReading,
-    Finding,
-    LatencySummary,
-    RunSettings,
-    Validity,
-    validity,
-)
+from hwbench.records.energy import EnergyEstimate, EnergyReading
+from hwbench.records.measurement import Finding, LatencySummary, RunSettings, Validity, validity
 from hwbench.records.model import TensorSpec
 from hwbench.testing import example_cpu
 
@@ -38,6 +31,17 @@ WITHOUT_UNIT = {
     *("settings", "value", "low", "high", "samples"),  # the unit is in the key beside it
     *("limit", "ratio", "confidence", "level", "min_effect", "between_runs", "levels", "min_ratio"),  # shares
     *("figures", "a", "b"),  # the unit is in the key, or in `unit` beside them
+    *(
+        "lsb",
+        "range",
+        "offset",
+        "gain",
+        "facts",
+        "coverage",
+        "stdev",
+        "energy_delay_js",
+        "recorder_cpu_share",
+    ),  # in the channel's unit; a share; the unit is in the key
 }
 
 
@@ -57,7 +61,7 @@ class TestEveryRecord:
         assert msgspec.json.schema(cls)
 
     def test_none_of_them_is_left_out(self):
-        modules = (comparison, device, difference, health, measurement, model, profile)
+        modules = (comparison, device, difference, energy, health, measurement, model, profile)
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
     @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)

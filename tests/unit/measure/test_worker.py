@@ -16,7 +16,8 @@ from hwbench.errors import EngineError, PluginError, StorageError
 from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.layers import reconcile
 from hwbench.records.base import Missing
-from hwbench.records.measurement import EnergyReading, LayerRun, StopRule, TimedRun
+from hwbench.records.energy import EnergyReading
+from hwbench.records.measurement import LayerRun, StopRule, TimedRun
 from hwbench.testing import onnx_examples
 
 needs_onnxruntime = pytest.mark.skipif(

@@ -4,7 +4,7 @@ from hwbench.meters import estimate as module
 from hwbench.meters.estimate import estimate
 from hwbench.plugins import available
 from hwbench.records.base import Missing
-from hwbench.records.measurement import EnergyEstimate
+from hwbench.records.energy import EnergyEstimate
 from hwbench.records.profile import Figure
 
 

@@ -13,7 +13,8 @@ from fixtures_results import (
 
 from hwbench import stats
 from hwbench.records.base import Missing
-from hwbench.records.measurement import EnergyReading, Memory, Parity
+from hwbench.records.energy import EnergyReading
+from hwbench.records.measurement import Memory, Parity
 from hwbench.report import words
 from hwbench.report.ranking import labels, rank
 from hwbench.report.table import tabulate

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwbench.meters.integrate import (
+from hwbench.energy.integrate import (
     Sample,
     counter_step,
     integrate_counter,
@@ -14,7 +14,7 @@ from hwbench.meters.integrate import (
     update_period_s,
     wrap_time_s,
 )
-from hwbench.meters.uncertainty import edges, gaps
+from hwbench.energy.uncertainty import edges, gaps
 from hwbench.records.base import Missing
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from hwbench.meters.uncertainty import GAIN, edges, expanded, quantisation
+from hwbench.energy.uncertainty import GAIN, edges, expanded, quantisation
 
 
 @pytest.mark.parametrize(("window_s", "relative"), [(1, 0.041), (5, 0.0082), (10, 0.0041), (60, 0.00068)])

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from hwbench.records.base import Missing
+from hwbench.records.energy import Channel
 
 LONGEST_HOLD_PERIODS = 2.0  # a reading stands for so many update periods, not longer
 
@@ -75,6 +76,38 @@ def wrap_time_s(range_j: float, max_power_w: float) -> float:
 def poll_interval_s(range_j: float, max_power_w: float) -> float:
     """Return how often to read a counter so that no wrap is missed, with a margin of four."""
     return wrap_time_s(range_j, max_power_w) / 4
+
+
+_SLACK_J = 1.0  # an update that arrives late brings the energy of some milliseconds more
+_SMALLEST_RANGE_J = 2.0**16  # 32 bits of the finest usual unit, 2^-16 J; for a counter that does not tell its own
+
+
+def counter_faults(samples: Sequence[Sample], channel: Channel) -> Missing | None:
+    """Return why these readings of a counter cannot be believed, if so.
+
+    ``counter_backwards``: it fell, and no range explains that. ``wrap_ambiguous``: it was not read for so long that it
+    may have gone round. ``counter_jumped``: it rose by more than anything in its place draws.
+    """
+    for before, after in pairwise(samples):
+        elapsed_s = after.t_s - before.t_s
+        step = _step(before.value, after.value, channel.range)
+        if step is None:
+            why = f"the counter of {channel.name} went backwards, and nobody says where it wraps"
+            return Missing(code="counter_backwards", why=why, cure="measure again")
+        if channel.max_w is None:
+            continue
+        if channel.range is not None and elapsed_s > wrap_time_s(channel.range, channel.max_w):
+            why = f"{channel.name} was not read for {elapsed_s:.0f} s, in which it may have gone round"
+            return Missing(code="wrap_ambiguous", why=why, cure="measure over a shorter time")
+        if step > channel.max_w * elapsed_s + _SLACK_J:
+            why = f"the counter of {channel.name} jumped by {step:.3g} J in {elapsed_s:.3g} s"
+            return Missing(code="counter_jumped", why=why, cure="a suspended machine does this; measure again")
+    return None
+
+
+def smallest_range_j(range_j: float | None) -> float:
+    """Return where a counter may restart at the earliest."""
+    return _SMALLEST_RANGE_J if range_j is None else range_j
 
 
 def update_period_s(samples: Sequence[Sample], *, counter: bool) -> float | None:

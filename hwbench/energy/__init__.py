@@ -1,0 +1,1 @@
+"""From the readings of instruments to joules: record, keep, integrate, account for."""

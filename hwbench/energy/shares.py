@@ -1,0 +1,119 @@
+"""What one channel saw in a window, and whether it can be believed there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from hwbench.energy.integrate import (
+    Integral,
+    Sample,
+    counter_faults,
+    integrate_counter,
+    integrate_power,
+    update_period_s,
+)
+from hwbench.energy.trace import Trace
+from hwbench.records.base import Missing
+from hwbench.records.energy import Channel
+
+_STALE_READINGS = 20  # so many equal readings of a power sensor are suspicious
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one channel contributes to a window."""
+
+    channel: Channel
+    integral: Integral
+    period_s: float
+    readings: int  # inside the window
+
+
+def share(trace: Trace, channel: Channel, start_s: float, end_s: float, load_period_s: float | None) -> Share | Missing:
+    """Return what a channel saw in the window, or why it cannot be believed there."""
+    fault = trace.faults.get(channel.name)
+    samples = trace.of(channel)
+    if fault is not None and fault[0] <= end_s and (not samples or samples[-1].t_s < end_s):
+        return fault[1]
+    counter = channel.quantity == "energy"
+    period_s = channel.period_s
+    if isinstance(period_s, Missing):
+        period_s = update_period_s(samples, counter=counter) or Missing(
+            code="no_samples", why=f"{channel.name} was read {len(samples)} times: too few for an update period"
+        )
+    if isinstance(period_s, Missing):
+        return period_s
+    if counter:
+        around = _around(samples, start_s, end_s)
+        result = counter_faults(around, channel) or integrate_counter(around, start_s, end_s, range_j=channel.range)
+        if isinstance(result, Integral) and "sensor_stale" in result.flags:
+            why = f"the counter {channel.name} did not move in {end_s - start_s:.3g} s"
+            return Missing(code="counter_constant", why=why, cure="some hypervisors answer reads with a constant")
+    else:
+        result = _power(samples, channel, start_s, end_s, period_s, load_period_s)
+    if isinstance(result, Missing):
+        return result
+    inside = sum(start_s <= sample.t_s <= end_s for sample in samples)
+    return Share(channel=channel, integral=result, period_s=period_s, readings=inside)
+
+
+def _around(samples: Sequence[Sample], start_s: float, end_s: float) -> list[Sample]:
+    """Return the samples of a window with those that bracket it.
+
+    Before it, back to the last change of the counter: an increment counts from there.
+    """
+    first = next((i for i in range(len(samples) - 1, -1, -1) if samples[i].t_s <= start_s), 0)
+    while first > 0 and samples[first - 1].value == samples[first].value:
+        first -= 1
+    last = next((i for i, sample in enumerate(samples) if sample.t_s >= end_s), len(samples) - 1)
+    return list(samples[first : last + 1])
+
+
+def _power(
+    samples: Sequence[Sample],
+    channel: Channel,
+    start_s: float,
+    end_s: float,
+    period_s: float,
+    load_period_s: float | None,
+) -> Integral | Missing:
+    """Integrate a power channel; a reading that is a mean belongs to the middle of the time it covers."""
+    lag_s = channel.averaging_s / 2 if isinstance(channel.averaging_s, float) else 0.0
+    shifted = [Sample(sample.t_s - lag_s, sample.value) for sample in samples]
+    result = integrate_power(shifted, start_s, end_s, period_s=max(period_s, _polled_s(samples)))
+    if isinstance(result, Missing):
+        return result
+    flags = [*result.flags]
+    inside = [s for s in shifted if start_s <= s.t_s <= end_s]
+    if len(inside) >= _STALE_READINGS and all(s.value == inside[0].value for s in inside):
+        flags.append("sensor_stale")
+    if load_period_s is not None and _aliases(channel, max(period_s, _polled_s(samples)), load_period_s):
+        flags.append("aliasing_risk")
+    if isinstance(channel.averaging_s, float) and channel.averaging_s > 0.1 * (end_s - start_s):
+        flags.append("averaging_blurs_edges")
+    return replace(result, flags=tuple(flags))
+
+
+def _polled_s(samples: Sequence[Sample]) -> float:
+    """Return how often the channel was read: a slow reader is as blind as a slow sensor."""
+    gaps_s = sorted(b.t_s - a.t_s for a, b in pairwise(samples))
+    return gaps_s[len(gaps_s) // 2] if gaps_s else 0.0
+
+
+def _aliases(channel: Channel, period_s: float, load_period_s: float) -> bool:
+    """Say whether the sensor may see one part of a periodic load more often than another.
+
+    One that integrates over its whole period (``sensed_s`` equal to it) cannot. One that looks at a part of it is
+    blind to the rest wherever a whole number of load periods fits into its own, nearly, or the other way round.
+    """
+    sensed_s = channel.sensed_s
+    if isinstance(sensed_s, float) and sensed_s >= 0.99 * period_s:
+        return False
+    if isinstance(sensed_s, Missing) or sensed_s == 0:
+        return period_s >= load_period_s / 2
+    if load_period_s < sensed_s / 10:
+        return False
+    ratio = max(load_period_s, period_s) / min(load_period_s, period_s)
+    return abs(ratio - round(ratio)) < 0.05 * max(1.0, ratio / 10)
