@@ -1,0 +1,140 @@
+"""``hwbench verify``: how good is the built network on data, and is it as good as the original?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, EXIT_UNAVAILABLE, UsageError
+
+if TYPE_CHECKING:
+    from hwbench.records.verification import Verification, VerifyRequest
+
+
+@command
+def verify(
+    model: Annotated[str, typer.Argument(help="model.onnx, model.pt2, file.py:callable, or a built-in model.")],
+    data: Annotated[str, typer.Option("--data", help="data.npz, or file.py:function that gives (inputs, labels).")],
+    device: Device = "cpu",
+    engines: Annotated[
+        list[str] | None, typer.Option("--engine", "-e", help="Engine to verify; repeat for more. Default: all.")
+    ] = None,
+    precisions: Annotated[
+        list[str] | None, typer.Option("--precision", "-p", help="Precision; repeat for more. Default: the engine's.")
+    ] = None,
+    task: Annotated[
+        Literal["auto", "classification", "regression", "embedding", "tokens", "none"],
+        typer.Option("--task", help="What outputs and labels are."),
+    ] = "auto",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="Your own: file.py:function(outputs, labels), a number a sample.")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option("--max-drop", help="Certify that the metric falls by no more: 1pp, or a number.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 when the data do not settle it.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use so many samples, the first ones.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
+    shapes: Annotated[list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: one a core.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of resampling.")] = 0,
+    timeout: Annotated[str, typer.Option(help="Longest silence of a process, compiling included.")] = "15min",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the verification (JSON) here.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_color: NoColor = False,
+) -> None:
+    """Measure the accuracy of every engine's own build on your data, and certify it against the original.
+
+    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed; 2 wrong request; 3 the model or an engine
+    that was asked for failed; 5 with --strict: not enough data.
+    """
+    from hwbench.cli.request import parse_shapes
+    from hwbench.files import encode, write_record
+    from hwbench.inventory import default_threads, find_target
+    from hwbench.records.verification import VerifyRequest
+    from hwbench.report.verification import render_verification
+    from hwbench.units import parse_seconds
+    from hwbench.verification_pipeline import verify as run
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
+    _check_names(engines or [])
+    target = find_target(device)
+    request = VerifyRequest(
+        model=model,
+        data=data,
+        device=device,
+        task=task,
+        metric=metric,
+        engines=tuple(dict.fromkeys(engines or ())),
+        precisions=tuple(dict.fromkeys(precisions or ())),
+        batch_size=batch_size,
+        shapes=parse_shapes(shapes or []),
+        max_drop=_drop(max_drop),
+        limit=limit,
+        threads=threads or default_threads(target),
+        seed=seed,
+        timeout_s=parse_seconds(timeout),
+    )
+    _check_request(request)
+    said: set[str] = set()
+
+    def watch(what: str, fraction: float | None) -> None:
+        if what not in said:
+            said.add(what)
+            terminal.say(what)
+        elif fraction is not None and verbose:
+            terminal.say(f"{what}: {fraction:.0%}")
+
+    found = run(request, target=target, watch=watch)
+    if output is not None:
+        write_record(output, found)
+    if json:
+        write_stdout(encode(found))
+    if not (json and quiet):
+        terminal.show(render_verification(found), stderr=json)
+    raise typer.Exit(exit_code(found, strict=strict))
+
+
+def exit_code(found: Verification, *, strict: bool) -> int:
+    """Return what the command ends with."""
+    from hwbench.records.verification import Certificate
+
+    words = {row.certificate.word for row in found.rows if isinstance(row.certificate, Certificate)}
+    if "FAILED" in words:
+        return EXIT_GOAL_MISSED
+    if any(item.failed for item in found.not_verified):
+        return EXIT_UNAVAILABLE
+    if strict and "NOT ENOUGH DATA" in words:
+        return EXIT_INCONCLUSIVE
+    return EXIT_OK
+
+
+def _check_names(engines: list[str]) -> None:
+    from hwbench import plugins
+
+    for engine in engines:
+        plugins.find("engines", engine)
+
+
+def _check_request(request: VerifyRequest) -> None:
+    if request.metric is not None and request.task != "auto":
+        raise UsageError("--task and --metric both say what is measured", hint="give one of them")
+
+
+def _drop(text: str | None) -> float | None:
+    """Read ``1pp`` (percentage points of a share) or a number in the metric's own unit."""
+    if text is None:
+        return None
+    points = text.strip().removesuffix("pp")
+    try:
+        value = float(points) / (100 if points != text.strip() else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"--max-drop '{text}' is no drop", hint="write 1pp for a percentage point, or a number")
+    return value

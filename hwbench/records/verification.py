@@ -1,0 +1,204 @@
+"""What ``hwbench verify`` says: how good a built network is on data, and whether that is good enough."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.device import Device, Environment
+from hwbench.records.measurement import Built, NotMeasured
+from hwbench.records.model import Model, ModelFiles
+
+VERIFICATION_SCHEMA = 1
+
+Task = Literal["classification", "regression", "embedding", "tokens", "custom", "none"]
+Word = Literal["CERTIFIED", "FAILED", "NOT ENOUGH DATA"]
+
+
+class Score(Record, frozen=True, kw_only=True):
+    """A metric over the data with its 95 % interval: how it would come out on other data of the same kind."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    higher_is_better: bool
+    method: str  # of the interval
+
+    def __post_init__(self) -> None:
+        check_finite(self, "value", "low", "high", minimum=None)
+        check(self.low <= self.value <= self.high, f"{self.name}: the interval must contain the value")
+
+
+class Agreement(Record, frozen=True, kw_only=True, tag_field="kind", tag="agreement"):
+    """On how many samples the decision differs from the reference's; no labels are needed. Interval: 95 %, exact."""
+
+    what: str  # what a decision is: the largest output, ...
+    n: int
+    different: int
+    rate: float
+    low: float
+    high: float
+
+
+class OutputError(Record, frozen=True, kw_only=True):
+    """Difference of one output from the reference's, over all samples.
+
+    ``sqnr_db``: 10 log10 of signal power over error power; Missing where there is no error, or no signal. ``cosine``:
+    the smallest over samples. ``max_relative``: largest error over the largest reference value.
+    """
+
+    output: str
+    max_absolute: float
+    max_relative: float
+    sqnr_db: float | Missing
+    cosine: float | Missing
+
+    def __post_init__(self) -> None:
+        check_finite(self, "max_absolute", "max_relative")
+        check_finite(self, "sqnr_db", "cosine", minimum=None)
+
+
+class Certificate(Record, frozen=True, kw_only=True, tag_field="kind", tag="certificate"):
+    """Whether the metric is worse than the reference's by at most ``max_drop``, on the same samples.
+
+    ``drop`` is in the metric's own unit, positive where this network is worse. ``low`` and ``high`` are the ends of its
+    90 % interval: each holds with 95 %. CERTIFIED: ``high`` is at most ``max_drop``. FAILED: ``low`` is above it.
+    ``enough``: about how many samples would settle it, at the rate of disagreement seen.
+    """
+
+    word: Word
+    metric: str
+    max_drop: float
+    drop: float
+    low: float
+    high: float
+    n: int
+    worse: int | Missing  # samples right in the reference and wrong here
+    better: int | Missing
+    enough: int | Missing
+    method: str
+
+
+class Verified(Record, frozen=True, kw_only=True):
+    """One engine, one precision, on all samples. ``outputs_sha256`` is of everything it put out."""
+
+    engine: str
+    precision_asked: str
+    built: Built
+    scores: tuple[Score, ...]
+    agreement: Agreement | Missing
+    outputs: tuple[OutputError, ...] | Missing
+    certificate: Certificate | Missing
+    outputs_sha256: str
+    finite: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} {self.built.precision}"
+
+
+class DataFacts(Record, frozen=True, kw_only=True):
+    """The data: what the user named, its hash, and whether it has labels."""
+
+    source: str
+    sha256: str
+    samples: int
+    labels: bool
+
+
+class VerifyRequest(Record, frozen=True, kw_only=True):
+    """What to verify."""
+
+    model: str
+    data: str
+    device: str
+    task: Task | Literal["auto"]
+    metric: str | None  # module:callable
+    engines: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batch_size: int | None
+    shapes: dict[str, tuple[int, ...]]
+    max_drop: float | None
+    limit: int | None
+    threads: int
+    seed: int
+    timeout_s: float
+
+
+class Verification(Record, frozen=True, kw_only=True):
+    """The file ``hwbench verify`` writes."""
+
+    schema_version: int
+    created_at: str
+    request: VerifyRequest
+    environment: Environment
+    device: Device
+    model: Model
+    data: DataFacts
+    task: Task
+    reference: str  # label of the row that the others are held against
+    rows: tuple[Verified, ...]
+    not_verified: tuple[NotMeasured, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class DataJob(Record, frozen=True, kw_only=True):
+    """Data to bring in, for the model's inputs."""
+
+    data: str
+    model: Model
+    limit: int | None
+
+
+class DataResult(Record, frozen=True, kw_only=True):
+    """Where the data lie: ``inputs.npz`` in the folder, and ``labels.npy`` where there are labels."""
+
+    facts: DataFacts
+    folder: str
+
+
+class RunJob(Record, frozen=True, kw_only=True):
+    """Run one engine over all samples."""
+
+    engine: str
+    precision: str
+    model: Model
+    files: ModelFiles
+    device: Device
+    data_folder: str
+    samples: int
+    threads: int
+    cpus: tuple[int, ...]
+
+
+class RunResult(Record, frozen=True, kw_only=True):
+    """What the run left: ``outputs.npz`` in its folder."""
+
+    built: Built
+    outputs_sha256: str
+    finite: bool
+
+
+class ScoreJob(Record, frozen=True, kw_only=True):
+    """Judge the outputs of one run against those of the reference, and the labels."""
+
+    folder: str  # of the run
+    reference_folder: str | None  # None: this is the reference
+    data_folder: str
+    labels: bool
+    task: Task | Literal["auto"]
+    metric: str | None
+    max_drop: float | None
+    seed: int
+
+
+class ScoreResult(Record, frozen=True, kw_only=True):
+    """What follows from the outputs of one run."""
+
+    task: Task
+    scores: tuple[Score, ...]
+    agreement: Agreement | Missing
+    outputs: tuple[OutputError, ...] | Missing
+    certificate: Certificate | Missing

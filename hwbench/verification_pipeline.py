@@ -1,0 +1,237 @@
+"""The story of a verification, beside :mod:`hwbench.pipeline`.
+
+    find the device -> bring the model in -> bring the data in -> run the reference over all samples
+        -> run every engine over all samples -> judge each against labels and reference
+
+Everything that runs foreign code does so in a child. Nothing here renders anything.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hwbench import plugins
+from hwbench.children import run_child
+from hwbench.devices import environment
+from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, Unsupported, UsageError
+from hwbench.graph.spec import parse_spec
+from hwbench.inventory import Target, find_target, pinned_cpus
+from hwbench.protocols import Engine
+from hwbench.records.base import Missing, Record
+from hwbench.records.measurement import NotMeasured
+from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.verification import (
+    VERIFICATION_SCHEMA,
+    DataJob,
+    DataResult,
+    RunJob,
+    RunResult,
+    ScoreJob,
+    ScoreResult,
+    Verification,
+    Verified,
+    VerifyRequest,
+)
+
+R = TypeVar("R", bound=Record)
+Watch = Callable[[str, float | None], None]
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_REFERENCE_ENGINE = "onnxruntime"  # runs the graph as it is written, in the precision it is written in
+
+
+def verify(request: VerifyRequest, *, target: Target | None = None, watch: Watch) -> Verification:
+    """Run a model over data with every engine asked for, and judge what each puts out.
+
+    The reference is the model in the precision it came in, on ONNX Runtime where it is here.
+
+    Raises:
+        UsageError: the data do not fit the model, or the task does not fit the data.
+        HwbenchError: the model, the device, the reference or every engine failed.
+        Interrupted: Ctrl-C; nothing is kept.
+    """
+    target = target or find_target(request.device)
+    parse_spec(request.model)
+    folder = Path(tempfile.mkdtemp(prefix="hwbench-verify-"))
+    try:
+        return _Verify(request, target, folder, watch).run()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped by Ctrl-C", hint="nothing was kept") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Verify:
+    """One run of :func:`verify`."""
+
+    def __init__(self, request: VerifyRequest, target: Target, folder: Path, watch: Watch) -> None:
+        self.request = request
+        self.target = target
+        self.folder = folder
+        self.watch = watch
+        self.rows: list[Verified] = []
+        self.failed: list[NotMeasured] = []
+        self.reference: tuple[str, Path] | None = None
+        self.task = request.task
+
+    def run(self) -> Verification:
+        request = self.request
+        self.imported = self._child(
+            "hwbench.graph.importer",
+            ImportJob(
+                model=request.model,
+                batch_size=request.batch_size,
+                shapes=request.shapes,
+                input_data=None,
+                seed=request.seed,
+            ),
+            ImportResult,
+            "model",
+            f"reading '{request.model}'",
+            ModelError,
+        )
+        self.data = self._child(
+            "hwbench.verify.data",
+            DataJob(data=request.data, model=self.imported.model, limit=request.limit),
+            DataResult,
+            "data",
+            f"reading '{request.data}'",
+            UsageError,
+        )
+        for engine, precision in self._plan():
+            self._verify(engine, precision)
+        if not self.rows:
+            reasons = "\n".join(f"{item.engine}: {item.reason}" for item in self.failed)
+            raise EngineError(f"no engine could run '{request.model}'", hint=reasons)
+        assert self.task != "auto"
+        return Verification(
+            schema_version=VERIFICATION_SCHEMA,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            request=request,
+            environment=environment.capture(),
+            device=self.target.device,
+            model=self.imported.model,
+            data=self.data.facts,
+            task=self.task,
+            reference=self.rows[0].label,
+            rows=tuple(self.rows),
+            not_verified=tuple(self.failed),
+            warnings=self._warnings(),
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        found = list(self.imported.model.warnings)
+        if self.imported.model.weights == "untrained":
+            found.append("this network is untrained: its accuracy says nothing, agreement with the reference does")
+        return tuple(found)
+
+    def _plan(self) -> Iterator[tuple[str, str]]:
+        """Yield the reference, then every other engine and precision."""
+        plan = [pair for name in self.request.engines or plugins.available("engines") for pair in self._of(name)]
+        known = "fp32" if self.imported.model.arithmetic == "fp32" else "auto"
+        first = (_REFERENCE_ENGINE, known)
+        if first not in plan and self._usable(_REFERENCE_ENGINE) is None:
+            plan.insert(0, first)
+        plan.sort(key=lambda pair: (pair != first, pair[1] != known))  # stable: asked order within
+        yield from plan
+
+    def _of(self, name: str) -> list[tuple[str, str]]:
+        reason = self._usable(name)
+        if reason is not None:
+            self._note(name, "", reason, failed=bool(self.request.engines))
+            return []
+        engine: Engine = plugins.load("engines", name)
+        own = engine.precisions(self.target.device) if self.imported.model.arithmetic == "fp32" else ("auto",)
+        return [(name, precision) for precision in self.request.precisions or own]
+
+    def _usable(self, name: str) -> Missing | None:
+        try:
+            engine: Engine = plugins.load("engines", name)
+            support = engine.supports(self.imported.model, self.imported.files, self.target.device)
+        except HwbenchError as error:
+            return Missing(code="plugin", why=error.message, cure=error.hint)
+        return None if support.usable else support.reasons[0]
+
+    def _verify(self, engine: str, precision: str) -> None:
+        label = f"{engine} {precision}"
+        where = f"runs/{engine}-{precision}"
+        request = self.request
+        job = RunJob(
+            engine=engine,
+            precision=precision,
+            model=self.imported.model,
+            files=self.imported.files,
+            device=self.target.device,
+            data_folder=self.data.folder,
+            samples=self.data.facts.samples,
+            threads=request.threads,
+            cpus=pinned_cpus(self.target, request.threads),
+        )
+        try:
+            run = self._child("hwbench.verify.run", job, RunResult, where, label, EngineError)
+        except HwbenchError as error:
+            unsupported = isinstance(error, Unsupported)
+            reason = Missing(code="unsupported" if unsupported else "engine_failed", why=error.message, cure=error.hint)
+            self._note(engine, precision, reason, failed=bool(request.engines) or not unsupported)
+            return
+        judged = self._child(
+            "hwbench.verify.score",
+            ScoreJob(
+                folder=str(self.folder / where),
+                reference_folder=None if self.reference is None else str(self.reference[1]),
+                data_folder=self.data.folder,
+                labels=self.data.facts.labels,
+                task=self.task,
+                metric=request.metric,
+                max_drop=request.max_drop,
+                seed=request.seed,
+            ),
+            ScoreResult,
+            f"scores/{engine}-{precision}",
+            f"judging {label}",
+            UsageError,
+        )
+        self.task = judged.task
+        row = Verified(
+            engine=engine,
+            precision_asked=precision,
+            **msgspec.structs.asdict(run),
+            scores=judged.scores,
+            agreement=judged.agreement,
+            outputs=judged.outputs,
+            certificate=judged.certificate,
+        )
+        self.rows.append(row)
+        if self.reference is None:
+            if not row.finite:
+                raise EngineError(
+                    f"the outputs of {row.label}, the reference, hold NaN or infinity",
+                    hint="are the data preprocessed as the model wants them?",
+                )
+            self.reference = (row.label, self.folder / where)
+
+    def _child(
+        self, module: str, job: Record, result: type[R], where: str, what: str, failure: type[HwbenchError]
+    ) -> R:
+        self.watch(what, None)
+        return run_child(
+            module,
+            job,
+            result,
+            folder=self.folder / where,
+            what=what,
+            failure=failure,
+            timeout_s=self.request.timeout_s,
+            env=dict.fromkeys(_THREAD_VARIABLES, str(self.request.threads)),
+            on_event=lambda event: self.watch(what, event.get("fraction")),
+        )
+
+    def _note(self, engine: str, precision: str, reason: Missing, *, failed: bool) -> None:
+        self.failed.append(NotMeasured(engine=engine, precision=precision, reason=reason, failed=failed))

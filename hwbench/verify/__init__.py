@@ -1,0 +1,1 @@
+"""How good a built network is: its outputs on data, against labels and against the reference."""

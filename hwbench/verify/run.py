@@ -1,0 +1,95 @@
+"""Run one engine over all samples, in a process of its own, and keep everything it puts out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwbench import plugins
+from hwbench.children import Emit, Throttle, serve
+from hwbench.errors import EngineError, HwbenchError
+from hwbench.protocols import BuildRequest, Engine, Runner
+from hwbench.records.verification import RunJob, RunResult
+from hwbench.verify.data import INPUTS
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+OUTPUTS = "outputs.npz"
+_PROGRESS_PERIOD_S = 0.5
+
+
+def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
+    """Build the engine, feed it every sample, and write its outputs into ``folder``.
+
+    Raises:
+        EngineError: it cannot be built or fails while running.
+    """
+    if job.cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cpus)
+    emit({"event": "phase", "phase": "build"})
+    engine: Engine = plugins.load("engines", job.engine)
+    engine.start()
+    workdir = folder / "build"
+    workdir.mkdir(exist_ok=True)
+    request = BuildRequest(
+        model=job.model,
+        files=job.files,
+        precision=job.precision,
+        threads=job.threads,
+        streams=1,
+        profile_layers=False,
+        workdir=workdir,
+    )
+    runner = engine.load(request).compile()
+    with np.load(Path(job.data_folder) / INPUTS, allow_pickle=False) as archive:
+        inputs = {name: archive[name] for name in archive.files}
+    assert isinstance(job.model.batch_size, int)
+    outputs = _all(runner, job, inputs, job.model.batch_size, emit)
+    np.savez(folder / OUTPUTS, **outputs)  # type: ignore[arg-type]
+    built = runner.built()
+    runner.close()
+    digest = hashlib.sha256()
+    for name in sorted(outputs):
+        digest.update(name.encode() + outputs[name].tobytes())
+    finite = all(bool(np.isfinite(array).all()) for array in outputs.values() if array.dtype.kind in "fc")
+    return RunResult(built=built, outputs_sha256=digest.hexdigest(), finite=finite)
+
+
+def _all(runner: Runner, job: RunJob, inputs: Mapping[str, Array], batch: int, emit: Emit) -> dict[str, Array]:
+    """Return every output over all samples; the last batch is filled up with its own last sample."""
+    parts: dict[str, list[Array]] = {}
+    throttle = Throttle(_PROGRESS_PERIOD_S)
+    for start in range(0, job.samples, batch):
+        size = min(batch, job.samples - start)
+        rows = np.minimum(np.arange(start, start + batch), start + size - 1)
+        for name, array in _once(runner, job.engine, {name: array[rows] for name, array in inputs.items()}).items():
+            if array.ndim == 0 or len(array) != batch:
+                raise EngineError(
+                    f"output '{name}' has shape {list(array.shape)}: its first axis is not the batch of {batch}",
+                    hint="outputs are judged sample by sample",
+                )
+            parts.setdefault(name, []).append(array[:size])
+        if throttle.ready():
+            emit({"event": "progress", "phase": "run", "fraction": (start + size) / job.samples})
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _once(runner: Runner, engine: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    try:
+        bound = runner.bind(inputs)
+        bound.run()
+        outputs = {name: np.array(array) for name, array in bound.outputs().items()}
+    except HwbenchError:
+        raise
+    except Exception as error:
+        raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error
+    return {name: array.astype(np.float32) if array.dtype.kind == "V" else array for name, array in outputs.items()}
+
+
+if __name__ == "__main__":
+    serve(work, RunJob)

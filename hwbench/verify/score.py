@@ -1,0 +1,213 @@
+"""Judge the outputs of one run: metrics with intervals, agreement with the reference, and the certificate.
+
+Runs as a child, since a metric may be the user's code.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwbench.children import Emit, serve
+from hwbench.records.base import Missing
+from hwbench.records.verification import (
+    Agreement,
+    Certificate,
+    OutputError,
+    Score,
+    ScoreJob,
+    ScoreResult,
+    Task,
+    Word,
+)
+from hwbench.verify.data import LABELS
+from hwbench.verify.intervals import (
+    Z95_ONE_SIDED,
+    bootstrap,
+    clopper_pearson,
+    paired_means,
+    paired_shares,
+    wilson,
+)
+from hwbench.verify.metrics import Metric, cosine, guess_task, metrics_of
+from hwbench.verify.run import OUTPUTS
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_IS_REFERENCE = Missing(code="is_reference", why="the others are held against this one")
+_FEW = 10  # fewer pairs than this give no certificate but by exact counts
+
+
+def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG001 - the child's signature
+    """Load what the runs left, and judge."""
+    emit({"event": "phase", "phase": "score"})
+    outputs = load_outputs(Path(job.folder))
+    labels = np.load(Path(job.data_folder) / LABELS, allow_pickle=False) if job.labels else None
+    task = job.task
+    if job.metric is not None:
+        task = "custom"
+    elif task == "auto":
+        task = guess_task(outputs, labels)
+    mine = metrics_of(task, outputs, labels, job.metric)
+    scores = tuple(score(metric, job.seed) for metric in mine)
+    if job.reference_folder is None:
+        return ScoreResult(
+            task=task, scores=scores, agreement=_IS_REFERENCE, outputs=_IS_REFERENCE, certificate=_IS_REFERENCE
+        )
+    reference = load_outputs(Path(job.reference_folder))
+    theirs = metrics_of(task, reference, labels, job.metric)
+    return ScoreResult(
+        task=task,
+        scores=scores,
+        agreement=agreement(outputs, reference, task),
+        outputs=output_errors(outputs, reference),
+        certificate=_certificate(mine, theirs, job),
+    )
+
+
+def load_outputs(folder: Path) -> dict[str, Array]:
+    """Return what a run put out, by name."""
+    with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def score(metric: Metric, seed: int) -> Score:
+    """Return a metric with its 95 % interval."""
+    value = metric.value()
+    if metric.per_sample is not None and metric.binary:
+        low, high = wilson(int(metric.per_sample.sum()), metric.n)
+        method = "Wilson"
+    elif metric.per_sample is not None:
+        low, high = paired_means(np.asarray(metric.per_sample, dtype=np.float64), 1.96)
+        method = "Student"
+    else:
+        assert metric.whole is not None
+        low, high = bootstrap(metric.whole, metric.n, seed=seed, alpha=0.05)
+        method = "bootstrap over samples"
+    finite = math.isfinite(low) and math.isfinite(high)
+    return Score(
+        name=metric.name,
+        value=value,
+        low=min(low, value) if finite else value,
+        high=max(high, value) if finite else value,
+        n=metric.n,
+        higher_is_better=metric.higher_is_better,
+        method=method if finite else "none: one sample",
+    )
+
+
+def agreement(outputs: dict[str, Array], reference: dict[str, Array], task: Task) -> Agreement | Missing:
+    """Return on how many samples the largest output is another one than the reference's."""
+    name = next(iter(outputs))
+    if name not in reference or outputs[name].shape != reference[name].shape:
+        return Missing(code="other_outputs", why=f"the reference has no output '{name}' of this shape")
+    if task in {"regression", "embedding"} or outputs[name].ndim < 2 or outputs[name].shape[-1] < 2:
+        return Missing(code="no_decision", why="the output is a value, not a choice among several")
+    mine, theirs = (array[name].argmax(axis=-1).ravel() for array in (outputs, reference))
+    different, n = int(np.sum(mine != theirs)), len(mine)
+    low, high = clopper_pearson(different, n)
+    what = f"index of the largest value of '{name}'"
+    return Agreement(what=what, n=n, different=different, rate=different / n, low=low, high=high)
+
+
+def output_errors(outputs: dict[str, Array], reference: dict[str, Array]) -> tuple[OutputError, ...] | Missing:
+    """Return the error of each output, or why it has none."""
+    if {name: array.shape for name, array in outputs.items()} != {n: a.shape for n, a in reference.items()}:
+        return Missing(code="other_outputs", why="outputs of other names or shapes than the reference's")
+    if not all(np.isfinite(array.astype(np.float64)).all() for array in (*outputs.values(), *reference.values())):
+        return Missing(code="not_finite", why="outputs hold NaN or infinity")
+    return tuple(_error(name, outputs[name], reference[name]) for name in outputs)
+
+
+def _error(name: str, mine: Array, theirs: Array) -> OutputError:
+    a, b = (array.astype(np.float64).reshape(len(array), -1) for array in (mine, theirs))
+    error = a - b
+    signal, noise = float(np.sum(b * b)), float(np.sum(error * error))
+    largest = float(np.abs(b).max(initial=0.0))
+    absolute = float(np.abs(error).max(initial=0.0))
+    sqnr: float | Missing
+    if noise == 0:
+        sqnr = Missing(code="no_error", why="equal to the last bit")
+    elif signal == 0:
+        sqnr = Missing(code="no_signal", why="the reference puts out nothing but zeros")
+    else:
+        sqnr = 10 * math.log10(signal / noise)
+    return OutputError(
+        output=name,
+        max_absolute=absolute,
+        max_relative=absolute / largest if largest else absolute,
+        sqnr_db=sqnr,
+        cosine=float(cosine(a, b).min()) if signal else Missing(code="no_signal", why="the reference is all zeros"),
+    )
+
+
+def _certificate(mine: tuple[Metric, ...], theirs: tuple[Metric, ...], job: ScoreJob) -> Certificate | Missing:
+    if not mine:
+        return Missing(
+            code="no_labels", why="without labels there is agreement, and no accuracy to certify", cure="give labels"
+        )
+    if job.max_drop is None:
+        return Missing(code="not_asked", why="no largest drop was given", cure="--max-drop 1pp")
+    return certify(mine[0], theirs[0], job.max_drop, job.seed)
+
+
+def certify(mine: Metric, theirs: Metric, max_drop: float, seed: int) -> Certificate:
+    """Hold a metric against the reference's, sample by sample."""
+    sign = 1.0 if mine.higher_is_better else -1.0
+    n = mine.n
+    drop = sign * (theirs.value() - mine.value())
+    none = Missing(code="not_counted", why="the metric is not right or wrong on a sample")
+    worse: int | Missing = none
+    better: int | Missing = none
+    if mine.per_sample is not None and theirs.per_sample is not None and mine.binary and theirs.binary:
+        worse = int(np.sum(theirs.per_sample > mine.per_sample))
+        better = int(np.sum(mine.per_sample > theirs.per_sample))
+        low, high = paired_shares(worse, better, n)
+        method = "Tango's score interval of the paired difference"
+    elif mine.per_sample is not None and theirs.per_sample is not None:
+        low, high = paired_means(sign * (np.asarray(theirs.per_sample, float) - np.asarray(mine.per_sample, float)))
+        method = "Student's t over paired differences"
+    else:
+        here, there = mine.whole, theirs.whole
+        assert here is not None
+        assert there is not None
+        low, high = bootstrap(lambda at: sign * (there(at) - here(at)), n, seed=seed, alpha=0.10)
+        method = "bootstrap over samples, the same ones in both"
+    low, high = min(low, drop), max(high, drop)
+    word: Word = "CERTIFIED" if high <= max_drop else "FAILED" if low > max_drop else "NOT ENOUGH DATA"
+    return Certificate(
+        word=word,
+        metric=mine.name,
+        max_drop=max_drop,
+        drop=drop,
+        low=_bounded(low),
+        high=_bounded(high),
+        n=n,
+        worse=worse,
+        better=better,
+        enough=_enough(drop, high, max_drop, n) if word == "NOT ENOUGH DATA" else Missing(code="settled", why="it is"),
+        method=f"{method}; each end holds with 95 %",
+    )
+
+
+def _bounded(value: float) -> float:
+    return max(-1e308, min(1e308, value))
+
+
+def _enough(drop: float, high: float, max_drop: float, n: int) -> int | Missing:
+    """Return about how many samples would do: half-widths fall with the root of n."""
+    room = abs(max_drop - drop)
+    half = max(high - drop, 1e-12)
+    if room == 0 or not math.isfinite(half):
+        return Missing(code="at_the_limit", why="the drop seen is the largest allowed: no number of samples settles it")
+    needed = math.ceil(n * (half / room) ** 2)
+    if drop == 0 and max_drop > 0:  # no disagreement seen: Tango's end falls with 1/n, about z^2 / n
+        needed = max(n + 1, math.ceil(Z95_ONE_SIDED**2 / max_drop))
+    return needed
+
+
+if __name__ == "__main__":
+    serve(work, ScoreJob)
