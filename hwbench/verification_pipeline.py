@@ -31,6 +31,8 @@ from hwbench.records.verification import (
     VERIFICATION_SCHEMA,
     DataJob,
     DataResult,
+    LayerErrors,
+    LayersJob,
     RunJob,
     RunResult,
     ScoreJob,
@@ -78,7 +80,8 @@ class _Verify:
         self.watch = watch
         self.rows: list[Verified] = []
         self.failed: list[NotMeasured] = []
-        self.reference: tuple[str, Path] | None = None
+        self.reference: Path | None = None
+        self.exposed: Path | None = None  # the reference's run of the graph whose layers are all outputs
         self.task = request.task
 
     def run(self) -> Verification:
@@ -161,43 +164,15 @@ class _Verify:
 
     def _verify(self, engine: str, precision: str) -> None:
         label = f"{engine} {precision}"
-        where = f"runs/{engine}-{precision}"
-        request = self.request
-        job = RunJob(
-            engine=engine,
-            precision=precision,
-            model=self.imported.model,
-            files=self.imported.files,
-            device=self.target.device,
-            data_folder=self.data.folder,
-            samples=self.data.facts.samples,
-            threads=request.threads,
-            cpus=pinned_cpus(self.target, request.threads),
-        )
         try:
-            run = self._child("hwbench.verify.run", job, RunResult, where, label, EngineError)
+            run, where = self._run(engine, precision, expose=False)
+            layers = self._layers(engine, precision)
         except HwbenchError as error:
             unsupported = isinstance(error, Unsupported)
             reason = Missing(code="unsupported" if unsupported else "engine_failed", why=error.message, cure=error.hint)
-            self._note(engine, precision, reason, failed=bool(request.engines) or not unsupported)
+            self._note(engine, precision, reason, failed=bool(self.request.engines) or not unsupported)
             return
-        judged = self._child(
-            "hwbench.verify.score",
-            ScoreJob(
-                folder=str(self.folder / where),
-                reference_folder=None if self.reference is None else str(self.reference[1]),
-                data_folder=self.data.folder,
-                labels=self.data.facts.labels,
-                task=self.task,
-                metric=request.metric,
-                max_drop=request.max_drop,
-                seed=request.seed,
-            ),
-            ScoreResult,
-            f"scores/{engine}-{precision}",
-            f"judging {label}",
-            UsageError,
-        )
+        judged = self._score(where, label)
         self.task = judged.task
         row = Verified(
             engine=engine,
@@ -207,6 +182,7 @@ class _Verify:
             agreement=judged.agreement,
             outputs=judged.outputs,
             certificate=judged.certificate,
+            layers=layers,
         )
         self.rows.append(row)
         if self.reference is None:
@@ -215,7 +191,63 @@ class _Verify:
                     f"the outputs of {row.label}, the reference, hold NaN or infinity",
                     hint="are the data preprocessed as the model wants them?",
                 )
-            self.reference = (row.label, self.folder / where)
+            self.reference = where
+
+    def _run(self, engine: str, precision: str, *, expose: bool) -> tuple[RunResult, Path]:
+        where = f"{'exposed' if expose else 'runs'}/{engine}-{precision}"
+        job = RunJob(
+            engine=engine,
+            precision=precision,
+            model=self.imported.model,
+            files=self.imported.files,
+            device=self.target.device,
+            data_folder=self.data.folder,
+            samples=self.data.facts.samples,
+            expose=expose,
+            threads=self.request.threads,
+            cpus=pinned_cpus(self.target, self.request.threads),
+        )
+        what = f"{engine} {precision}, every layer" if expose else f"{engine} {precision}"
+        return self._child("hwbench.verify.run", job, RunResult, where, what, EngineError), self.folder / where
+
+    def _layers(self, engine: str, precision: str) -> LayerErrors | Missing:
+        """Compare every layer with the reference's, where that was asked for and the engine runs the ONNX graph."""
+        if not self.request.layers:
+            return Missing(code="not_asked", why="layers were not asked for", cure="--layers")
+        if engine.startswith("torch"):
+            return Missing(code="no_graph", why="this engine runs the torch module, not the graph")
+        batch = self.imported.model.batch_size
+        if isinstance(batch, int) and batch > self.data.facts.samples:
+            return Missing(
+                code="too_few_samples", why=f"{self.data.facts.samples} samples do not fill a batch of {batch}"
+            )
+        _, where = self._run(engine, precision, expose=True)
+        if self.exposed is None:
+            self.exposed = where
+            return Missing(code="is_reference", why="the others are held against this one")
+        job = LayersJob(
+            folder=str(where),
+            reference_folder=str(self.exposed),
+            layers=self.imported.model.layers,
+            samples=batch if isinstance(batch, int) else 1,
+        )
+        what = f"comparing the layers of {engine} {precision}"
+        return self._child("hwbench.verify.layers", job, LayerErrors, f"layers/{engine}-{precision}", what, EngineError)
+
+    def _score(self, where: Path, label: str) -> ScoreResult:
+        job = ScoreJob(
+            folder=str(where),
+            reference_folder=None if self.reference is None else str(self.reference),
+            data_folder=self.data.folder,
+            labels=self.data.facts.labels,
+            task=self.task,
+            metric=self.request.metric,
+            max_drop=self.request.max_drop,
+            seed=self.request.seed,
+        )
+        return self._child(
+            "hwbench.verify.score", job, ScoreResult, f"scores/{where.name}", f"judging {label}", UsageError
+        )
 
     def _child(
         self, module: str, job: Record, result: type[R], where: str, what: str, failure: type[HwbenchError]

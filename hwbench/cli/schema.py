@@ -8,12 +8,14 @@ import typer
 
 from hwbench.cli.terminal import command, write_stdout
 
-Kind = Literal["profile", "comparison", "difference", "health"]
+Kind = Literal["profile", "comparison", "difference", "health", "verification"]
 
 
 @command
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="What `profile`, `compare`, `diff` or `doctor` writes.")] = "profile",
+    kind: Annotated[
+        Kind, typer.Argument(help="What `profile`, `compare`, `diff`, `doctor` or `verify` writes.")
+    ] = "profile",
 ) -> None:
     """Print the JSON schema of what a command writes."""
     write_stdout(json_schema(kind))
@@ -27,6 +29,13 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.verification import Verification
 
-    records = {"profile": ProfileResult, "comparison": Comparison, "difference": LayerDifference, "health": Health}
+    records = {
+        "profile": ProfileResult,
+        "comparison": Comparison,
+        "difference": LayerDifference,
+        "health": Health,
+        "verification": Verification,
+    }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

@@ -48,6 +48,11 @@ def load_digits_split() -> dict[Split, tuple[Array, Array]]:
     return {part: (x[index], y[index]) for part, index in split_indices().items()}
 
 
+def held_out() -> tuple[Array, Array]:
+    """Return the test part, as ``hwbench verify --data hwbench.models.digits:held_out`` takes it."""
+    return load_digits_split()["test"]
+
+
 def accuracy(
     predict: Callable[[Array], Array], *, split: Split = "test", batch_size: int | None = None
 ) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
 from hwbench.records.measurement import Built, NotMeasured
-from hwbench.records.model import Model, ModelFiles
+from hwbench.records.model import Layer, Model, ModelFiles
 
 VERIFICATION_SCHEMA = 1
 
@@ -60,6 +60,29 @@ class OutputError(Record, frozen=True, kw_only=True):
         check_finite(self, "sqnr_db", "cosine", minimum=None)
 
 
+class LayerError(Record, frozen=True, kw_only=True):
+    """One layer's output beside the reference's; ``added_db``: SQNR lost in it, below the worst of its inputs."""
+
+    layer: str
+    op: str
+    max_absolute: float | Missing
+    sqnr_db: float | Missing
+    cosine: float | Missing
+    added_db: float | Missing
+
+
+class LayerErrors(Record, frozen=True, kw_only=True, tag_field="kind", tag="layer_errors"):
+    """Every layer's error on ``samples`` samples, with every layer an output, which keeps a runtime from fusing.
+
+    ``first_diverging``: the first, in the graph's order, whose SQNR is below ``below_db``.
+    """
+
+    errors: tuple[LayerError, ...]
+    first_diverging: str | Missing
+    below_db: float
+    samples: int
+
+
 class Certificate(Record, frozen=True, kw_only=True, tag_field="kind", tag="certificate"):
     """Whether the metric is worse than the reference's by at most ``max_drop``, on the same samples.
 
@@ -91,6 +114,7 @@ class Verified(Record, frozen=True, kw_only=True):
     agreement: Agreement | Missing
     outputs: tuple[OutputError, ...] | Missing
     certificate: Certificate | Missing
+    layers: LayerErrors | Missing
     outputs_sha256: str
     finite: bool
 
@@ -122,6 +146,7 @@ class VerifyRequest(Record, frozen=True, kw_only=True):
     shapes: dict[str, tuple[int, ...]]
     max_drop: float | None
     limit: int | None
+    layers: bool
     threads: int
     seed: int
     timeout_s: float
@@ -169,6 +194,7 @@ class RunJob(Record, frozen=True, kw_only=True):
     device: Device
     data_folder: str
     samples: int
+    expose: bool  # make every layer an output, and run one batch
     threads: int
     cpus: tuple[int, ...]
 
@@ -179,6 +205,15 @@ class RunResult(Record, frozen=True, kw_only=True):
     built: Built
     outputs_sha256: str
     finite: bool
+
+
+class LayersJob(Record, frozen=True, kw_only=True):
+    """Compare two runs of a graph whose layers are all outputs."""
+
+    folder: str
+    reference_folder: str
+    layers: tuple[Layer, ...]
+    samples: int
 
 
 class ScoreJob(Record, frozen=True, kw_only=True):

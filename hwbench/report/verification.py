@@ -10,12 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from hwbench.records.base import Missing
-from hwbench.records.verification import Agreement, Certificate, OutputError, Score, Verification, Verified
+from hwbench.records.verification import (
+    Agreement,
+    Certificate,
+    LayerError,
+    OutputError,
+    Score,
+    Verification,
+    Verified,
+)
 from hwbench.report.text import plain
 from hwbench.report.words import DASH
 
 _STYLE = {"CERTIFIED": "green", "FAILED": "bold red", "NOT ENOUGH DATA": "yellow"}
 _SHARES = ("accuracy", "top-5", "macro F1", "token accuracy")
+_WORST_LAYERS = 10
+_EXACT = {"no_error": "exact", "first_error": "all", "no_signal": DASH}
 _LEGEND = (
     "Intervals of scores: 95 %, how they would come out on other data of the same kind. Other decisions: samples on "
     "which the largest output is another one than the reference's, with the exact 95 % interval. SQNR: signal over "
@@ -33,6 +43,7 @@ def render_verification(found: Verification) -> RenderableType:
         *(plain(f"warning: {warning}", "yellow") for warning in found.warnings),
         _table(found),
         *_certificates(found),
+        *_layers(found),
         *_reasons(found),
         plain(_LEGEND, "dim"),
     ]
@@ -112,10 +123,41 @@ def certificate_text(found: Certificate) -> str:
     return f"{text}; about {found.enough} samples would settle it, if things stay as they look"
 
 
+def _layers(found: Verification) -> Iterator[RenderableType]:
+    for row in found.rows:
+        if isinstance(row.layers, Missing):
+            continue
+        first = row.layers.first_diverging
+        told = first.why if isinstance(first, Missing) else f"the first is {first}"
+        yield plain(f"{row.label}: layers with an SQNR below {row.layers.below_db:g} dB: {told}")
+        grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for title in ("layer", "op", "SQNR dB", "lost here dB", "cosine", "largest error"):
+            grid.add_column(title, overflow="fold")
+        for error in sorted(row.layers.errors, key=_quality)[:_WORST_LAYERS]:
+            figures = (error.sqnr_db, error.added_db, error.cosine, error.max_absolute)
+            shown = [
+                _EXACT.get(value.code, value.why) if isinstance(value, Missing) else f"{value:.4g}" for value in figures
+            ]
+            grid.add_row(plain(error.layer), plain(error.op), *(plain(text) for text in shown))
+        yield grid
+        count = min(_WORST_LAYERS, len(row.layers.errors))
+        yield plain(
+            f"the {count} worst of {len(row.layers.errors)} layers, on {row.layers.samples} samples; every layer is an "
+            "output there, so that the runtime fuses less than it does otherwise",
+            "dim",
+        )
+
+
+def _quality(error: LayerError) -> float:
+    if isinstance(error.sqnr_db, Missing):
+        return -1e9 if error.sqnr_db.code == "not_finite" else 1e9
+    return error.sqnr_db
+
+
 def _reasons(found: Verification) -> Iterator[Text]:
     shown: set[str] = set()
     for row in found.rows:
-        for missing in (row.agreement, row.outputs, row.certificate):
+        for missing in (row.agreement, row.outputs, row.certificate, row.layers):
             if isinstance(missing, Missing) and missing.code not in {"is_reference", "not_asked", *shown}:
                 shown.add(missing.code)
                 yield plain(f"{row.label}: {missing}", "dim")

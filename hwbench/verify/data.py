@@ -22,10 +22,8 @@ from hwbench.records.base import Missing
 from hwbench.records.model import Model, TensorSpec
 from hwbench.records.verification import DataFacts, DataJob, DataResult
 from hwbench.verify.metrics import load_callable
+from hwbench.verify.stores import INPUTS, LABELS, Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-INPUTS, LABELS = "inputs.npz", "labels.npy"
 _LABEL_NAMES = ("labels", "label", "y")
 
 

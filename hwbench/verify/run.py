@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,9 @@ from hwbench.children import Emit, Throttle, serve
 from hwbench.errors import EngineError, HwbenchError
 from hwbench.protocols import BuildRequest, Engine, Runner
 from hwbench.records.verification import RunJob, RunResult
-from hwbench.verify.data import INPUTS
+from hwbench.verify.layers import expose
+from hwbench.verify.stores import INPUTS, OUTPUTS, Array, load_arrays
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-OUTPUTS = "outputs.npz"
 _PROGRESS_PERIOD_S = 0.5
 
 
@@ -36,9 +33,10 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
     engine.start()
     workdir = folder / "build"
     workdir.mkdir(exist_ok=True)
+    model, files = expose(job.model, job.files, folder) if job.expose else (job.model, job.files)
     request = BuildRequest(
-        model=job.model,
-        files=job.files,
+        model=model,
+        files=files,
         precision=job.precision,
         threads=job.threads,
         streams=1,
@@ -46,10 +44,12 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
         workdir=workdir,
     )
     runner = engine.load(request).compile()
-    with np.load(Path(job.data_folder) / INPUTS, allow_pickle=False) as archive:
-        inputs = {name: archive[name] for name in archive.files}
+    inputs = load_arrays(Path(job.data_folder) / INPUTS)
     assert isinstance(job.model.batch_size, int)
-    outputs = _all(runner, job, inputs, job.model.batch_size, emit)
+    if job.expose:
+        outputs = _once(runner, job.engine, {name: array[: job.model.batch_size] for name, array in inputs.items()})
+    else:
+        outputs = _all(runner, job, inputs, job.model.batch_size, emit)
     np.savez(folder / OUTPUTS, **outputs)  # type: ignore[arg-type]
     built = runner.built()
     runner.close()

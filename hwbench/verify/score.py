@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from hwbench.records.verification import (
     Task,
     Word,
 )
-from hwbench.verify.data import LABELS
 from hwbench.verify.intervals import (
     Z95_ONE_SIDED,
     bootstrap,
@@ -33,18 +31,16 @@ from hwbench.verify.intervals import (
     wilson,
 )
 from hwbench.verify.metrics import Metric, cosine, guess_task, metrics_of
-from hwbench.verify.run import OUTPUTS
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from hwbench.verify.stores import LABELS, OUTPUTS, Array, load_arrays
 
 _IS_REFERENCE = Missing(code="is_reference", why="the others are held against this one")
-_FEW = 10  # fewer pairs than this give no certificate but by exact counts
+_HOPELESS = 1e9  # samples
 
 
 def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG001 - the child's signature
     """Load what the runs left, and judge."""
     emit({"event": "phase", "phase": "score"})
-    outputs = load_outputs(Path(job.folder))
+    outputs = load_arrays(Path(job.folder) / OUTPUTS)
     labels = np.load(Path(job.data_folder) / LABELS, allow_pickle=False) if job.labels else None
     task = job.task
     if job.metric is not None:
@@ -57,7 +53,7 @@ def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG00
         return ScoreResult(
             task=task, scores=scores, agreement=_IS_REFERENCE, outputs=_IS_REFERENCE, certificate=_IS_REFERENCE
         )
-    reference = load_outputs(Path(job.reference_folder))
+    reference = load_arrays(Path(job.reference_folder) / OUTPUTS)
     theirs = metrics_of(task, reference, labels, job.metric)
     return ScoreResult(
         task=task,
@@ -66,12 +62,6 @@ def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG00
         outputs=output_errors(outputs, reference),
         certificate=_certificate(mine, theirs, job),
     )
-
-
-def load_outputs(folder: Path) -> dict[str, Array]:
-    """Return what a run put out, by name."""
-    with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def score(metric: Metric, seed: int) -> Score:
@@ -201,7 +191,7 @@ def _enough(drop: float, high: float, max_drop: float, n: int) -> int | Missing:
     """Return about how many samples would do: half-widths fall with the root of n."""
     room = abs(max_drop - drop)
     half = max(high - drop, 1e-12)
-    if room == 0 or not math.isfinite(half):
+    if not room or n * (half / room) ** 2 > _HOPELESS:
         return Missing(code="at_the_limit", why="the drop seen is the largest allowed: no number of samples settles it")
     needed = math.ceil(n * (half / room) ** 2)
     if drop == 0 and max_drop > 0:  # no disagreement seen: Tango's end falls with 1/n, about z^2 / n

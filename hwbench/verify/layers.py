@@ -1,0 +1,135 @@
+"""Where a network begins to differ: every layer's output beside the reference's, on one batch.
+
+Both sides run a graph whose layers are all outputs. A runtime then fuses less than it does otherwise: what is found is
+where the arithmetic differs, not a measurement of the engine as deployed, and the result says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnx.shape_inference
+
+from hwbench.children import Emit, serve
+from hwbench.errors import EngineError
+from hwbench.records.base import Missing
+from hwbench.records.model import Layer, Model, ModelFiles, TensorSpec
+from hwbench.records.verification import LayerError, LayerErrors, LayersJob
+from hwbench.verify.metrics import cosine
+from hwbench.verify.stores import OUTPUTS, Array, load_arrays
+
+EXPOSED = "exposed.onnx"
+DIVERGES_BELOW_DB = 20.0  # error a tenth of the signal
+_FLOATS = (1, 10, 11, 16)  # onnx.TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
+
+
+def expose(model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
+    """Write the graph with every floating-point tensor between its layers as an output too; return what it is now.
+
+    Raises:
+        EngineError: the weights lie beside the graph, so that it is too large to be written again.
+    """
+    source = Path(files.folder) / files.runtime_graph
+    proto = onnx.load(source, load_external_data=False)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise EngineError("layers are compared only in models below 1.5 GB", hint="leave --layers out")
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    typed = {value.name: value for value in graph.value_info}
+    shown = {spec.name for spec in model.outputs}
+    added: list[TensorSpec] = []
+    for name in (name for node in graph.node for name in node.output if name in typed and name not in shown):
+        kind = typed[name].type.tensor_type
+        if kind.elem_type in _FLOATS:
+            proto.graph.output.append(typed[name])
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            shape = tuple(axis.dim_value for axis in kind.shape.dim)
+            added.append(TensorSpec(name=name, dtype=dtype.name, shape=shape))
+    onnx.save(proto, folder / EXPOSED)
+    return (
+        msgspec.structs.replace(model, outputs=(*model.outputs, *added)),
+        msgspec.structs.replace(files, folder=str(folder.resolve()), runtime_graph=EXPOSED),
+    )
+
+
+def work(job: LayersJob, folder: Path, emit: Emit) -> LayerErrors:  # noqa: ARG001 - the child's signature
+    """Compare what two runs of the exposed graph left."""
+    emit({"event": "phase", "phase": "compare"})
+    mine, theirs = (load_arrays(Path(where) / OUTPUTS) for where in (job.folder, job.reference_folder))
+    errors = layer_errors(mine, theirs, job.layers)
+    first = next((error.layer for error in errors if _diverged(error)), None)
+    return LayerErrors(
+        errors=errors,
+        first_diverging=first if first is not None else Missing(code="none", why="no layer differs that much"),
+        below_db=DIVERGES_BELOW_DB,
+        samples=job.samples,
+    )
+
+
+def _diverged(error: LayerError) -> bool:
+    return not isinstance(error.sqnr_db, Missing) and error.sqnr_db < DIVERGES_BELOW_DB
+
+
+def layer_errors(
+    mine: Mapping[str, Array], theirs: Mapping[str, Array], layers: Sequence[Layer]
+) -> tuple[LayerError, ...]:
+    """Return the error of every layer that both show, in the graph's order.
+
+    ``added_db`` is by how much a layer's SQNR is below the worst of what feeds it: what this layer itself adds.
+    """
+    known: dict[str, float] = {}
+    errors: list[LayerError] = []
+    for layer in layers:
+        name = next((out for out in layer.outputs if out in mine and out in theirs), None)
+        before = [known[tensor] for tensor in layer.inputs if tensor in known]
+        if name is None or mine[name].shape != theirs[name].shape:
+            if before:  # not shown: its error is at least what came in
+                known.update(dict.fromkeys(layer.outputs, min(before)))
+            continue
+        error = _error(layer, mine[name], theirs[name], before)
+        own = error.sqnr_db
+        known.update(dict.fromkeys(layer.outputs, math.inf if isinstance(own, Missing) else own))
+        errors.append(error)
+    return tuple(errors)
+
+
+def _error(layer: Layer, mine: Array, theirs: Array, before: Sequence[float]) -> LayerError:
+    a, b = (array.astype(np.float64).reshape(len(array) if array.ndim else 1, -1) for array in (mine, theirs))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        reason = Missing(code="not_finite", why="NaN or infinity in the output")
+        return LayerError(
+            layer=layer.name, op=layer.op, max_absolute=reason, sqnr_db=reason, cosine=reason, added_db=reason
+        )
+    signal, noise = float(np.sum(b * b)), float(np.sum((a - b) ** 2))
+    sqnr: float | Missing
+    if noise == 0:
+        sqnr = Missing(code="no_error", why="equal to the last bit")
+    elif signal == 0:
+        sqnr = Missing(code="no_signal", why="the reference puts out nothing but zeros")
+    else:
+        sqnr = 10 * math.log10(signal / noise)
+    return LayerError(
+        layer=layer.name,
+        op=layer.op,
+        max_absolute=float(np.abs(a - b).max(initial=0.0)),
+        sqnr_db=sqnr,
+        cosine=float(cosine(a, b).min()) if signal else Missing(code="no_signal", why="the reference is all zeros"),
+        added_db=_added(sqnr, before),
+    )
+
+
+def _added(sqnr: float | Missing, before: Sequence[float]) -> float | Missing:
+    if isinstance(sqnr, Missing):
+        return sqnr
+    worst = min(before, default=math.inf)
+    if math.isinf(worst):
+        return Missing(code="first_error", why="what feeds it is equal to the reference's: all of its error is its own")
+    return max(0.0, worst - sqnr)
+
+
+if __name__ == "__main__":
+    serve(work, LayersJob)

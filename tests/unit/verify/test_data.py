@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from hwbench.errors import UsageError
+from hwbench.graph.importer import import_model
+from hwbench.records.model import ImportJob
+from hwbench.records.verification import DataJob
+from hwbench.verify.data import work
+from hwbench.verify.stores import load_arrays
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    job = ImportJob(model="digits_cnn", batch_size=4, shapes={}, input_data=None, seed=0)
+    return import_model(job, tmp_path_factory.mktemp("model")).model
+
+
+@pytest.fixture
+def read(model, tmp_path):
+    def read(source, limit=None):
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        result = work(DataJob(data=str(source), model=model, limit=limit), folder, lambda event: None)
+        labels = folder / "labels.npy"
+        return result, load_arrays(folder / "inputs.npz"), np.load(labels) if labels.exists() else None
+
+    return read
+
+
+def images(model, n):
+    return np.random.default_rng(0).random((n, *model.inputs[0].shape[1:]), dtype=np.float32)
+
+
+def test_an_npz(model, read, tmp_path):
+    np.savez(tmp_path / "d.npz", **{model.inputs[0].name: images(model, 6)}, labels=np.arange(6))
+    result, inputs, labels = read(tmp_path / "d.npz")
+    assert result.facts.samples == 6
+    assert result.facts.labels
+    assert inputs[model.inputs[0].name].shape[0] == 6
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_one_array_of_any_name_and_narrower_type(model, read, tmp_path):
+    np.savez(tmp_path / "d.npz", pictures=(images(model, 3) * 255).astype(np.uint8))
+    result, inputs, labels = read(tmp_path / "d.npz")
+    assert inputs[model.inputs[0].name].dtype == np.float32
+    assert labels is None
+    assert not result.facts.labels
+
+
+def test_the_first_samples_only_and_another_hash(model, read, tmp_path):
+    np.savez(tmp_path / "d.npz", x=images(model, 6), y=np.arange(6))
+    whole, _, _ = read(tmp_path / "d.npz")
+    part, _, labels = read(tmp_path / "d.npz", limit=2)
+    assert part.facts.samples == 2
+    assert labels.tolist() == [0, 1]
+    assert part.facts.sha256 != whole.facts.sha256
+    assert read(tmp_path / "d.npz")[0].facts.sha256 == whole.facts.sha256
+
+
+@pytest.mark.parametrize("body", ["return x, y", "yield x[:2], y[:2]\n    yield x[2:], y[2:]", "return {'x': x}, y"])
+def test_a_function(model, read, tmp_path, body):
+    shape = tuple(model.inputs[0].shape[1:])
+    (tmp_path / "d.py").write_text(
+        f"import numpy as np\nx = np.ones((5, *{shape}), np.float32)\ny = np.arange(5)\n\ndef make():\n    {body}\n"
+    )
+    result, _, labels = read(f"{tmp_path / 'd.py'}:make")
+    assert result.facts.samples == 5
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_refusals(model, read, tmp_path):
+    def given(name, **arrays):
+        np.savez(tmp_path / name, **arrays)
+        return tmp_path / name
+
+    good = images(model, 4)
+    broken = good.copy()
+    broken[1] = np.nan
+    for source, told in (
+        (given("shape.npz", x=good[..., :-1]), "the model takes"),
+        (given("wide.npz", x=good.astype(np.float64)), "as float64"),
+        (given("few.npz", x=good, y=np.arange(3)), "4 samples and 3 labels"),
+        (given("nan.npz", x=broken), "NaN"),
+        (given("none.npz", x=good[:0]), "none"),
+        (given("text.npz", x=good, y=np.array(["a"] * 4)), "not numbers"),
+        (given("two.npz", a=good, b=good), "no array for the input"),
+        (tmp_path / "nowhere.npz", "cannot be read"),
+        (tmp_path / "data.csv", "neither"),
+        (f"{tmp_path}/no.py:make", "cannot be imported"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            read(source)
+    (tmp_path / "bad.py").write_text("def three():\n    return 1, 2, 3\n\ndef fails():\n    return 1 / 0\n")
+    with pytest.raises(UsageError, match=r"gave a tuple"):
+        read(f"{tmp_path}/bad.py:three")
+    with pytest.raises(UsageError, match="ZeroDivisionError"):
+        read(f"{tmp_path}/bad.py:fails")
