@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hwbench.records.base import Missing, Support
 from hwbench.records.device import Device, Found
 from hwbench.records.energy import Channel, Provenance
 from hwbench.records.measurement import Built, BuiltLayer
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model, ModelFiles
 
 if TYPE_CHECKING:
@@ -99,6 +100,15 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free what it holds."""
+        ...
+
+
+@runtime_checkable
+class TellsMemory(Protocol):
+    """A runner whose runtime tells what memory it holds; a runner need not."""
+
+    def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
+        """Ask the runtime; it may build and run the model once more for it, so after all that is timed."""
         ...
 
 

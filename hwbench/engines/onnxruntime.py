@@ -8,17 +8,19 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.engines.edge import installed, require_built, require_precision, translated
+from hwbench.engines.onnxruntime_memory import read_memory
 from hwbench.errors import EngineError
 from hwbench.graph.members import assign_members
 from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built, BuiltLayer
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model, ModelFiles
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _PROVIDER = "CPUExecutionProvider"
 _OPTIMIZED = "optimized.onnx"
+_MEMORY_RUNS = 3  # the first decides the pattern by which the others allocate
 _KERNEL = "_kernel_time"
 _NOT_SEPARATE = Missing(
     code="not_separate", why="ONNX Runtime reads and compiles in one call: the time is under compile"
@@ -156,8 +159,23 @@ class OnnxRuntimeRunner:
             start = time.perf_counter_ns()
             bound.run()
             end_to_end.append((time.perf_counter_ns() - start) / 1e9)
-        events = json.loads(Path(self.session.end_profiling()).read_bytes())
-        return read_profile(events, self.request, skip=warmup, end_to_end_s=end_to_end)
+        return read_profile(self._events(), self.request, skip=warmup, end_to_end_s=end_to_end)
+
+    def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
+        """Ask a session of its own, made for it: only a profile tells."""
+        workdir = self.request.workdir / "memory"
+        workdir.mkdir(exist_ok=True)
+        told = OnnxRuntimeProgram(replace(self.request, profile_layers=True, workdir=workdir)).compile()
+        bound = told.bind(inputs)
+        for _ in range(_MEMORY_RUNS):
+            bound.run()
+        kernels = [event for event in told._events() if _is_kernel(event)]
+        told.close()
+        return read_memory(kernels, _optimized_graph(workdir / _OPTIMIZED))
+
+    def _events(self) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = json.loads(Path(self.session.end_profiling()).read_bytes())
+        return events
 
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # closed before
@@ -224,9 +242,12 @@ def _outer_kernels(events: list[dict[str, Any]], nodes: Sequence[Any]) -> Iterat
     nested = any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute)
     outer = {node.name for node in nodes}
     for event in events:
-        is_kernel = event.get("cat") == "Node" and event["name"].endswith(_KERNEL)
-        if is_kernel and (not nested or event["name"].removesuffix(_KERNEL) in outer):
+        if _is_kernel(event) and (not nested or event["name"].removesuffix(_KERNEL) in outer):
             yield event
+
+
+def _is_kernel(event: Mapping[str, Any]) -> bool:
+    return event.get("cat") == "Node" and event["name"].endswith(_KERNEL)
 
 
 def _built_layer(name: str, details: Mapping[str, Any], members: tuple[str, ...]) -> BuiltLayer:
@@ -244,9 +265,14 @@ def _built_layer(name: str, details: Mapping[str, Any], members: tuple[str, ...]
 
 def _optimized_nodes(path: Path) -> Sequence[Any]:
     """Return the nodes of the graph that ONNX Runtime made of the model, or none where it left no such file."""
+    graph = _optimized_graph(path)
+    return [] if graph is None else graph.node
+
+
+def _optimized_graph(path: Path) -> Any:
     import onnx
 
-    return onnx.load(path, load_external_data=False).graph.node if path.exists() else []
+    return onnx.load(path, load_external_data=False).graph if path.exists() else None
 
 
 def _anchors(nodes: Sequence[Any], names: list[str]) -> list[list[str]]:

@@ -18,6 +18,7 @@ from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built, BuiltLayer
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model, ModelFiles
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _NAMES = {
     "i8": "int8",
     "u8": "int8",
 }
+_NO_STATISTICS = Missing(
+    code="not_told", why="OpenVINO's CPU plugin has no memory statistics: no property of it tells (its GPU plugin's do)"
+)
 _MICROSECOND = timedelta(microseconds=1)
 _BF16_ISA = {"avx512_bf16", "amx_bf16"}
 _REPORTED = (
@@ -218,6 +222,16 @@ class OpenVinoRunner:
             method="OpenVINO performance counters (PERF_COUNT), 1 µs resolution, a compiled model of its own",
         )
 
+    def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
+        """Add up the constants of the executable graph; nothing else is told."""
+        return RuntimeMemory(
+            weights_bytes=sum(_constant_bytes(node) for node in self.compiled.get_runtime_model().get_ordered_ops()),
+            activations_bytes=_NO_STATISTICS,
+            workspace_bytes=_NO_STATISTICS,
+            arena_bytes=_NO_STATISTICS,
+            method="OpenVINO: constants of the executable graph, without the copies that its kernels pack",
+        )
+
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # closed before
             del self.compiled
@@ -227,6 +241,16 @@ def _runs(name: str, info: dict[str, str], executed: Container[str] | None) -> b
     if executed is not None:
         return name in executed
     return not info.get("primitiveType", "").startswith("unknown")
+
+
+def _constant_bytes(node: Any) -> int:
+    """Return the size of a constant of the executable graph; 0 for any other node."""
+    if "Const" not in {_text(value) for key, value in node.get_rt_info().items() if key == "layerType"}:
+        return 0
+    count = 1
+    for length in node.get_output_shape(0):
+        count *= length
+    return (count * node.get_output_element_type(0).bitwidth + 7) // 8 if count else 0
 
 
 def _precision_of(info: dict[str, str]) -> str | Missing:

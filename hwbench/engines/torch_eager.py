@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hwbench.engines.edge import installed, require_precision, threads_per_stream, translated
+from hwbench.engines.torch_memory import torch_memory
 from hwbench.errors import EngineError
 from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, Tensors
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model, ModelFiles
 
 _DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float64": "fp64"}
@@ -190,6 +192,11 @@ class TorchRunner:
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
         return _NO_LAYERS
+
+    def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
+        run = self.bind(inputs).run
+        run()  # what is made once is made
+        return torch_memory(self.loaded.module, run)
 
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # closed before

@@ -9,16 +9,17 @@ The total is that of the sockets, whoever kept them busy: other processes and th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwbench import resources
 from hwbench.energy.integrate import poll_interval_s, smallest_range_j
 from hwbench.energy.uncertainty import GAIN
+from hwbench.meters.hwmon_tree import SensorInstrument
 from hwbench.meters.powercap import Zone, find_zones, has_hypervisor, read_uj
+from hwbench.meters.thermal import context_sources
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
-from hwbench.records.energy import Channel, Provenance
+from hwbench.records.energy import Channel
 from hwbench.units import Clock, MonotonicClock
 
 UPDATE_PERIOD_S = 1e-3  # Hähnel et al., "Measuring energy consumption for short code paths using RAPL", 2012
@@ -62,31 +63,19 @@ class Rapl:
                 return Support(reasons=(reading,))
         return Support(reasons=(_constant(_PROBE_S),)) if before == after else Support()
 
-    def open(self, device: Device) -> RaplInstrument | Missing:
+    def open(self, device: Device) -> SensorInstrument | Missing:
         """Find the counters; see :meth:`supports` for the codes."""
         virtual, container = not isinstance(device.virtual, Missing), not isinstance(device.container, Missing)
         zones = find_zones(self.root, virtual=virtual, container=container)
         if isinstance(zones, Missing):
             return zones
-        return RaplInstrument(
+        return SensorInstrument(
+            meter=self.name,
             boundary="CPU packages, DRAM where it is named, and all that runs on them",
-            sources=(_Zones(zones),),
+            provenance="vendor_modelled",
+            sources=(_Zones(zones), *context_sources(self.root)),
             settings={"flags": "vm"} if virtual or has_hypervisor(self.root) else {},
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaplInstrument:
-    """The counters of this machine."""
-
-    boundary: str
-    sources: tuple[_Zones, ...]
-    meter: str = Rapl.name
-    provenance: Provenance = "vendor_modelled"
-    settings: dict[str, str] = field(default_factory=dict)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 class _Zones:
@@ -102,6 +91,9 @@ class _Zones:
     def read(self) -> Sequence[float | Missing]:
         values = [read_uj(zone) for zone in self._zones]
         return [value if isinstance(value, Missing) else value / 1e6 for value in values]
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def _channel(zone: Zone) -> Channel:

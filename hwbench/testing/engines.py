@@ -15,10 +15,11 @@ import pytest
 
 from hwbench.errors import EngineError
 from hwbench.files import encode
-from hwbench.protocols import BuildRequest, Engine, LayerProfile, Runner, Tensors
+from hwbench.protocols import BuildRequest, Engine, LayerProfile, Runner, TellsMemory, Tensors
 from hwbench.records.base import Missing
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import ImportResult, Model
 from hwbench.testing.basics import assert_explained, assert_name, assert_support, example_cpu
 from hwbench.testing.examples import Example, onnx_examples, torch_examples
@@ -189,6 +190,34 @@ class EngineContract:
                 profiles += 1
                 named.extend(name for times in profile.units for name in times.unit.members)
         assert named or not profiles, "not one unit stands for a layer of a model"
+
+    def test_memory(
+        self, engine: Engine, examples: tuple[Example, ...], device: Device, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """Where the runtime tells its memory: numbers or reasons, and the runner works on."""
+        for example in examples:
+            runner = _compile(engine, example, engine.precisions(device)[0], tmp_path_factory)
+            if not isinstance(runner, TellsMemory):
+                runner.close()
+                return
+            assert_memory(runner.memory(example.inputs))
+            bound = runner.bind(example.inputs)
+            bound.run()
+            _assert_close(bound.outputs(), example.reference(example.inputs), 1e-1, example.name)
+            runner.close()
+
+
+def assert_memory(memory: object) -> None:
+    """Check that ``memory`` is a complete :class:`RuntimeMemory`, or a reason."""
+    if not isinstance(memory, RuntimeMemory):
+        assert_explained(memory)
+        return
+    assert memory.method.strip()
+    for value in (memory.weights_bytes, memory.activations_bytes, memory.workspace_bytes, memory.arena_bytes):
+        if isinstance(value, Missing):
+            assert_explained(value)
+        else:
+            assert isinstance(value, int)
 
 
 def assert_built(built: Built, engine: Engine, asked: str) -> None:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hwbench.devices.nvidia import ERRORS, NvidiaFinder
+from hwbench.devices.nvidia import NvidiaFinder
+from hwbench.nvml import ERRORS
 from hwbench.records.base import Missing
 
 
@@ -148,7 +149,7 @@ def test_a_bug_still_shuts_nvml_down(tmp_path):
 
 
 def test_no_driver_library_is_told_before_the_wrapper_is_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("hwbench.devices.nvidia._has_driver_library", lambda: False)
+    monkeypatch.setattr("hwbench.nvml.has_driver_library", lambda: False)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setitem(sys.modules, "pynvml", None)
     (reason,) = NvidiaFinder(root=tmp_path).find().absent.reasons
@@ -156,7 +157,7 @@ def test_no_driver_library_is_told_before_the_wrapper_is_looked_for(tmp_path, mo
 
 
 def test_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("hwbench.devices.nvidia._has_driver_library", lambda: True)
+    monkeypatch.setattr("hwbench.nvml.has_driver_library", lambda: True)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     (reason,) = NvidiaFinder(root=tmp_path).find().absent.reasons
     assert reason.code == "not_installed"

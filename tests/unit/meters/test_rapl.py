@@ -246,3 +246,14 @@ def test_a_long_window_is_read_on_the_way(tree):
     with recorder(tree) as record, record.window() as window:
         let(record, tree, 0.72)
     assert window.reading().energy_j == pytest.approx(648)
+
+
+def test_temperature_and_throttling_go_along_and_are_no_energy(client_tree):
+    chip = client_tree.root / "sys/class/hwmon/hwmon4"
+    chip.mkdir(parents=True)
+    for name, text in {"name": "coretemp", "temp1_label": "Package id 0", "temp1_input": "61500"}.items():
+        (chip / name).write_text(text)
+    with recorder(client_tree) as record, record.window() as window:
+        client_tree.advance(10)
+    assert window.reading().energy_j == pytest.approx(340)
+    assert [sample.value for sample in record.trace.samples["coretemp:Package id 0"]] == pytest.approx([61.5, 61.5])

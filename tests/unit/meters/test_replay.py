@@ -3,9 +3,13 @@ import time
 
 import pytest
 
+from hwbench.energy.imports import import_trace
+from hwbench.energy.integrate import Sample
 from hwbench.energy.recorder import Recorder
+from hwbench.energy.trace import Trace, write_trace
 from hwbench.meters.replay import Replay
 from hwbench.records.base import Missing
+from hwbench.records.energy import TRACE_SCHEMA, Channel, TraceHeader
 from hwbench.testing import FakeClock, MeterContract, example_cpu, let
 
 
@@ -169,3 +173,71 @@ def test_wall_clock_steps_do_not_matter(ramp, clock, monkeypatch):
     monkeypatch.setattr(time, "time", forbidden)
     monkeypatch.setattr(time, "time_ns", forbidden)
     assert measure(Replay(ramp, clock), 10).window_s == pytest.approx(10)
+
+
+def recorded(tmp_path, channels, samples, marks=(), faults=None):
+    header = TraceHeader(
+        schema_version=TRACE_SCHEMA,
+        meter="rapl",
+        boundary="CPU packages",
+        provenance="vendor_modelled",
+        clock="MonotonicClock",
+        started_at="2026-01-01T00:00:00.000+00:00",
+        channels=channels,
+        settings={"flags": "vm"},
+    )
+    path = tmp_path / "own.jsonl"
+    write_trace(path, Trace(header, samples, faults or {}, list(marks)))
+    return path
+
+
+def package(name="package-0", role="total", quantity="energy"):
+    return Channel(name=name, quantity=quantity, role=role, source="a test", period_s=0.1)
+
+
+def ticks(watts, start_s=3.0, count=101):
+    return [Sample(start_s + i / 10, watts * i / 10) for i in range(count)]
+
+
+def test_a_trace_of_ours_is_played_with_all_its_channels(tmp_path, clock):
+    channels = (package(), package("dram-0"), package("core", role="part"))
+    samples = {"package-0": ticks(40.0), "dram-0": ticks(10.0), "core": ticks(30.0)}
+    reading = measure(Replay(recorded(tmp_path, channels, samples), clock), 2, 5)
+    assert reading.energy_j == pytest.approx(250, rel=0.03)
+    assert reading.domains_j["core"] == pytest.approx(150, rel=0.03)
+    assert reading.provenance == "replayed"
+    assert reading.boundary == "CPU packages (replay: package-0 + dram-0)"
+    assert reading.flags == ("vm",)
+
+
+def test_a_fault_of_a_trace_of_ours_is_played_too(tmp_path, clock):
+    fault = Missing(code="counter_unreadable", why="the file went away")
+    path = recorded(tmp_path, (package(),), {"package-0": ticks(40.0, count=31)}, faults={"package-0": (6.05, fault)})
+    assert measure(Replay(path, clock), 2).energy_j == pytest.approx(80, rel=0.06)
+    assert measure(Replay(path, clock), 5).code == "counter_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("channels", "samples", "code"),
+    [
+        ((), {}, "no_total"),
+        ((package(role="part"),), {"package-0": ticks(40.0)}, "no_total"),
+        ((package(),), {"package-0": ticks(40.0, count=1)}, "no_total"),
+    ],
+)
+def test_a_trace_of_ours_without_a_total(tmp_path, clock, channels, samples, code):
+    meter = Replay(recorded(tmp_path, channels, samples), clock)
+    assert [reason.code for reason in meter.supports(example_cpu()).reasons] == [code]
+
+
+def test_a_truncated_trace_of_ours(tmp_path, clock):
+    path = recorded(tmp_path, (package(),), {"package-0": ticks(40.0)})
+    path.write_bytes(path.read_bytes()[:-20])
+    assert measure(Replay(path, clock), 1).code == "trace_unreadable"
+
+
+def test_what_is_imported_can_be_replayed(tmp_path, clock):
+    table = tmp_path / "meter.csv"
+    table.write_text("t_s,power_mw\n" + "".join(f"{i / 10},50000\n" for i in range(101)))
+    write_trace(tmp_path / "imported.jsonl", import_trace(table))
+    assert measure(Replay(tmp_path / "imported.jsonl", clock), 10).energy_j == pytest.approx(500)
