@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hwbench.energy.integrate import Sample
 from hwbench.energy.shares import Share, share
@@ -21,6 +22,8 @@ from hwbench.energy.trace import Trace
 from hwbench.energy.uncertainty import TOO_SHORT_PERIODS, edges, expanded, gaps, quantisation
 from hwbench.records.base import Missing
 from hwbench.records.energy import Channel, CrossCheck, EnergyReading
+
+Headline = Literal["auto", "total", "check"]
 
 MISMATCH = 0.05  # relative, between counters and power
 MISMATCH_WINDOW_S = 10.0  # shorter windows disagree by their edges alone
@@ -49,7 +52,12 @@ class _Sum:
 
 
 def energy_between(
-    trace: Trace, start_s: float, end_s: float, *, load_period_s: float | None = None
+    trace: Trace,
+    start_s: float,
+    end_s: float,
+    *,
+    load_period_s: float | None = None,
+    headline: Headline = "auto",
 ) -> EnergyReading | Missing:
     """Return the energy between two times of a trace.
 
@@ -59,6 +67,8 @@ def energy_between(
         end_s: its end.
         load_period_s: period of the load (one inference), if it has one: sensors that look at a part of the time, or
             less than twice a period, may see a part of the load only (``aliasing_risk``).
+        headline: which view is shown where the instrument has two; ``auto``: the total, or the power integral where
+            the two disagree in this window. Several windows of one run must show the same view.
 
     Returns:
         The reading; :class:`Missing` with ``no_readings``, ``window_too_short``, ``counter_constant``,
@@ -75,10 +85,11 @@ def energy_between(
     flags = list(total.flags)
     if not isinstance(check, Missing) and check.energy_j > 0 and total.energy_j >= 0:
         head, other = total, check
-        mismatch = abs(math.log(max(total.energy_j, 1e-12) / check.energy_j)) > math.log1p(MISMATCH)
-        if mismatch and end_s - start_s >= MISMATCH_WINDOW_S:
-            head, other = (check, total) if _is_power(check) else (total, check)
-            flags = [*head.flags, "counter_power_mismatch"]
+        differ = abs(math.log(max(total.energy_j, 1e-12) / check.energy_j)) > math.log1p(MISMATCH)
+        mismatch = differ and end_s - start_s >= MISMATCH_WINDOW_S
+        if headline == "check" or (headline == "auto" and mismatch and _is_power(check)):
+            head, other = check, total
+        flags = [*head.flags, "counter_power_mismatch"] if mismatch else [*head.flags]
         total = head
         if other.energy_j > 0:
             crosscheck = CrossCheck(
@@ -116,6 +127,7 @@ def _reading(
         energy_j=total.energy_j,
         window_s=window_s,
         relative_uncertainty=expanded(*_uncertainty(total, window_s)),
+        gain_uncertainty=expanded(_gain(total)),
         domains_j=breakdown,
         update_period_s=total.period_s or Missing(code="not_known", why="too few readings to tell the update period"),
         coverage=total.coverage,
@@ -129,9 +141,8 @@ def _reading(
 def _uncertainty(total: _Sum, window_s: float) -> tuple[float, ...]:
     """Return relative standard parts. Gains and offsets of one instrument go together; the rest is independent."""
     energy_j = total.energy_j
-    gain = sum(s.channel.gain * abs(s.integral.energy_j) for s in total.shares) / energy_j
     offset = sum(s.channel.offset * window_s for s in total.shares if s.channel.quantity == "power") / energy_j
-    parts = [gain, offset, gaps(total.coverage)]
+    parts = [_gain(total), offset, gaps(total.coverage)]
     for item in total.shares:
         weight = abs(item.integral.energy_j) / energy_j
         parts.append(weight * edges(item.period_s, window_s))
@@ -145,6 +156,10 @@ def _uncertainty(total: _Sum, window_s: float) -> tuple[float, ...]:
     return tuple(parts)
 
 
+def _gain(total: _Sum) -> float:
+    return sum(s.channel.gain * abs(s.integral.energy_j) for s in total.shares) / total.energy_j
+
+
 def throttled_between(trace: Trace, start_s: float, end_s: float) -> dict[str, float]:
     """Return by reason how long the device was held back: differences of cumulative counters at the edges."""
     found: dict[str, float] = {}
@@ -152,7 +167,7 @@ def throttled_between(trace: Trace, start_s: float, end_s: float) -> dict[str, f
         if channel.quantity == "throttled":
             before = [s.value for s in trace.of(channel) if s.t_s <= start_s]
             until = [s.value for s in trace.of(channel) if s.t_s <= end_s]
-            after = [s.value for s in trace.of(channel) if s.t_s > end_s][:1] or until[-1:]
+            after = [s.value for s in trace.of(channel) if s.t_s >= end_s][:1] or until[-1:]
             if before and after:
                 found[channel.name] = max(0.0, after[0] - before[-1])
     return found

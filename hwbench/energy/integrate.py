@@ -19,6 +19,7 @@ from hwbench.records.base import Missing
 from hwbench.records.energy import Channel
 
 LONGEST_HOLD_PERIODS = 2.0  # a reading stands for so many update periods, not longer
+_SAME_UPDATE = 1 - 1e-6  # equal readings closer than this part of a period are one update, read twice; but for rounding
 
 
 class Sample(NamedTuple):
@@ -188,7 +189,7 @@ def _power_segments(samples: Sequence[Sample], start_s: float, end_s: float, per
     segments: list[Segment] = []
     update, seen_s = samples[0], samples[0].t_s
     for sample in samples[1:]:
-        if sample.value == update.value and sample.t_s - update.t_s < period_s:
+        if sample.value == update.value and sample.t_s - update.t_s < _SAME_UPDATE * period_s:
             seen_s = sample.t_s
             continue
         if sample.t_s - seen_s <= longest:

@@ -2,7 +2,8 @@
 
 A thread reads each source at its own interval, on an absolute schedule; :meth:`Recorder.mark` reads all of them at once
 and notes the moment, so that counters are read at the edges of a window. A source without an interval is read at marks
-alone. A source that fails is not asked again; the trace says since when and why.
+alone. A source that fails, or raises, is not asked again; the trace says since when and why. A
+reading that is no number is a fault.
 
 The thread keeps off the CPUs that are being measured where there are others; :attr:`Recorder.cpu_s` is what it cost.
 """
@@ -10,6 +11,7 @@ The thread keeps off the CPUs that are being measured where there are others; :a
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -36,15 +38,20 @@ class Recorder:
     """
 
     def __init__(
-        self, instrument: Instrument | None, *, clock: Clock | None = None, busy_cpus: Sequence[int] = ()
+        self,
+        instrument: Instrument | None,
+        *,
+        clock: Clock | None = None,
+        busy_cpus: Sequence[int] = (),
     ) -> None:
         self._instrument = instrument
         self._clock = clock or MonotonicClock()
         self._busy = frozenset(busy_cpus)
         self._sources: list[Source] = list(instrument.sources) if instrument is not None else []
-        self._due_s = [0.0 if source.every_s is not None else float("inf") for source in self._sources]
+        self._every_s = [source.every_s for source in self._sources]
+        self._due_s = [0.0 if every_s is not None else float("inf") for every_s in self._every_s]
         self._broken: set[int] = set()
-        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._lock, self._wake, self._stop = threading.Lock(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self.cpu_s = 0.0
         self.trace = Trace(self._header())
@@ -64,19 +71,40 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._origin_ns = self._clock.now_ns()
-        if isinstance(self._clock, MonotonicClock) and any(source.every_s is not None for source in self._sources):
+        self._start()
+        return self
+
+    def at_least_every(self, seconds: float) -> None:
+        """Read every source at least so often from now on.
+
+        Counters, which else are read at marks alone, then show how power went.
+        """
+        with self._lock:
+            self._every_s = [min(seconds, every_s or seconds) for every_s in self._every_s]
+            self._due_s = [min(due_s, self.now_s()) for due_s in self._due_s]
+        self._wake.set()
+        self._start()
+
+    def _start(self) -> None:
+        """Begin to read in a thread, where anything is to be read and time goes by itself."""
+        asked = any(every_s is not None for every_s in self._every_s)
+        if self._thread is None and asked and isinstance(self._clock, MonotonicClock):
             self._thread = threading.Thread(target=self._work, daemon=True, name="hwbench-recorder")
             self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self.stop()
         if self._instrument is not None:
             self._instrument.close()
+
+    def stop(self) -> None:
+        """Stop reading in between; the trace grows by marks alone from here on."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def now_s(self) -> float:
         """Return the time since recording began."""
@@ -111,14 +139,14 @@ class Recorder:
 
     def poll(self) -> float:
         """Read every source whose time has come; return the seconds until the next one's."""
-        for number, source in enumerate(self._sources):
+        for number, every_s in enumerate(self._every_s):
             now_s = self.now_s()
-            if source.every_s is None or now_s < self._due_s[number]:
+            if every_s is None or now_s < self._due_s[number]:
                 continue
             with self._lock:
                 self._read(number)
-            behind = (now_s - self._due_s[number]) // source.every_s
-            self._due_s[number] += (behind + 1) * source.every_s  # t0 + k dt: what was missed is not made up for
+            behind = (now_s - self._due_s[number]) // every_s
+            self._due_s[number] += (behind + 1) * every_s  # t0 + k dt: what was missed is not made up for
         return max(0.0, min(self._due_s, default=float("inf")) - self.now_s())
 
     def _read(self, number: int) -> None:
@@ -127,7 +155,7 @@ class Recorder:
             return
         source = self._sources[number]
         before_s = self.now_s()
-        values = source.read()
+        values = _values(source)
         t_s = (before_s + self.now_s()) / 2
         for channel, value in zip(source.channels, values, strict=True):
             if isinstance(value, Missing):
@@ -144,7 +172,9 @@ class Recorder:
     def _work(self) -> None:
         self._step_aside()
         began = time.thread_time()
-        while not self._stop.wait(min(self.poll(), 3600.0)):
+        while not self._stop.is_set():
+            self._wake.wait(min(self.poll(), 3600.0))
+            self._wake.clear()
             self.cpu_s = time.thread_time() - began
 
     def _step_aside(self) -> None:
@@ -155,6 +185,21 @@ class Recorder:
         with contextlib.suppress(OSError):  # a container may allow none of them
             if others:
                 os.sched_setaffinity(0, others)  # 0: this thread
+
+
+def _values(source: Source) -> Sequence[float | Missing]:
+    """Read a source; what it raises, or gives that is no number, becomes a fault."""
+    try:
+        values = source.read()
+    except Exception as error:  # noqa: BLE001 - a plugin's bug must end neither this thread nor the measurement
+        fault = Missing(code="meter_failed", why=f"the meter failed while being read: {type(error).__name__}: {error}")
+        return [fault] * len(source.channels)
+    return [
+        value
+        if isinstance(value, Missing) or math.isfinite(value)
+        else Missing(code="not_finite", why=f"the sensor read {value}")
+        for value in values
+    ]
 
 
 class Window:

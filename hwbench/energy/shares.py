@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hwbench.energy.integrate import (
+    LONGEST_HOLD_PERIODS,
     Integral,
     Sample,
     counter_faults,
@@ -18,7 +21,9 @@ from hwbench.energy.trace import Trace
 from hwbench.records.base import Missing
 from hwbench.records.energy import Channel
 
-_STALE_READINGS = 20  # so many equal readings of a power sensor are suspicious
+_LOOKED_AT = 500  # gaps, evenly spaced: enough for a median
+_COARSE_STEPS = 200
+STALE_READINGS = 20  # so many equal readings of a power sensor are suspicious
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,11 @@ class Share:
     integral: Integral
     period_s: float
     readings: int  # inside the window
+
+
+def adds_power(channel: Channel) -> bool:
+    """Say whether this is a power sensor that is added up."""
+    return channel.role == "total" and channel.quantity == "power"
 
 
 def share(trace: Trace, channel: Channel, start_s: float, end_s: float, load_period_s: float | None) -> Share | Missing:
@@ -45,30 +55,54 @@ def share(trace: Trace, channel: Channel, start_s: float, end_s: float, load_per
         )
     if isinstance(period_s, Missing):
         return period_s
+    around = _around(samples, start_s, end_s, 0.0 if counter else _reach_s(samples, channel, period_s))
+    nonsense = _nonsense(around, channel)
+    if nonsense is not None:
+        return nonsense
+    result: Integral | Missing
     if counter:
-        around = _around(samples, start_s, end_s)
         result = counter_faults(around, channel) or integrate_counter(around, start_s, end_s, range_j=channel.range)
         if isinstance(result, Integral) and "sensor_stale" in result.flags:
             why = f"the counter {channel.name} did not move in {end_s - start_s:.3g} s"
             return Missing(code="counter_constant", why=why, cure="some hypervisors answer reads with a constant")
+        if isinstance(result, Integral) and load_period_s is not None and _blinks(channel, period_s, load_period_s):
+            result = replace(result, flags=(*result.flags, "aliasing_risk"))  # its sensor is the one behind the power
     else:
-        result = _power(samples, channel, start_s, end_s, period_s, load_period_s)
+        result = _power(around, channel, start_s, end_s, max(period_s, _polled_s(samples)), load_period_s)
     if isinstance(result, Missing):
         return result
     inside = sum(start_s <= sample.t_s <= end_s for sample in samples)
     return Share(channel=channel, integral=result, period_s=period_s, readings=inside)
 
 
-def _around(samples: Sequence[Sample], start_s: float, end_s: float) -> list[Sample]:
-    """Return the samples of a window with those that bracket it.
+def _nonsense(samples: Sequence[Sample], channel: Channel) -> Missing | None:
+    if not all(math.isfinite(sample.t_s) and math.isfinite(sample.value) for sample in samples):
+        return Missing(code="not_finite", why=f"{channel.name} has readings that are no numbers", cure="measure again")
+    if any(b.t_s <= a.t_s for a, b in pairwise(samples)):
+        return Missing(code="out_of_order", why=f"the time of {channel.name} does not rise", cure="measure again")
+    return None
 
-    Before it, back to the last change of the counter: an increment counts from there.
+
+def _around(samples: Sequence[Sample], start_s: float, end_s: float, reach_s: float) -> list[Sample]:
+    """Return the samples of a window, those that bracket it, and those up to ``reach_s`` beyond.
+
+    Before it, back to the last change: the increment of a counter counts from there.
     """
-    first = next((i for i in range(len(samples) - 1, -1, -1) if samples[i].t_s <= start_s), 0)
+    first = max(0, bisect.bisect_right(samples, start_s - reach_s, key=_time) - 1)
     while first > 0 and samples[first - 1].value == samples[first].value:
         first -= 1
-    last = next((i for i, sample in enumerate(samples) if sample.t_s >= end_s), len(samples) - 1)
+    last = bisect.bisect_left(samples, end_s + reach_s, key=_time)
     return list(samples[first : last + 1])
+
+
+def _time(sample: Sample) -> float:
+    return sample.t_s
+
+
+def _reach_s(samples: Sequence[Sample], channel: Channel, period_s: float) -> float:
+    """Return how far beyond a window a power reading may still matter: its lag, and how long it may be held."""
+    lag_s = channel.averaging_s if isinstance(channel.averaging_s, float) else 0.0
+    return lag_s + 2 * LONGEST_HOLD_PERIODS * max(period_s, _polled_s(samples))
 
 
 def _power(
@@ -82,23 +116,42 @@ def _power(
     """Integrate a power channel; a reading that is a mean belongs to the middle of the time it covers."""
     lag_s = channel.averaging_s / 2 if isinstance(channel.averaging_s, float) else 0.0
     shifted = [Sample(sample.t_s - lag_s, sample.value) for sample in samples]
-    result = integrate_power(shifted, start_s, end_s, period_s=max(period_s, _polled_s(samples)))
+    result = integrate_power(shifted, start_s, end_s, period_s=period_s)
     if isinstance(result, Missing):
         return result
     flags = [*result.flags]
     inside = [s for s in shifted if start_s <= s.t_s <= end_s]
-    if len(inside) >= _STALE_READINGS and all(s.value == inside[0].value for s in inside):
+    if any(s.value < -_step_w(channel) for s in inside):
+        flags.append("negative_power")
+    if len(inside) >= STALE_READINGS and _stands_still([s.value for s in inside], channel):
         flags.append("sensor_stale")
-    if load_period_s is not None and _aliases(channel, max(period_s, _polled_s(samples)), load_period_s):
+    if load_period_s is not None and _aliases(channel, period_s, load_period_s):
         flags.append("aliasing_risk")
     if isinstance(channel.averaging_s, float) and channel.averaging_s > 0.1 * (end_s - start_s):
         flags.append("averaging_blurs_edges")
     return replace(result, flags=tuple(flags))
 
 
+def _step_w(channel: Channel) -> float:
+    """Return one step of a power sensor, which it may read below zero by chance."""
+    return channel.lsb if isinstance(channel.lsb, float) else 0.0
+
+
+def _stands_still(values: Sequence[float], channel: Channel) -> bool:
+    """Say whether equal readings are strange: few large steps may well hide a steady load's noise."""
+    coarse = 0 < abs(values[0]) <= _COARSE_STEPS * _step_w(channel)
+    return not coarse and all(value == values[0] for value in values)
+
+
+def _blinks(channel: Channel, period_s: float, load_period_s: float) -> bool:
+    """Say whether a counter is fed by a sensor that looks at a part of the time, and may miss part of this load."""
+    return isinstance(channel.sensed_s, float) and channel.sensed_s > 0 and _aliases(channel, period_s, load_period_s)
+
+
 def _polled_s(samples: Sequence[Sample]) -> float:
     """Return how often the channel was read: a slow reader is as blind as a slow sensor."""
-    gaps_s = sorted(b.t_s - a.t_s for a, b in pairwise(samples))
+    stride = max(1, (len(samples) - 1) // _LOOKED_AT)
+    gaps_s = sorted(samples[i + 1].t_s - samples[i].t_s for i in range(0, len(samples) - 1, stride))
     return gaps_s[len(gaps_s) // 2] if gaps_s else 0.0
 
 

@@ -27,6 +27,27 @@ GAIN = {
         basis="judgement: the literature gives 5 to 10 % absolute for RAPL; 5 % (k=1) is a rectangular bound of 8.7 % "
         "over sqrt(3). Older and client parts model the energy, servers since Haswell-EP measure it at the regulator.",
     ),
+    "ina3221": Gain(
+        standard=0.01,
+        basis="judgement: the chip's own gain error is 0.25 to 0.5 % (data sheet, from memory), the tolerance of "
+        "a Jetson's shunts is 1 % where a design guide tells it (AGX Xavier); the shunt offset is counted apart.",
+    ),
+    "ina238": Gain(standard=0.01, basis="judgement: a shunt of 1 %; the chip's own error is far smaller (data sheet)."),
+    "fuel_gauge": Gain(
+        standard=0.05,
+        basis="judgement: 5 to 10 % is said of fuel gauges; AOSP calls them not guaranteed to be of high accuracy "
+        "(source.android.com/docs/core/power/device).",
+    ),
+    "soc_telemetry": Gain(
+        standard=0.05,
+        basis="judgement: the vendors document no accuracy for the power that firmware reports; taken as for RAPL.",
+    ),
+    "nvml": Gain(
+        standard=0.05 / math.sqrt(3),
+        basis="5 % of the reading as a rectangular bound: against an external meter most of 19 cards lay within it, and "
+        "all within -9.5 to +6.4 %, each constant (arXiv 2312.02741, data). Fitted offsets of -12 to +12 W go with "
+        "those slopes and are not counted again. A card that was compared with a meter is far better.",
+    ),
 }
 
 

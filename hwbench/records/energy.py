@@ -65,7 +65,11 @@ class Channel(Record, frozen=True, kw_only=True):
 
 
 class TraceHeader(Record, frozen=True, kw_only=True):
-    """The first line of a trace file. ``settings`` holds the instrument's own, as found."""
+    """The first line of a trace file.
+
+    ``settings`` holds the instrument's own, as found; ``not_used`` the other meters, where the choice was left to
+    hwbench, and why not they.
+    """
 
     schema_version: int
     meter: str
@@ -75,6 +79,7 @@ class TraceHeader(Record, frozen=True, kw_only=True):
     started_at: str  # UTC; for people: nothing is computed from it
     channels: tuple[Channel, ...]
     settings: dict[str, str] = {}
+    not_used: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         names = [channel.name for channel in self.channels]
@@ -109,7 +114,8 @@ class EnergyReading(Record, frozen=True, kw_only=True, tag_field="kind", tag="re
 
     ``provenance``: ``measured_external`` (a calibrated meter), ``measured_onboard`` (a sensor on the board),
     ``vendor_modelled`` (a vendor's activity model behind a counter). ``relative_uncertainty`` is k=2 (95 %) over
-    gain, offset, edges, resolution and gaps (Type B). ``domains_j`` is a breakdown; it need not add up to ``energy_j``.
+    gain, offset, edges, resolution and gaps (Type B); ``gain_uncertainty`` (k=2) is the part of it that all readings of
+    this instrument share: it cancels in their ratios. ``domains_j`` is a breakdown; it need not add up to ``energy_j``.
     ``coverage`` is the part of the window that was really seen.
     """
 
@@ -119,6 +125,7 @@ class EnergyReading(Record, frozen=True, kw_only=True, tag_field="kind", tag="re
     energy_j: float
     window_s: float
     relative_uncertainty: float
+    gain_uncertainty: float = 0.0
     domains_j: dict[str, float] = {}
     update_period_s: float | Missing
     coverage: float = 1.0
@@ -129,7 +136,7 @@ class EnergyReading(Record, frozen=True, kw_only=True, tag_field="kind", tag="re
     flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_finite(self, "energy_j", "relative_uncertainty")
+        check_finite(self, "energy_j", "relative_uncertainty", "gain_uncertainty")
         check(self.window_s > 0, "window_s must be positive")
         check(0 < self.coverage <= 1, "coverage must be in (0, 1]")
 
@@ -155,12 +162,33 @@ class Repeated(Record, frozen=True, kw_only=True, tag_field="kind", tag="repeate
         check(self.n >= 2 and self.low <= self.value <= self.high, "an interval over windows contains their mean")
 
 
+class EnergySettings(Record, frozen=True, kw_only=True):
+    """How an energy run is to go.
+
+    ``window_s`` and ``idle_s``: None takes the longer of 10 s and 100 update periods of the instrument.
+    ``max_warmup_s``: so long is the plateau waited for.
+    """
+
+    repeats: int = 5
+    window_s: float | None = None
+    idle_s: float | None = None
+    max_warmup_s: float = 180.0
+
+    def __post_init__(self) -> None:
+        check(self.repeats >= 2, f"{self.repeats} repeats have no interval; 2 are the least, 5 the rule")
+        check_finite(self, "window_s", "idle_s", "max_warmup_s")
+
+
 class EnergyWindow(Record, frozen=True, kw_only=True):
-    """One repeat: inferences back to back, on the clock of the trace."""
+    """One repeat: inferences back to back, on the clock of the trace.
+
+    ``paused_s``: of it, so long the loop waited on purpose, for a sensor that looks at a part of the time.
+    """
 
     start_s: float
     end_s: float
     inferences: int
+    paused_s: float = 0.0
     reading: EnergyReading | Missing
 
 
@@ -174,7 +202,7 @@ class Idle(Record, frozen=True, kw_only=True, tag_field="kind", tag="idle"):
     before_w: float | Missing
     after_w: float | Missing
     mean_w: float
-    standard_uncertainty_w: float  # k=1, of the mean, Type A and what the two sides differ by
+    standard_uncertainty_w: float  # k=1: edges, resolution, offset, and what the two sides differ by; not the gain
     window_s: float  # of each side
 
     def __post_init__(self) -> None:
@@ -203,7 +231,8 @@ class EnergyRun(Record, frozen=True, kw_only=True, tag_field="kind", tag="energy
 
     ``total``: everything the boundary drew. ``dynamic``: less the idle power. Both in joules per inference.
     ``energy_delay_js``: total times the time per inference. ``recorder_cpu_share``: of one core, what recording cost.
-    ``trace``: the file, beside the result, with its SHA-256.
+    ``settings``: the instrument's own, as found. ``trace``: the file, as seen from the folder of the result, with its
+    SHA-256. Each word in ``flags`` is explained in docs/energy.md.
     """
 
     meter: str
@@ -223,6 +252,7 @@ class EnergyRun(Record, frozen=True, kw_only=True, tag_field="kind", tag="energy
     end_c: float | Missing
     crosscheck: CrossCheck | Missing
     recorder_cpu_share: float | Missing
+    settings: dict[str, str] = {}
     not_used: dict[str, str] = {}
     flags: tuple[str, ...] = ()
     trace: str

@@ -9,6 +9,7 @@
     diff_text.py    a layer difference, for the terminal and as CSV
     figures.py      charts as plotly dicts: distributions, memory, throughput, comparison
     layer_charts.py charts over layers: by kind of op, roofline
+    energy_*.py     energy: rows, what may be said over them, tables, curves, traces; for page, terminal, CSV and JSON
     thinning.py     fewer samples, for drawing only
     page.py         what the page shows, as data for the templates
     conditions.py   what was built, and where, as tables for the page

@@ -50,7 +50,7 @@ def to_csv(result: ProfileResult, what: What = "measurements") -> str:
     writer = csv.DictWriter(out, header, restval="")
     writer.writeheader()
     for line in tables[what](result):
-        writer.writerow({name: safe(value) for name, value in _split(line).items()})
+        writer.writerow({name: safe(value) for name, value in split(line).items()})
     return out.getvalue()
 
 
@@ -157,7 +157,7 @@ def _fields(record: Record, names: Iterable[str], prefix: str, *, whole: str) ->
     return {f"{prefix}{name}": getattr(record, name) for name in names}
 
 
-def _split(line: Line) -> Line:
+def split(line: Line) -> Line:
     """Move every missing value's reason to the column ``missing``."""
     missing = {name.removeprefix("missing:"): value for name, value in line.items() if isinstance(value, Missing)}
     values: Line = {name: value for name, value in line.items() if not isinstance(value, Missing)}

@@ -22,6 +22,8 @@ from hwbench.errors import StorageError
 from hwbench.files import parse_record
 from hwbench.records.measurement import PROFILE_RESULT_SCHEMA, ProfileResult
 from hwbench.report.comparison import compare
+from hwbench.report.energy_page import energy_view
+from hwbench.report.energy_traces import Traces
 from hwbench.report.page import Book, section
 
 _DATA_OPEN = '<script type="application/json" id="hwbench-data">'
@@ -29,13 +31,17 @@ _CLOSE = "</script>"
 _DAMAGED = "the page is damaged or was not written by hwbench"
 
 
-def render_page(results: Sequence[ProfileResult], *, baseline: ProfileResult | None = None) -> str:
+def render_page(
+    results: Sequence[ProfileResult], *, baseline: ProfileResult | None = None, traces: Traces | None = None
+) -> str:
     """Return the page.
 
     Args:
         results: what to show, at least one.
         baseline: the result that the comparison's ratios refer to; shown first, and added when it is not among
             ``results``. Without it the first result is the base.
+        traces: the recordings behind the energy, from :func:`hwbench.report.energy_traces.find_traces`; what is not
+            there is said not to have been looked for.
 
     Raises:
         ValueError: there is nothing to show.
@@ -48,11 +54,17 @@ def render_page(results: Sequence[ProfileResult], *, baseline: ProfileResult | N
         raise ValueError(msg)
     book = Book()
     comparison = compare(shown, book) if len(shown) > 1 else None
-    sections = [section(result, f"r{index}", book) for index, result in enumerate(shown, 1)]
+    together = energy_view(shown, "energy", book, {}, drawn=False) if len(shown) > 1 else None
+    sections, energy = [], []
+    for index, result in enumerate(shown, 1):
+        sections.append(section(result, f"r{index}", book))
+        energy.append(energy_view([result], f"r{index}-energy", book, traces or {}))
     plotly, script = _asset("assets/plotly-basic.min.js"), _asset("templates/page.js")
     return _template().render(
         sections=sections,
         comparison=comparison,
+        together=together,
+        energy=energy,
         style=Markup(_asset("templates/style.css")),
         plotly=Markup(plotly),
         script=Markup(script),

@@ -26,12 +26,16 @@ TOP_LAYERS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart: the name of its figure in the book, its height in pixels, and what is to be known when reading it."""
+    """A chart: the name of its figure in the book, its height in pixels, and what is to be known when reading it.
+
+    ``spoken`` says what the chart shows, for those who do not see it; empty where a table beside it does.
+    """
 
     name: str
     height: int
     title: str
     caption: str
+    spoken: str = ""
 
 
 @dataclass
@@ -40,11 +44,11 @@ class Book:
 
     figures: dict[str, Figure] = field(default_factory=dict)
 
-    def add(self, figure: Figure, title: str, caption: str = "") -> Chart:
+    def add(self, figure: Figure, title: str, caption: str = "", spoken: str = "") -> Chart:
         """Keep ``figure`` and return what the template needs to place it."""
         name = f"figure-{len(self.figures) + 1}"
         self.figures[name] = figure
-        return Chart(name=name, height=figure["layout"]["height"], title=title, caption=caption)
+        return Chart(name=name, height=figure["layout"]["height"], title=title, caption=caption, spoken=spoken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +85,6 @@ class Section:
     device: list[str]
     tables: Tables
     columns: dict[str, str]  # costs and validity, after the speed columns
-    estimates: list[tuple[str, str]]
-    estimate_basis: str
     built: list[tuple[str, str]]
     findings: list[tuple[str, str, tuple[Finding, ...]]]  # label, status, findings
     failed: list[tuple[str, str, str | None]]  # label, reason, log
@@ -121,8 +123,6 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         device=words.device_facts(result),
         tables=tables,
         columns={**COSTS, **VALIDITY},
-        estimates=[(name, line) for name, m in pairs if (line := words.estimate_line(m))],
-        estimate_basis=words.estimate_basis(measurements),
         built=[(name, line) for name, m in pairs if (line := words.built_difference(m))],
         findings=[(name, m.validity.status, m.validity.findings) for name, m in pairs if m.validity.findings],
         failed=[(name, str(entry.reason), entry.log) for name, entry in absent if entry.failed],

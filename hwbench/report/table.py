@@ -159,7 +159,7 @@ def _latency_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
     low, high = format_seconds(latency.median_low_s, 4), format_seconds(latency.median_high_s, 4)
     return {
         "median": Cell(format_seconds(latency.median_s, 4)),
-        "interval": Cell(_interval(low, high)),
+        "interval": Cell(between(low, high)),
         "p90": _seconds(latency.p90_s, notes),
         "p99": _seconds(latency.p99_s, notes),
     }
@@ -173,7 +173,7 @@ def _throughput_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]
     items = rate.items_per_s
     return {
         "rate": Cell(format_si(rate.inferences_per_s, "/s", 4)),
-        "interval": Cell(_interval(low, high)),
+        "interval": Cell(between(low, high)),
         "items": notes.missing(items) if isinstance(items, Missing) else Cell(format_si(items, "/s", 4)),
         "streams": Cell(str(rate.streams)),
     }
@@ -183,7 +183,7 @@ def _seconds(value: float | Missing, notes: Notes, digits: int = 4) -> Cell:
     return notes.missing(value) if isinstance(value, Missing) else Cell(format_seconds(value, digits))
 
 
-def _interval(low: str, high: str) -> str:
+def between(low: str, high: str) -> str:
     """Join two quantities, naming a common unit once: ``2.301–2.330 ms``."""
     number, _, unit = low.partition(" ")
     return f"{number}–{high}" if high.endswith(f" {unit}") else f"{low} – {high}"

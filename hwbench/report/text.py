@@ -25,7 +25,7 @@ from hwbench.report.ranking import labels
 from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Row, Table, tabulate
 from hwbench.units import format_seconds, format_si
 
-__all__ = ["layers_table", "plain", "render_table", "to_csv"]
+__all__ = ["hanging", "indented", "layers_table", "new_grid", "noted", "plain", "render_table", "to_csv"]
 
 _FAILED = "engine_failed"  # the code of what a worker should have brought back
 _NARROW = 60  # columns below which a table falls apart
@@ -39,11 +39,12 @@ def plain(text: str, style: str = "") -> Text:
     return Text("\n".join(lines), style=style)
 
 
-def render_table(result: ProfileResult) -> RenderableType:
+def render_table(result: ProfileResult, *, estimates: bool = True) -> RenderableType:
     """Return what a person wants to see of ``result``, for any width and with or without colour.
 
     In this order: model, device, the table(s) with the verdict, footnotes, energy estimates, what was built other than
-    asked, findings with their cures, engines without numbers.
+    asked, findings with their cures, engines without numbers. Without ``estimates`` the estimates are left out, for
+    whoever shows them elsewhere.
     """
     tables = tabulate(result)
     parts: list[RenderableType] = [
@@ -59,8 +60,8 @@ def render_table(result: ProfileResult) -> RenderableType:
         parts.append(plain(tables.legend, "dim"))
     else:
         parts.extend([Text(), plain("No engine was measured.", "bold")])
-    parts.extend(_hanging(f"[{number}]", note) for number, note in enumerate(tables.notes, 1))
-    parts.extend(_sections(result))
+    parts.extend(hanging(f"[{number}]", note) for number, note in enumerate(tables.notes, 1))
+    parts.extend(_sections(result, estimates=estimates))
     return Group(*parts)
 
 
@@ -70,7 +71,7 @@ def layers_table(measurement: Measurement, top: int = 15) -> RenderableType:
     if isinstance(layers, Missing):
         return plain(f"{measurement.label}: no per-layer times: {layers}")
     notes = Notes()
-    grid = _grid()
+    grid = new_grid()
     for title in ("op", "layers", "kernel", "precision"):
         grid.add_column(title, overflow="fold", min_width=4)
     for title in ("time", "share", "rate"):
@@ -94,7 +95,7 @@ def layers_table(measurement: Measurement, top: int = 15) -> RenderableType:
             "timed run, scaled to its median; rate counts a multiply-add as two operations",
             "dim",
         ),
-        *(_hanging(f"[{number}]", note) for number, note in enumerate(notes.texts, 1)),
+        *(hanging(f"[{number}]", note) for number, note in enumerate(notes.texts, 1)),
     )
 
 
@@ -124,7 +125,7 @@ def _listed(table: Table, row: Row) -> Iterator[RenderableType]:
 
 
 def _columns(table: Table, columns: dict[str, str]) -> RichTable:
-    grid = _grid()
+    grid = new_grid()
     marked = any(key in columns for key in table.speed)
     if marked:
         grid.add_column("", no_wrap=True)
@@ -137,16 +138,18 @@ def _columns(table: Table, columns: dict[str, str]) -> RichTable:
     return grid
 
 
-def _grid() -> RichTable:
+def new_grid() -> RichTable:
+    """Return an empty table as all tables here are."""
     return RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
 def _cell(row: Row, key: str) -> Text:
     style = _STATUS_STYLE[row.status] if key in VALIDITY else ""
-    return _noted(row.cells[key], style)
+    return noted(row.cells[key], style)
 
 
-def _noted(cell: Cell, style: str = "") -> Text:
+def noted(cell: Cell, style: str = "") -> Text:
+    """Return a cell with the numbers of its footnotes."""
     text = plain(cell.text, style)
     for number in cell.notes:
         text.append(f" [{number}]", style="dim")
@@ -158,10 +161,10 @@ def _layer_cells(row: LayerTime, notes: Notes) -> list[Text]:
     return [
         plain(unit.op),
         plain(" + ".join(unit.members) or f"{unit.name} (inserted by the runtime)"),
-        *(_noted(notes.missing(v)) if isinstance(v, Missing) else plain(v) for v in (unit.kernel, unit.precision)),
+        *(noted(notes.missing(v)) if isinstance(v, Missing) else plain(v) for v in (unit.kernel, unit.precision)),
         plain(format_seconds(row.scaled_s)),
         plain(f"{row.share * 100:.1f}%"),
-        _noted(notes.missing(rate) if isinstance(rate, Missing) else Cell(format_si(rate, "op/s"))),
+        noted(notes.missing(rate) if isinstance(rate, Missing) else Cell(format_si(rate, "op/s"))),
     ]
 
 
@@ -171,10 +174,10 @@ def _rest(layers: LayerTable, rest: Iterable[LayerTime]) -> list[tuple[str, floa
     return [*lines, ("no layer (unattributed)", layers.unattributed_s), ("median of the timed run", layers.median_s)]
 
 
-def _sections(result: ProfileResult) -> list[RenderableType]:
+def _sections(result: ProfileResult, *, estimates: bool) -> list[RenderableType]:
     pairs = list(zip(labels(result.measurements), result.measurements, strict=True))
     parts: list[RenderableType] = []
-    lines = [(name, line) for name, m in pairs if (line := words.estimate_line(m))]
+    lines = [(name, line) for name, m in pairs if estimates and (line := words.estimate_line(m))]
     parts.extend(_section(f"Energy, estimated (no measurement; {words.estimate_basis(result.measurements)}):", lines))
     lines = [(name, line) for name, m in pairs if (line := words.built_difference(m))]
     parts.extend(_section("Built otherwise than asked:", lines))
@@ -200,30 +203,31 @@ def _findings(pairs: list[tuple[str, Measurement]]) -> list[RenderableType]:
         style = _STATUS_STYLE["invalid" if severity == "invalid" else "suspect"]
         if len({why for _, why in against}) == 1:
             names = ", ".join(name for name, _ in against)
-            parts.append(_indented(f"{severity}: {code}: {against[0][1]} ({names})", 2, style))
+            parts.append(indented(f"{severity}: {code}: {against[0][1]} ({names})", 2, style))
         else:
-            parts.append(_indented(f"{severity}: {code}:", 2, style))
-            parts.extend(_indented(f"{name}: {why}", 4) for name, why in against)
-        parts.append(_indented(f"cure: {cure}", 4))
+            parts.append(indented(f"{severity}: {code}:", 2, style))
+            parts.extend(indented(f"{name}: {why}", 4) for name, why in against)
+        parts.append(indented(f"cure: {cure}", 4))
     return parts
 
 
 def _section(title: str, lines: list[tuple[str, str]], style: str = "bold") -> list[RenderableType]:
     if not lines:
         return []
-    body = [_indented(f"{name.strip()}: {line}", 2) for name, line in lines]
+    body = [indented(f"{name.strip()}: {line}", 2) for name, line in lines]
     return [Text(), plain(title, style), *body]
 
 
-def _indented(text: str, columns: int, style: str = "") -> RenderableType:
+def indented(text: str, columns: int, style: str = "") -> RenderableType:
+    """Return ``text`` with all its lines set in."""
     return Padding(plain(text, style), (0, 0, 0, columns), expand=False)
 
 
 def _fact(name: str, text: str, style: str = "") -> RenderableType:
-    return _hanging(f"{name:<6}", text, style)
+    return hanging(f"{name:<6}", text, style)
 
 
-def _hanging(head: str, text: str, style: str = "") -> RenderableType:
+def hanging(head: str, text: str, style: str = "") -> RenderableType:
     """Return ``text`` to the right of ``head``, its further lines indented."""
     grid = RichTable.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True, style="dim")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from fixtures_energy import energy_result, hostile_energy, hostile_trace, make_trace, power_modes, sweep
 from fixtures_results import full_result, hostile_result, throughput_result
 
 from hwbench.report.html import extract_results, render_page
@@ -20,7 +21,12 @@ PAGES = {
     "throughput": [throughput_result()],
     "hostile": [hostile_result()],
     "several": [full_result(), full_result(scale=1.1, run_id="later")],
+    "energy": [energy_result()],
+    "energy sweep": sweep(),
+    "energy modes": power_modes(),
+    "hostile energy": [hostile_energy()],
 }
+TRACES = {"0" * 64: make_trace(50.0)}
 
 
 def run_browser(path, profile, *actions):
@@ -48,7 +54,8 @@ def run_browser(path, profile, *actions):
 @pytest.mark.parametrize("name", PAGES)
 def test_charts_are_drawn_and_nothing_is_fetched(name, tmp_path):
     path = tmp_path / "page.html"
-    page = render_page(PAGES[name])
+    traces = hostile_trace(hostile_energy().measurements[0].energy_run) if name.startswith("hostile") else TRACES
+    page = render_page(PAGES[name], traces=traces)
     path.write_text(page, encoding="utf-8")
     dom, log = run_browser(path, tmp_path / "profile", "--dump-dom")
     assert [line for line in log.splitlines() if "CONSOLE" in line] == []

@@ -141,7 +141,7 @@ def test_two_results_on_one_page(finished, tmp_path):
         (["nowhere"], 3, ["cannot read nowhere"]),
         (["empty"], 3, ["'empty' holds no result"]),
         (["tiny.onnx"], 3, ["tiny.onnx is not JSON"]),
-        (["out", "-o", "out.pdf"], 2, ["'out.pdf' ends in neither .html nor .csv"]),
+        (["out", "-o", "out.pdf"], 2, ["'out.pdf' ends in none of .html, .csv, .json"]),
         (["out", "out", "--csv", "layers"], 2, ["--csv layers is for one result"]),
         (["out", "--csv", "measurements", "-o", "out.html"], 2, ["--csv"]),
         (["out", "--layers", "-o", "out.html"], 2, ["--layers"]),

@@ -5,7 +5,18 @@ import msgspec
 import pytest
 
 from hwbench.files import decode, encode
-from hwbench.records import comparison, device, difference, energy, health, measurement, model, profile, verification
+from hwbench.records import (
+    comparison,
+    device,
+    difference,
+    energy,
+    health,
+    measurement,
+    memory,
+    model,
+    profile,
+    verification,
+)
 from hwbench.records.base import Missing, Record, Support, check_finite, unsupported
 from hwbench.records.device import Device
 from hwbench.records.energy import EnergyEstimate, EnergyReading
@@ -53,7 +64,7 @@ class TestEveryRecord:
         assert msgspec.json.schema(cls)
 
     def test_none_of_them_is_left_out(self):
-        modules = (comparison, device, difference, energy, health, measurement, model, profile, verification)
+        modules = (comparison, device, difference, energy, health, measurement, memory, model, profile, verification)
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
     @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
