@@ -81,6 +81,14 @@ class Throughput(Record, frozen=True, kw_only=True, tag_field="kind", tag="throu
     sub_window_per_s: tuple[float, ...]  # rate in each of the equal parts of the window
 
 
+class WarmWindow(Record, frozen=True, kw_only=True):
+    """A stretch of the warm-up of mode ``steady``, ``end_s`` after its beginning."""
+
+    end_s: float
+    median_s: float
+    temperature_c: float | Missing
+
+
 class Phases(Record, frozen=True, kw_only=True):
     """One-off costs, each in its own right; none of them is in the latency samples.
 
@@ -236,7 +244,12 @@ class TimedRun(Record, frozen=True, kw_only=True):
     target_reached: bool  # False: the longest allowed time ended the run before the stop rule's own goal
     window_s: float  # from the first timed inference to the end of the last
     process_cpu_s: float  # CPU time of the worker in that window
-    throughput: Throughput | Missing
+    throughput: Throughput | Missing = Missing(
+        code="other_mode", why="measured in another mode", cure="--mode throughput"
+    )
+    energy_run: EnergyRun | Missing = Missing(
+        code="other_mode", why="energy over one window only, not by the plateau method", cure="--mode energy"
+    )
     outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
     memory: Memory
     energy: EnergyReading | Missing
@@ -257,9 +270,6 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     latency: LatencySummary | Missing
     energy_per_inference_j: float | Missing
     energy_estimate: EnergyEstimate | Missing
-    energy_run: EnergyRun | Missing = Missing(
-        code="other_mode", why="energy over one window only, not by the plateau method", cure="--mode energy"
-    )
     parity: Parity | Missing
     layers: LayerTable | Missing
     validity: Validity
