@@ -42,7 +42,7 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
                 answer(emit, _block(call, clock, question.count, chosen, recorder))
         used = loaded.memory.finish(model_bytes(job))
     result = ProcessRun(
-        built=loaded.runner.built(), phases=loaded.phases, memory=used, timed_region=loaded.runner.timed_region
+        built=loaded.runner.built(), phases=loaded.opening.phases, memory=used, timed_region=loaded.runner.timed_region
     )
     loaded.runner.close()
     return result

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from hwbench.children import Emit
-from hwbench.measure.job import Job, Prepared, inference, prepare
+from hwbench.children import Emit, spawned_ns
+from hwbench.measure.job import Job, Prepared, inference, prepare, timed
 from hwbench.measure.memory import MemoryTrack
 from hwbench.protocols import Bound, Runner
 from hwbench.records.measurement import Phases
 from hwbench.units import Clock
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How this process came to its first answer; moments by ``time.perf_counter_ns``, which processes share."""
+
+    spawned_ns: int  # the parent started it
+    began_ns: int  # Python and hwbench were imported
+    runtime_s: float  # importing the engine's runtime
+    phases: Phases
+    ready_ns: int  # the first inference was finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +31,7 @@ class Loaded:
     prepared: Prepared
     runner: Runner
     bound: tuple[Bound, ...]
-    phases: Phases
+    opening: Opening
     memory: MemoryTrack  # in its third phase: loaded
 
 
@@ -34,7 +41,7 @@ def load(job: Job, folder: Path, emit: Emit, clock: Clock) -> Loaded:
     Raises:
         EngineError: the runtime refuses the model, or fails at the first inference.
     """
-    memory = MemoryTrack()
+    began_ns, memory = clock.now_ns(), MemoryTrack()
     prepared = prepare(job, folder, emit, profile_layers=False)
     memory.baseline()
     emit({"event": "phase", "phase": "load"})
@@ -44,18 +51,15 @@ def load(job: Job, folder: Path, emit: Emit, clock: Clock) -> Loaded:
     with inference(job.engine):
         bound = tuple(runner.bind(prepared.inputs) for _ in range(job.settings.streams))
         first_s, _ = timed(clock, bound[0].run)
+        ready_ns = clock.now_ns()
     memory.loaded()
     phases = Phases(
         load_s=program.load_phase or load_s, compile_s=program.compile_phase or compile_s, first_inference_s=first_s
     )
-    return Loaded(prepared=prepared, runner=runner, bound=bound, phases=phases, memory=memory)
-
-
-def timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
-    """Call and return the seconds it took, and what it returned."""
-    started = clock.now_ns()
-    result = call()
-    return (clock.now_ns() - started) / 1e9, result
+    opening = Opening(
+        spawned_ns=spawned_ns(), began_ns=began_ns, runtime_s=prepared.runtime_s, phases=phases, ready_ns=ready_ns
+    )
+    return Loaded(prepared=prepared, runner=runner, bound=bound, opening=opening, memory=memory)
 
 
 def model_bytes(job: Job) -> int:

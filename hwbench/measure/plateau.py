@@ -7,12 +7,13 @@ the slope of a least-squares line through the windows of at least the last ten s
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hwbench.records.base import Missing
-from hwbench.records.measurement import WarmWindow
+from hwbench.records.modes import WarmWindow
 
 TEN_S = 10.0
 _SUCCESSIVE = 2  # changes in a row that must be small: one may be by chance
@@ -47,7 +48,7 @@ class PlateauDetector:
         last = [window.median_s for window in self.windows[-_SUCCESSIVE - 1 :]]
         if len(last) <= _SUCCESSIVE or min(last) <= 0:
             return Missing(code="too_few_windows", why=f"{len(last)} windows do not show {_SUCCESSIVE} changes")
-        return max(abs(b / a - 1) for a, b in zip(last, last[1:], strict=False))
+        return max(abs(b / a - 1) for a, b in itertools.pairwise(last))
 
     @property
     def slope(self) -> float | Missing:

@@ -20,6 +20,7 @@ from hwbench.children import Emit, Throttle
 from hwbench.energy.choose import Chosen
 from hwbench.energy.recorder import Recorder, Window
 from hwbench.measure.host import read_host
+from hwbench.measure.loaded import Opening
 from hwbench.measure.loop import Call, Tick
 from hwbench.records.base import Missing, Record
 from hwbench.records.device import HostState
@@ -71,6 +72,7 @@ class Session:
     emit: Emit
     folder: Path
     host: Callable[[], HostState]
+    opening: Opening | None = None  # how the process came to its first answer
     throttle: Throttle = field(default_factory=lambda: Throttle(_PROGRESS_PERIOD_S))
 
     def tick(self, phase: str) -> Tick:

@@ -48,6 +48,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
                 chosen=chosen,
                 emit=emit,
                 folder=folder,
+                opening=loaded.opening,
                 host=host_reader(settings, clock),
             )
             seen = MODES[settings.mode](session)
@@ -55,7 +56,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
     result = TimedRun(
         built=loaded.runner.built(),
         started_at=started_at,
-        phases=loaded.phases,
+        phases=loaded.opening.phases,
         warmup_ns=tuple(seen.warmup_ns),
         samples_ns=tuple(seen.samples_ns),
         timed_region=loaded.runner.timed_region,

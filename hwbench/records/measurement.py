@@ -8,10 +8,21 @@ from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment, HostState
 from hwbench.records.energy import EnergyEstimate, EnergyReading, EnergyRun
 from hwbench.records.model import Model
+from hwbench.records.modes import BuildVariance, ColdRun, PresetCheck, Series, ServerRun, SteadyState
 
 PROFILE_RESULT_SCHEMA = 1
 
-Mode = Literal["latency", "throughput"]
+Mode = Literal[
+    "latency",
+    "throughput",
+    "burst",
+    "steady",
+    "sustained",
+    "server",
+    "cold",
+]
+STREAMING: frozenset[Mode] = frozenset({"throughput", "server"})  # several requests may be in flight
+NOT_THIS_MODE = "other_mode"  # code of a Missing: another mode measures it
 
 
 class StopRule(Record, frozen=True, kw_only=True):
@@ -22,7 +33,10 @@ class StopRule(Record, frozen=True, kw_only=True):
 
 
 class RunSettings(Record, frozen=True, kw_only=True):
-    """How an engine is to be run. Nothing optional is left: this is the resolved request for one run."""
+    """How an engine is to be run. Nothing optional is left: this is the resolved request for one run.
+
+    ``mode_settings``: what the mode has beside the stop rules, by names with units, such as ``rate_per_s``.
+    """
 
     mode: Mode
     threads: int  # over all streams
@@ -33,10 +47,12 @@ class RunSettings(Record, frozen=True, kw_only=True):
     layers: bool
     meter: str
     seed: int
+    mode_settings: dict[str, float] = {}
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         check(self.threads >= 1 and self.streams >= 1, "threads and streams must be at least 1")
-        check(self.mode == "throughput" or self.streams == 1, "latency mode runs one stream")
+        check(self.mode in STREAMING or self.streams == 1, f"{self.mode} mode runs one stream")
 
 
 class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
@@ -79,14 +95,6 @@ class Throughput(Record, frozen=True, kw_only=True, tag_field="kind", tag="throu
     high_per_s: float
     items_per_s: float | Missing  # inferences_per_s x batch_size
     sub_window_per_s: tuple[float, ...]  # rate in each of the equal parts of the window
-
-
-class WarmWindow(Record, frozen=True, kw_only=True):
-    """A stretch of the warm-up of mode ``steady``, ``end_s`` after its beginning."""
-
-    end_s: float
-    median_s: float
-    temperature_c: float | Missing
 
 
 class Phases(Record, frozen=True, kw_only=True):
@@ -245,10 +253,18 @@ class TimedRun(Record, frozen=True, kw_only=True):
     window_s: float  # from the first timed inference to the end of the last
     process_cpu_s: float  # CPU time of the worker in that window
     throughput: Throughput | Missing = Missing(
-        code="other_mode", why="measured in another mode", cure="--mode throughput"
+        code=NOT_THIS_MODE, why="measured in another mode", cure="--mode throughput"
     )
+    steady_state: SteadyState | Missing = Missing(
+        code=NOT_THIS_MODE, why="no plateau was waited for", cure="--mode steady"
+    )
+    series: Series | Missing = Missing(
+        code=NOT_THIS_MODE, why="measured in a mode without a course over time", cure="--mode sustained"
+    )
+    server: ServerRun | Missing = Missing(code=NOT_THIS_MODE, why="measured in another mode", cure="--mode server")
+    cold: ColdRun | Missing = Missing(code=NOT_THIS_MODE, why="measured in another mode", cure="--mode cold")
     energy_run: EnergyRun | Missing = Missing(
-        code="other_mode", why="energy over one window only, not by the plateau method", cure="--mode energy"
+        code=NOT_THIS_MODE, why="energy over one window only, not by the plateau method", cure="--mode energy"
     )
     outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
     memory: Memory
@@ -262,7 +278,11 @@ class TimedRun(Record, frozen=True, kw_only=True):
 
 
 class Measurement(TimedRun, frozen=True, kw_only=True):
-    """One engine, one precision, one mode, in a process of its own; the run and what follows from it."""
+    """One engine, one precision, one mode, in a process of its own; the run and what follows from it.
+
+    Where it was built several times, the run is that of the first build, ``more_builds`` holds those of the others, and
+    ``latency`` is over the samples of all of them, its interval widened by what ``builds`` found.
+    """
 
     engine: str
     precision_asked: str
@@ -272,6 +292,9 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     energy_estimate: EnergyEstimate | Missing
     parity: Parity | Missing
     layers: LayerTable | Missing
+    more_builds: tuple[TimedRun, ...] = ()
+    builds: BuildVariance | Missing = Missing(code="one_build", why="built once only", cure="--repeat-build 5")
+    preset: PresetCheck | Missing = Missing(code="not_asked", why="no preset was asked for", cure="--preset")
     validity: Validity
 
     @property
@@ -315,6 +338,9 @@ class ProfileRequest(Record, frozen=True, kw_only=True):
     meter: str
     seed: int
     timeout_s: float
+    mode_settings: dict[str, float] = {}
+    repeat_build: int = 1
+    preset: str | None = None
 
 
 class ProfileResult(Record, frozen=True, kw_only=True):
