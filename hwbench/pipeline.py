@@ -406,6 +406,8 @@ class _Profile:
             self.reference = (f"{engine} {precision}", precision, folder / OUTPUTS)
 
     def _estimate(self, run: TimedRun) -> EnergyEstimate | Missing:
+        if not isinstance(run.cold, Missing):
+            return Missing(code=NOT_THIS_MODE, why="a cold start is no inference", cure="--mode latency")
         power = self.target.profile.power_w if self.target.profile is not None else {}
         return estimate(
             power,

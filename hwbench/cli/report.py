@@ -25,7 +25,7 @@ def report(
         Path | None, typer.Option("--output", "-o", help="Write here; the suffix (.html, .csv) says what.")
     ] = None,
     csv: Annotated[
-        Literal["measurements", "layers", "samples"] | None,
+        Literal["measurements", "layers", "samples", "series"] | None,
         typer.Option("--csv", help="CSV of these, to standard output or to --output."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show the layers of every engine too.")] = False,

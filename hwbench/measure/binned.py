@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 
 from hwbench.energy.recorder import Window
-from hwbench.measure.loop import sample
+from hwbench.measure.loop import CHUNK_NS, sample
 from hwbench.measure.session import Edges, Session, energy_of
 from hwbench.measure.stop import Duration
 from hwbench.records.base import Missing
@@ -17,6 +17,7 @@ from hwbench.records.modes import Bin, Series
 from hwbench.stats import quantile, supported_percentile
 
 MOST_SAMPLES = 1_000_000  # of those kept
+_CHUNKS = 20  # in a part, at the least: it ends that exactly
 
 
 def sample_in_bins(session: Session, seconds: float, bin_s: float, rest_s: float) -> tuple[array[int], Edges, Series]:
@@ -26,7 +27,7 @@ def sample_in_bins(session: Session, seconds: float, bin_s: float, rest_s: float
     inference outlasts is left out.
     """
     kept, bins = array("q"), list[Bin]()
-    every = 0
+    every, chunk_ns = 0, min(CHUNK_NS, round(bin_s * 1e9 / _CHUNKS))
     with session.window() as edges:
         before = edges.host_before
         number = 0
@@ -37,7 +38,13 @@ def sample_in_bins(session: Session, seconds: float, bin_s: float, rest_s: float
             if start_s >= edge_s:
                 continue
             with session.recorder.window("bin") as recorded:
-                samples = sample(session.calls[0], session.clock, Duration(seconds=edge_s - start_s), _silent)
+                samples = sample(
+                    session.calls[0],
+                    session.clock,
+                    Duration(seconds=edge_s - start_s),
+                    _silent,
+                    longest_chunk_ns=chunk_ns,
+                )
                 end_s = _since(session, edges)
             after = session.host()
             bins.append(_bin(samples, (start_s, end_s), (before, after), session, recorded))

@@ -15,8 +15,7 @@ import msgspec
 
 from hwbench.measure.mlperf import KEPT_BY_THE_RUN
 from hwbench.records.base import Missing
-from hwbench.records.measurement import Finding, LayerTable, Measurement, Validity, validity
-from hwbench.records.modes import SteadyState
+from hwbench.records.measurement import FEWEST, Finding, LayerTable, Measurement, Validity, validity
 from hwbench.stats import quantile
 
 _NOISY_IQR = 0.10  # torch.utils.benchmark warns at the same share
@@ -25,7 +24,7 @@ _STEAL = 0.02
 _FOREIGN = 0.10
 _CLOCK_CHANGE = 0.20
 _TOO_SHORT_S = 5e-6
-_FEW = 6  # fewer have no 95 % interval of the median: even all of them hold it with a chance of 1 - 2 / 2^n only
+_FEW = FEWEST
 _DISTURBED = 0.5
 _SHORTEST_TOLD_S = 0.5  # five counters of whole ticks a CPU are known to 0.05 s: a tenth of this
 _SUSTAINED_S = 600
@@ -123,9 +122,9 @@ def _noise(m: Measurement, _: int) -> Iterator[Finding]:
             "warning",
             "too_few_samples",
             f"{m.latency.n} samples hold no 95 % interval of the median; {_FEW} is the least",
-            "take more (--iterations)",
+            "take more (--iterations, --duration or --processes)",
         )
-    if not m.target_reached:
+    if not m.target_reached and m.latency.n >= _FEW:
         width = m.latency.median_high_s - m.latency.median_low_s
         half = width / 2 / m.latency.median_s if m.latency.median_s else 0.0
         yield _finding(
@@ -237,20 +236,9 @@ def _plateau(m: Measurement, _: int) -> Iterator[Finding]:
         yield _finding(
             "warning",
             "no_plateau",
-            f"no plateau in {state.after_s:.0f} s of warm-up: {plateau_words(state)}",
+            f"no plateau in {state.after_s:.0f} s of warm-up: {state.basis}",
             "warm up longer (--max-warmup), or look at cooling and other programs",
         )
-
-
-def plateau_words(state: SteadyState) -> str:
-    """Return what a plateau was judged by."""
-    change, slope = state.median_change, state.temperature_slope_c_per_10s
-    median = f"median {change if isinstance(change, Missing) else f'changed by {change:.1%}'}"
-    heat = slope.why if isinstance(slope, Missing) else f"temperature {slope:+.1f} °C in 10 s"
-    return (
-        f"{median} (limit {state.median_change_limit:.1%}); {heat} "
-        f"(limit {state.temperature_slope_limit_c_per_10s:g} °C)"
-    )
 
 
 def _short(m: Measurement, _: int) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ Mode = Literal[
     "server",
     "cold",
 ]
+FEWEST = 6  # samples: fewer have no 95 % interval of the median; even all of them hold it with 1 - 2 / 2^n only
 STREAMING: frozenset[Mode] = frozenset({"throughput", "server"})  # several requests may be in flight
 NOT_THIS_MODE = "other_mode"  # code of a Missing: another mode measures it
 
@@ -64,7 +65,7 @@ class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="l
     n: int
     n_effective: float  # after autocorrelation
     median_s: float
-    median_low_s: float  # 95 % confidence interval of the median
+    median_low_s: float  # 95 % confidence interval of the median; of fewer than 6 samples the whole range
     median_high_s: float
     mean_s: float
     min_s: float
@@ -81,6 +82,14 @@ class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="l
         check(self.n > 0, "a summary needs samples")
         check_finite(self, "median_s", "median_low_s", "median_high_s", "mean_s", "min_s", "max_s", "stdev_s", "iqr_s")
         check(self.median_low_s <= self.median_s <= self.median_high_s, "the interval must contain the median")
+
+    @property
+    def interval_s(self) -> tuple[float, float] | Missing:
+        """The 95 % interval of the median, or why so few samples hold none: then the bounds are just their range."""
+        if self.n >= FEWEST:
+            return self.median_low_s, self.median_high_s
+        why = f"{self.n} samples hold no 95 % interval of the median; {FEWEST} is the least"
+        return Missing(code="too_few_samples", why=why, cure="take more")
 
 
 class Throughput(Record, frozen=True, kw_only=True, tag_field="kind", tag="throughput"):

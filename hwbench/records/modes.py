@@ -32,6 +32,15 @@ class SteadyState(Record, frozen=True, kw_only=True, tag_field="kind", tag="stea
     longest_s: float
     windows: tuple[WarmWindow, ...]
 
+    @property
+    def basis(self) -> str:
+        """What the plateau was judged by, in words."""
+        change, slope = self.median_change, self.temperature_slope_c_per_10s
+        median = change.why if isinstance(change, Missing) else f"median changed by {change:.1%}"
+        heat = slope.why if isinstance(slope, Missing) else f"temperature by {slope:+.1f} °C in 10 s"
+        limits = f"limits {self.median_change_limit:.0%} and {self.temperature_slope_limit_c_per_10s:g} °C"
+        return f"{median}, {heat} ({limits})"
+
 
 class Bin(Record, frozen=True, kw_only=True):
     """One part of a timed window, with the machine read at its end; seconds since the window opened.
