@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from hwbench.files import decode, encode
-from hwbench.records import comparison, device, difference, energy, health, measurement, model, profile
+from hwbench.records import comparison, device, difference, energy, health, measurement, model, modes, profile
 from hwbench.records.base import Missing, Record, Support, check_finite, unsupported
 from hwbench.records.device import Device
 from hwbench.records.energy import EnergyEstimate, EnergyReading
@@ -27,6 +27,8 @@ RECORDS = sorted(
 WITHOUT_UNIT = {
     *("n_effective", "share", "profiling_overhead", "relative_uncertainty", "max_relative"),  # ratios and counts
     *("load_1min", "quota_cpus"),  # in processes and in CPUs
+    *("icc", "last_over_first", "offered_load", "percentile", "median_change", "median_change_limit"),  # shares
+    "mode_settings",  # the unit is in the key
     "max_absolute",  # of whatever the network puts out
     *("settings", "value", "low", "high", "samples"),  # the unit is in the key beside it
     *("limit", "ratio", "confidence", "level", "min_effect", "between_runs", "levels", "min_ratio"),  # shares
@@ -61,14 +63,16 @@ class TestEveryRecord:
         assert msgspec.json.schema(cls)
 
     def test_none_of_them_is_left_out(self):
-        modules = (comparison, device, difference, energy, health, measurement, model, profile)
+        modules = (comparison, device, difference, energy, health, measurement, model, modes, profile)
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
     @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
     def test_a_quantity_names_its_unit(self, cls):
         hints = typing.get_type_hints(cls)
         real = {name for name in cls.__struct_fields__ if "float" in str(hints[name])}
-        bare = {name for name in real if not name.endswith(("_s", "_ns", "_j", "_w", "_hz", "_bytes", "_c"))}
+        bare = {
+            name for name in real if not name.endswith(("_s", "_ns", "_j", "_w", "_hz", "_bytes", "_c", "_c_per_10s"))
+        }
         assert bare <= WITHOUT_UNIT, "the unit of a quantity stands in its name"
 
 
