@@ -29,7 +29,7 @@ from hwbench import errors
 from hwbench.errors import HwbenchError, StorageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.records.base import Record
-from hwbench.units import format_bytes
+from hwbench.units import MonotonicClock, format_bytes
 
 J = TypeVar("J", bound=Record)
 R = TypeVar("R", bound=Record)
@@ -41,6 +41,7 @@ _LOG_TAIL_LINES = 12
 _LOG_TAIL_BYTES = 64 * 1024
 _LOOK_S = 0.5  # how often to see whether a silent child is still there
 _GRACE_S = 0.2  # for the last words of one that is not
+_SPAWNED = "HWBENCH_SPAWNED_NS"
 _EXIT_S = 5.0  # for a child to end by itself after its last word
 
 
@@ -84,7 +85,13 @@ def run_child(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log_stream,
-            env={**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
+            env={
+                **os.environ,
+                **(env or {}),
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONSAFEPATH": "1",
+                _SPAWNED: str(MonotonicClock().now_ns()),
+            },
             start_new_session=True,
         )
     try:
@@ -241,6 +248,14 @@ def _protocol_stream() -> Iterator[IO[bytes]]:
     os.dup2(2, 1)
     with stream:
         yield stream
+
+
+def spawned_ns() -> int:
+    """Return when the parent started this child, by ``time.perf_counter_ns``: one clock for all processes.
+
+    In a process that no parent started so, the time is now.
+    """
+    return int(os.environ.get(_SPAWNED, MonotonicClock().now_ns()))
 
 
 def _die_with_parent() -> None:

@@ -26,8 +26,11 @@ from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, S
 from hwbench.files import REQUEST, RESULT, write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.inventory import Target, find_target, pinned_cpus
+from hwbench.measure.builds import build_variance, over_builds
+from hwbench.measure.cold import together
 from hwbench.measure.job import BUILD, OUTPUTS, Job
 from hwbench.measure.layers import iterations_for, reconcile
+from hwbench.measure.mlperf import check_preset
 from hwbench.measure.parity import compare_outputs
 from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
@@ -35,6 +38,7 @@ from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
 from hwbench.records.energy import EnergyEstimate
 from hwbench.records.measurement import (
+    NOT_THIS_MODE,
     PROFILE_RESULT_SCHEMA,
     LayerRun,
     LayerTable,
@@ -50,16 +54,16 @@ from hwbench.records.measurement import (
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.results import earlier_result
 from hwbench.roofs import roofs_of
-from hwbench.stats import summarize
 
 R = TypeVar("R", bound=Record)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_WORKER = "hwbench.measure.worker"
 IS_REFERENCE = "is_reference"  # code of a Missing: the others are compared with this one
 NOT_REACHED = "not_reached"  # code of a Missing: the run ended before
 ENGINE_FAILED = "engine_failed"  # code of a Missing: there should have been numbers
 _IN_THROUGHPUT = Missing(
-    code="other_mode", why="measured in throughput mode, where requests wait for each other", cure="--mode latency"
+    code=NOT_THIS_MODE, why="measured in throughput mode, where requests wait for each other", cure="--mode latency"
 )
 
 
@@ -136,11 +140,11 @@ class _Profile:
     def left(self) -> str:
         """Say what an interrupted run has left behind."""
         count = self.finished
+        again = f"the same command with --resume --output {shlex.quote(str(self.folder))} goes on"
         if not count:
-            return "nothing had been measured yet"
+            return f"nothing had been measured yet; {again}"
         kept = "1 measurement is" if count == 1 else f"{count} measurements are"
-        again = f"--resume --output {shlex.quote(str(self.folder))}"
-        return f"{kept} in {self.folder / RESULT}; the same command with {again} goes on"
+        return f"{kept} in {self.folder / RESULT}; {again}"
 
     def run(self) -> ProfileResult:
         self.imported = self._import()
@@ -287,23 +291,42 @@ class _Profile:
         settings = self._settings()
         job = self._job(engine, precision, settings)
         folder = self._job_folder(engine, precision)
-        run = self._child("hwbench.measure.worker", job, TimedRun, folder, label)
-        latency = summarize(run.samples_ns) if settings.mode == "latency" else _IN_THROUGHPUT
-        parity = self._parity(engine, run.built.precision, folder)
-        return self._judged(
-            Measurement(
-                **msgspec.structs.asdict(run),
-                engine=engine,
-                precision_asked=precision,
-                settings=settings,
-                latency=latency,
-                energy_per_inference_j=_per_inference(run),
-                energy_estimate=self._estimate(run),
-                parity=parity,
-                layers=Missing(code=NOT_REACHED, why="the run ended before the layers were profiled", cure="--resume"),
-                validity=Validity(status="valid"),
-            )
+        run = self._timed(job, folder, label)
+        others = tuple(
+            self._child(_WORKER, job, TimedRun, folder / f"build-{number}", f"{label} build {number}")
+            for number in range(2, self.request.repeat_build + 1)
         )
+        samples = [one.samples_ns for one in (run, *others)]
+        builds = build_variance(samples)
+        parity = self._parity(engine, run.built.precision, folder)
+        measurement = Measurement(
+            **msgspec.structs.asdict(run),
+            engine=engine,
+            precision_asked=precision,
+            settings=settings,
+            latency=_IN_THROUGHPUT if settings.mode == "throughput" else over_builds(samples, builds),
+            energy_per_inference_j=_per_inference(run),
+            energy_estimate=self._estimate(run),
+            parity=parity,
+            layers=Missing(code=NOT_REACHED, why="the run ended before the layers were profiled", cure="--resume"),
+            more_builds=others,
+            builds=builds,
+            validity=Validity(status="valid"),
+        )
+        preset = check_preset(measurement, self.imported.model.batch_size)
+        return self._judged(msgspec.structs.replace(measurement, preset=preset))
+
+    def _timed(self, job: Job, folder: Path, label: str) -> TimedRun:
+        """Return the run of the mode; in mode ``cold`` that of several processes, after one that is not counted."""
+        run = self._child(_WORKER, job, TimedRun, folder, label)
+        if job.settings.mode != "cold":
+            return run
+        count = int(job.settings.stop.settings["count"])
+        starts = [
+            self._child(_WORKER, job, TimedRun, folder / f"start-{number}", f"{label} start {number} of {count}")
+            for number in range(1, count + 1)
+        ]
+        return together(run, starts)
 
     def _judged(self, measurement: Measurement) -> Measurement:
         cpu = self.target.device.cpu
@@ -315,7 +338,7 @@ class _Profile:
         latency, built = measurement.latency, measurement.built.layers
         layers: LayerTable | Missing
         if isinstance(latency, Missing):
-            layers = Missing(code="other_mode", why="per-layer times belong to latency mode", cure="--mode latency")
+            layers = Missing(code=NOT_THIS_MODE, why="per-layer times belong to latency mode", cure="--mode latency")
         elif not measurement.settings.layers:
             layers = Missing(code="not_asked", why="per-layer times were not asked for")
         elif isinstance(built, Missing) and built.code == NOT_OFFERED:
@@ -364,8 +387,10 @@ class _Profile:
             warmup=request.warmup,
             stop=request.stop,
             layers=request.layers,
-            meter=request.meter,
+            meter="none" if request.mode == "cold" else request.meter,
             seed=request.seed,
+            mode_settings=request.mode_settings,
+            preset=request.preset,
         )
 
     def _parity(self, engine: str, precision: str, folder: Path) -> Parity | Missing:
@@ -381,12 +406,14 @@ class _Profile:
             self.reference = (f"{engine} {precision}", precision, folder / OUTPUTS)
 
     def _estimate(self, run: TimedRun) -> EnergyEstimate | Missing:
+        if not isinstance(run.cold, Missing):
+            return Missing(code=NOT_THIS_MODE, why="a cold start is no inference", cure="--mode latency")
         power = self.target.profile.power_w if self.target.profile is not None else {}
         return estimate(
             power,
             cpu_time_s=run.process_cpu_s,
             window_s=run.window_s,
-            inferences=len(run.samples_ns),
+            inferences=_inferences(run),
             cores=max(1, len(self.target.cores)),
         )
 
@@ -409,4 +436,9 @@ class _Profile:
 def _per_inference(run: TimedRun) -> float | Missing:
     if isinstance(run.energy, Missing):
         return run.energy
-    return run.energy.energy_j / len(run.samples_ns)
+    return run.energy.energy_j / _inferences(run)
+
+
+def _inferences(run: TimedRun) -> int:
+    """Return how many were done in the window: a long series keeps but some of its samples."""
+    return len(run.samples_ns) if isinstance(run.series, Missing) else sum(part.inferences for part in run.series.bins)

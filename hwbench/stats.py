@@ -88,7 +88,7 @@ def supported_percentile(ordered: Sequence[float], p: float) -> float | Missing:
     return Missing(
         code="too_few_samples",
         why=f"p{p * 100:g} needs {needed} samples, {len(ordered)} were taken",
-        cure=f"--iterations {needed}",
+        cure=f"take {needed} (--iterations {needed}, or a longer --duration)",
     )
 
 

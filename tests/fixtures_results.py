@@ -17,6 +17,7 @@ from hwbench.records.device import Cache, Cpu, Device, Environment, HostState, P
 from hwbench.records.energy import EnergyEstimate, EnergyReading
 from hwbench.records.measurement import (
     PROFILE_RESULT_SCHEMA,
+    STREAMING,
     Built,
     BuiltLayer,
     Finding,
@@ -181,7 +182,7 @@ def make_settings(mode: str = "latency", **changes) -> RunSettings:
     settings = RunSettings(
         mode=mode,
         threads=2,
-        streams=1 if mode == "latency" else 2,
+        streams=2 if mode in STREAMING else 1,
         cpus=(0, 2),
         warmup=WARMUP,
         stop=STOP,
@@ -288,7 +289,7 @@ def make_measurement(
         target_reached=True,
         window_s=sum(samples) / 1e9,
         process_cpu_s=sum(samples) / 1e9 * 1.9,
-        latency=stats.summarize(samples) if mode == "latency" else NO_LATENCY,
+        latency=stats.summarize(samples) if mode != "throughput" else NO_LATENCY,
         throughput=make_throughput(median_s) if mode == "throughput" else NO_THROUGHPUT,
         outputs_finite=True,
         memory=Memory(

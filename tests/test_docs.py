@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,10 @@ from fixtures_results import full_result
 import hwbench
 from hwbench import errors
 from hwbench.cli.main import app
+from hwbench.cli.modes import FOR
 from hwbench.measure import validity
-from hwbench.records.measurement import Measurement, ProfileResult
+from hwbench.measure.mlperf import PRESETS
+from hwbench.records.measurement import Measurement, Mode, ProfileResult
 from hwbench.report.delimited import to_csv
 
 if sys.version_info >= (3, 11):
@@ -238,6 +241,19 @@ def test_options_and_defaults_are_documented(verb):
             assert str(default) in row.split("|")[2], f"the default of {option.opts[0]} is {default}"
 
 
+def test_modes_and_presets_are_documented():
+    text = read("docs/modes.md")
+    modes = {row[0] for row in table("docs/modes.md", "# Modes")}
+    assert modes == set(typing.get_args(Mode))
+    rows = {row[0]: row for row in table("docs/modes.md", "## MLPerf-like presets")}
+    assert set(rows) == set(PRESETS)
+    for name, preset in PRESETS.items():
+        assert preset.mode in rows[name][1]
+        assert preset.least == 1 or str(preset.least) in rows[name][2]
+    for option in set(FOR) - {"--layers", "--settle", "--max-duration", "--iterations", "--warmup"}:
+        assert option in text, option
+
+
 def table(document, heading):
     """Return the rows of the first table below a heading, as lists of cells without backticks."""
     below = read(document).partition(f"{heading}\n")[2]
@@ -271,9 +287,12 @@ def test_validity_thresholds_are_the_code():
         "_NOISY_IQR": ("noisy", "{:.0%}"), "_DRIFT": ("drift", "{:.0%}"), "_STEAL": ("stolen_time", "{:.0%}"),
         "_FOREIGN": ("foreign_load", "{:.0%}"), "_CLOCK_CHANGE": ("clock_changed", "{:.0%}"),
         "_TOO_SHORT_S": ("near_clock", "{:.0e} s"), "_FEW": ("too_few_samples", "fewer than {}"),
+        "FEWEST": ("too_few_samples", "fewer than {}"), "_SUSTAINED_S": ("short_sustained", "less than {} s"),
+        "_LATE": ("late_arrivals", "over {:.0%}"), "_BUILDS": ("builds_differ", "over {:.0%}"),
     }  # fmt: skip
     numbers = {name for name, value in vars(validity).items() if name.isupper() and isinstance(value, int | float)}
-    assert numbers == set(stated)
+    assert numbers - {"_SHORTEST_TOLD_S"} == set(stated)
+    assert f"below {validity._SHORTEST_TOLD_S} s" in " ".join(read("docs/concepts.md").split())
     for name, (code, form) in stated.items():
         assert form.format(getattr(validity, name)).replace("e-0", "e-") in rows[code].replace(" %", "%"), code
     for precision, limits in validity._PARITY.items():

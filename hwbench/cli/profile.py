@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwbench.cli.request import Options, StopOptions, resolve
+from hwbench.cli.modes import ModeOptions, StopOptions
+from hwbench.cli.request import Options, resolve
 from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_INVALID, EXIT_OK, EXIT_UNAVAILABLE, HwbenchError, Interrupted, UsageError
 
@@ -33,7 +34,9 @@ def profile(
         list[str] | None,
         typer.Option("--precision", "-p", help="Only this precision (fp32, bf16, auto); repeat for more."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="latency: one request at a time; throughput: many in flight.")] = "latency",
+    mode: Annotated[
+        str, typer.Option(help="latency, throughput, burst, steady, sustained, server or cold; see docs/modes.md.")
+    ] = "latency",
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
     shapes: Annotated[
         list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224; comma-separated or repeated.")
@@ -43,10 +46,14 @@ def profile(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads in all. Default: one a physical core.")] = None,
     streams: Annotated[
-        int | None, typer.Option(min=1, help="Requests in flight (throughput mode). Default: one a thread.")
+        int | None,
+        typer.Option(min=1, help="Requests in flight, or workers of mode server. Default: one a thread."),
     ] = None,
-    warmup: Annotated[str, typer.Option(help="Shortest warm-up (at least 10 inferences).")] = "1s",
-    duration: Annotated[str | None, typer.Option(help="Shortest timed run. Default: 3s.")] = None,
+    warmup: Annotated[str | None, typer.Option(help="Shortest warm-up (at least 10 inferences). Default: 1s.")] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(help="Shortest timed run. Default: 3s (burst 2s, server 30s, sustained 10min, presets 10min)."),
+    ] = None,
     max_duration: Annotated[
         str | None, typer.Option(help="Longest timed run, when the median does not settle. Default: 20s.")
     ] = None,
@@ -59,6 +66,20 @@ def profile(
         bool | None,
         typer.Option("--layers/--no-layers", help="Per-layer times, in a run of their own. Default: in latency mode."),
     ] = None,
+    rate: Annotated[float | None, typer.Option(help="Mode server: queries that arrive in a second.")] = None,
+    rest: Annotated[str | None, typer.Option(help="Mode burst: rest before it. Default: 5s.")] = None,
+    max_warmup: Annotated[
+        str | None, typer.Option(help="Mode steady: longest wait for a plateau. Default: 5min.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Mode cold: processes to start. Default: 10.")] = None,
+    repeat_build: Annotated[
+        int | None, typer.Option(min=2, help="Build each engine so many times, each in a process of its own.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Limits of mlperf-single-stream, mlperf-multi-stream, mlperf-offline or mlperf-server."),
+    ] = None,
+    latency_bound: Annotated[str | None, typer.Option(help="Preset mlperf-server: what p99 must stay within.")] = None,
     meter: Annotated[str, typer.Option(help="Energy meter: auto, none, or a name.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     output: Annotated[
@@ -102,6 +123,15 @@ def profile(
         streams=streams,
         warmup=warmup,
         stop=StopOptions(duration=duration, max_duration=max_duration, settle=settle, iterations=iterations),
+        modes=ModeOptions(
+            rate=rate,
+            latency_bound=latency_bound,
+            rest=rest,
+            max_warmup=max_warmup,
+            processes=processes,
+            repeat_build=repeat_build,
+            preset=preset,
+        ),
         layers=layers,
         meter=meter,
         seed=seed,

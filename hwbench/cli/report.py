@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PAGES = {".html", ".htm"}
 _JSON = ".json"
-Csv = Literal["measurements", "layers", "samples", "energy"]
+Csv = Literal["measurements", "layers", "samples", "series", "energy"]
 
 
 @command

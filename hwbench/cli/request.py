@@ -8,33 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hwbench.cli.modes import ModeOptions, StopOptions, chosen_mode, mode_settings, refuse_unused, stop_rule
 from hwbench.errors import UsageError
 from hwbench.units import parse_seconds
 
 if TYPE_CHECKING:
     from hwbench.inventory import Target
-    from hwbench.records.measurement import Mode, ProfileRequest, StopRule
+    from hwbench.records.measurement import Mode, ProfileRequest
 
 _SHAPE = re.compile(r"(?P<name>[^,]+):(?P<sizes>[0-9]{1,10}(?:x[0-9]{1,10})*)")  # a name may hold colons: input:0
-_DURATION_S = 3.0
-_MAX_DURATION_S = 20.0
-_SETTLE = 0.01
+_WARMUP_S = 1.0
 _PRECISIONS = ("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "auto")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopOptions:
-    """What ends a timed run, as typed; None where it was not."""
-
-    duration: str | None
-    max_duration: str | None
-    settle: float | None
-    iterations: int | None
-
-    def given(self) -> list[str]:
-        """Return the options about time that were typed."""
-        options = {"--duration": self.duration, "--max-duration": self.max_duration, "--settle": self.settle}
-        return [name for name, value in options.items() if value is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +35,9 @@ class Options:
     input_data: str | None
     threads: int | None
     streams: int | None
-    warmup: str
+    warmup: str | None
     stop: StopOptions
+    modes: ModeOptions
     layers: bool | None
     meter: str
     seed: int
@@ -66,33 +51,38 @@ def resolve(options: Options, target: Target) -> ProfileRequest:
         UsageError: an unknown name, a value that is not one, or an option that would do nothing.
     """
     from hwbench.inventory import default_threads
-    from hwbench.records.measurement import ProfileRequest, StopRule
+    from hwbench.records.measurement import STREAMING, ProfileRequest, StopRule
 
-    modes: dict[str, Mode] = {"latency": "latency", "throughput": "throughput"}
-    if options.mode not in modes:
-        raise UsageError(f"--mode '{options.mode}' is neither latency nor throughput")
-    mode = modes[options.mode]
+    preset = options.modes.preset
+    mode = chosen_mode(options.mode, preset)
     _check_names(options, target)
-    _check_mode(options)
+    refuse_unused(mode, _given(options), preset)
+    _check_meter(mode, options.meter)
     threads = options.threads or default_threads(target)
     _check_streams(options.streams, threads)
+    streams = (options.streams or threads) if mode in STREAMING else 1
+    warmup_s = parse_seconds(options.warmup) if options.warmup is not None else _WARMUP_S
+    stop = stop_rule(mode, options.stop, options.modes, options.batch_size)
     return ProfileRequest(
         model=options.model,
         device=options.device,
         engines=_unique(options.engines),
         precisions=_unique(options.precisions),
         mode=mode,
-        batch_size=options.batch_size,
+        batch_size=_batch_size(options),
         shapes=parse_shapes(options.shapes),
         input_data=options.input_data,
         threads=threads,
-        streams=(options.streams or threads) if mode == "throughput" else 1,
-        warmup=StopRule(name="duration", settings={"seconds": parse_seconds(options.warmup), "min_count": 10}),
-        stop=stop_rule(mode, options.stop),
+        streams=streams,
+        warmup=StopRule(name="duration", settings={"seconds": warmup_s, "min_count": 10}),
+        stop=stop,
         layers=mode == "latency" and options.layers is not False,
         meter=options.meter,
         seed=options.seed,
         timeout_s=parse_seconds(options.timeout),
+        mode_settings=mode_settings(mode, options.modes, stop, streams, warmup_s),
+        repeat_build=options.modes.repeat_build or 1,
+        preset=preset,
     )
 
 
@@ -116,38 +106,6 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def stop_rule(mode: str, options: StopOptions) -> StopRule:
-    """Return the rule that ends a timed run.
-
-    Raises:
-        UsageError: options that exclude each other, or a value out of range.
-    """
-    from hwbench.records.measurement import StopRule
-
-    if options.iterations is not None:
-        if given := options.given():
-            raise UsageError(f"--iterations fixes the length of a run, and so does {given[0]}", hint="give one of them")
-        return StopRule(name="count", settings={"count": options.iterations})
-    longest_s = parse_seconds(options.max_duration) if options.max_duration is not None else _MAX_DURATION_S
-    duration_s = parse_seconds(options.duration) if options.duration is not None else min(_DURATION_S, longest_s)
-    if mode == "throughput":
-        return StopRule(name="duration", settings={"seconds": duration_s, "min_count": 20})
-    if options.duration is not None and options.max_duration is not None and duration_s > longest_s:
-        raise UsageError(f"--duration {options.duration} is longer than --max-duration {options.max_duration}")
-    settle = _SETTLE if options.settle is None else options.settle
-    if not 0 < settle < 1:
-        raise UsageError(f"--settle {settle:g} is not a share between 0 and 1")
-    return StopRule(
-        name="stable-median",
-        settings={
-            "min_seconds": duration_s,
-            "min_count": 20,
-            "max_seconds": max(duration_s, longest_s),
-            "relative": settle,
-        },
-    )
-
-
 def _check_names(options: Options, target: Target) -> None:
     from hwbench import plugins
     from hwbench.errors import PluginError
@@ -168,18 +126,47 @@ def _check_names(options: Options, target: Target) -> None:
             raise UsageError(f"no precision is called '{precision}'", hint=f"known: {listed}")
 
 
-def _check_mode(options: Options) -> None:
-    """Refuse what the mode has no use for."""
-    if options.mode == "latency":
-        if options.streams is not None:
-            raise UsageError(
-                "--streams is for throughput mode", hint="add --mode throughput; latency runs one request at a time"
-            )
-        return
-    unused = [name for name in options.stop.given() if name != "--duration"]
-    unused += ["--layers"] if options.layers else []
-    if unused:
-        raise UsageError(f"{unused[0]} is for latency mode", hint="leave it out, or leave --mode throughput out")
+def _given(options: Options) -> dict[str, object]:
+    """Return what belongs to some modes only, as typed."""
+    stop, modes = options.stop, options.modes
+    return {
+        "--streams": options.streams,
+        "--warmup": options.warmup,
+        "--duration": stop.duration,
+        "--max-duration": stop.max_duration,
+        "--settle": stop.settle,
+        "--iterations": stop.iterations,
+        "--layers": options.layers,
+        "--rate": modes.rate,
+        "--latency-bound": modes.latency_bound,
+        "--rest": modes.rest,
+        "--max-warmup": modes.max_warmup,
+        "--processes": modes.processes,
+        "--repeat-build": modes.repeat_build,
+    }
+
+
+def _check_meter(mode: Mode, meter: str) -> None:
+    if mode == "cold" and meter not in {"auto", "none"}:
+        raise UsageError(f"--meter {meter}: a cold start is no window of inferences", hint="leave --meter out")
+
+
+def _batch_size(options: Options) -> int | None:
+    """Return the batch size, that of the preset's queries where it has one.
+
+    Raises:
+        UsageError: another was asked for.
+    """
+    from hwbench.measure.mlperf import PRESETS
+
+    if options.modes.preset is None:
+        return options.batch_size
+    wanted = PRESETS[options.modes.preset].samples_per_query
+    if wanted is not None and options.batch_size not in {None, wanted}:
+        raise UsageError(
+            f"--preset {options.modes.preset} has {wanted} samples in a query", hint="leave --batch-size out"
+        )
+    return wanted or options.batch_size
 
 
 def _check_streams(streams: int | None, threads: int) -> None:

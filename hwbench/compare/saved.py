@@ -142,7 +142,7 @@ def facts(one: One) -> dict[str, str]:
         "fingerprint": device.fingerprint,
         "power-mode": device.power_mode,
         "governor": m.host_before.governor,
-        "mode": settings.mode,
+        "mode": " ".join((settings.mode, *(f"{key}={value:g}" for key, value in settings.mode_settings.items()))),
         "threads": settings.threads,
         "streams": settings.streams,
         "cpus": ",".join(map(str, settings.cpus)),

@@ -13,14 +13,13 @@ from hwbench.children import Emit, serve
 from hwbench.dialogue import answer, questions
 from hwbench.energy.choose import Chosen, choose
 from hwbench.energy.recorder import Recorder
-from hwbench.measure.job import Job, inference, prepare
+from hwbench.measure.job import Job, inference
+from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import Call, sample, undisturbed
-from hwbench.measure.memory import MemoryTrack
+from hwbench.measure.session import energy_of
 from hwbench.measure.stop import Count, Duration, make_stopper
-from hwbench.measure.worker import energy_of, model_bytes, timed
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Block, BlockQuestion, ProcessRun, Ready
-from hwbench.records.measurement import Phases
 from hwbench.units import Clock, MonotonicClock
 
 _SETTLE_S = 0.02  # untimed, at the start of a block
@@ -30,35 +29,22 @@ _SETTLE_COUNT = 2
 def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
     """Load, warm up, answer until nobody asks any more."""
     clock = MonotonicClock()
-    memory = MemoryTrack()
-    prepared = prepare(job, folder, emit, profile_layers=False)
-    memory.baseline()
-    emit({"event": "phase", "phase": "load"})
-    load_s, program = timed(clock, lambda: prepared.engine.load(prepared.request))
-    emit({"event": "phase", "phase": "compile"})
-    compile_s, runner = timed(clock, program.compile)
+    loaded = load(job, folder, emit, clock)
+    call = loaded.bound[0].run
     with inference(job.engine), undisturbed():
-        bound = runner.bind(prepared.inputs)
-        first_s, _ = timed(clock, bound.run)
-        memory.loaded()
-        memory.start_run()
-        warmup = sample(bound.run, clock, make_stopper(job.settings.warmup), _silent)
+        loaded.memory.start_run()
+        warmup = sample(call, clock, make_stopper(job.settings.warmup), _silent)
         chosen = choose(job.settings.meter, job.device)
         instrument = None if isinstance(chosen.instrument, Missing) else chosen.instrument
         answer(emit, Ready(latency_s=statistics.fmean(warmup[len(warmup) // 2 :]) / 1e9))
         with Recorder(instrument, clock=clock, busy_cpus=job.settings.cpus) as recorder:
             for question in questions(BlockQuestion):
-                answer(emit, _block(bound.run, clock, question.count, chosen, recorder))
-        used = memory.finish(model_bytes(job))
+                answer(emit, _block(call, clock, question.count, chosen, recorder))
+        used = loaded.memory.finish(model_bytes(job))
     result = ProcessRun(
-        built=runner.built(),
-        phases=Phases(
-            load_s=program.load_phase or load_s, compile_s=program.compile_phase or compile_s, first_inference_s=first_s
-        ),
-        memory=used,
-        timed_region=runner.timed_region,
+        built=loaded.runner.built(), phases=loaded.opening.phases, memory=used, timed_region=loaded.runner.timed_region
     )
-    runner.close()
+    loaded.runner.close()
     return result
 
 

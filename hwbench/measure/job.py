@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from hwbench.records.base import Record
 from hwbench.records.device import Device
 from hwbench.records.measurement import RunSettings
 from hwbench.records.model import Model, ModelFiles
+from hwbench.units import Clock, MonotonicClock
 
+T = TypeVar("T")
 Arrays = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
 
 OUTPUTS = "outputs.npz"
@@ -47,6 +50,7 @@ class Prepared:
     engine: Engine
     request: BuildRequest
     inputs: Arrays
+    runtime_s: float  # importing the engine and its runtime
 
 
 def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prepared:
@@ -54,8 +58,7 @@ def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prep
     emit({"event": "phase", "phase": "start"})
     if job.settings.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.settings.cpus)
-    engine: Engine = plugins.load("engines", job.engine)
-    engine.start()
+    runtime_s, engine = timed(MonotonicClock(), lambda: _started(job.engine))
     with np.load(io.BytesIO(read_bytes(Path(job.files.folder) / job.files.inputs)), allow_pickle=False) as archive:
         inputs: Arrays = {name: archive[name] for name in archive.files}
     workdir = folder / BUILD
@@ -70,7 +73,20 @@ def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prep
         profile_layers=profile_layers,
         workdir=workdir,
     )
-    return Prepared(engine=engine, request=request, inputs=inputs)
+    return Prepared(engine=engine, request=request, inputs=inputs, runtime_s=runtime_s)
+
+
+def _started(name: str) -> Engine:
+    engine: Engine = plugins.load("engines", name)
+    engine.start()
+    return engine
+
+
+def timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
+    """Call and return the seconds it took, and what it returned."""
+    started = clock.now_ns()
+    result = call()
+    return (clock.now_ns() - started) / 1e9, result
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from hwbench.units import Clock
 Call = Callable[[], object]
 Tick = Callable[[float], None]
 
-_CHUNK_NS = 50_000_000
+CHUNK_NS = 50_000_000
 _POLL_S = 0.05
 SUB_WINDOWS = 10
 
@@ -40,8 +40,11 @@ def undisturbed() -> Iterator[None]:
         gc.unfreeze()
 
 
-def sample(call: Call, clock: Clock, stopper: Stopper, tick: Tick) -> array[int]:
-    """Call until ``stopper`` says so and return one duration a call, in nanoseconds, in order."""
+def sample(call: Call, clock: Clock, stopper: Stopper, tick: Tick, *, longest_chunk_ns: int = CHUNK_NS) -> array[int]:
+    """Call until ``stopper`` says so and return one duration a call, in nanoseconds, in order.
+
+    ``stopper`` is asked after chunks of calls, which get as long as ``longest_chunk_ns``.
+    """
     now = clock.now_ns
     samples = array("q")
     append = samples.append
@@ -60,7 +63,7 @@ def sample(call: Call, clock: Clock, stopper: Stopper, tick: Tick) -> array[int]
             return samples
         tick(stopper.progress(samples, (elapsed - started) / 1e9))
         per_call = max(1, (elapsed - chunk_started) // max(1, chunk))
-        chunk = max(1, min(_CHUNK_NS // per_call, 4 * chunk))
+        chunk = max(1, min(longest_chunk_ns // per_call, 4 * chunk))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,11 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import msgspec
+
+from hwbench.measure.mlperf import KEPT_BY_THE_RUN
 from hwbench.records.base import Missing
-from hwbench.records.measurement import Finding, LayerTable, Measurement, Validity, validity
+from hwbench.records.measurement import FEWEST, Finding, LayerTable, Measurement, Validity, validity
 from hwbench.stats import quantile
 
 _NOISY_IQR = 0.10  # torch.utils.benchmark warns at the same share
@@ -21,8 +24,13 @@ _STEAL = 0.02
 _FOREIGN = 0.10
 _CLOCK_CHANGE = 0.20
 _TOO_SHORT_S = 5e-6
-_FEW = 6  # fewer have no 95 % interval of the median: even all of them hold it with a chance of 1 - 2 / 2^n only
+_FEW = FEWEST
 _DISTURBED = 0.5
+_SHORTEST_TOLD_S = 0.5  # five counters of whole ticks a CPU are known to 0.05 s: a tenth of this
+_SUSTAINED_S = 600
+_LATE = 0.1
+_BUILDS = 0.02
+_COURSE_IS_THE_RESULT = frozenset({"burst", "sustained", "server"})
 _PARITY = {"fp32": (1e-3, 1e-1), "fp64": (1e-3, 1e-1), "bf16": (1e-1, 1.0), "fp16": (1e-1, 1.0)}  # (suspect, invalid)
 _LOOSEST = (1e-1, 1.0)  # for int8 and every precision that is not listed
 
@@ -38,7 +46,15 @@ def judge(measurement: Measurement, usable_cpus: int) -> Validity:
     found: list[Finding] = []
     for check in _CHECKS:
         found.extend(check(measurement, cpus))
+    for number, other in enumerate(measurement.more_builds, start=2):
+        run = msgspec.structs.replace(measurement, **msgspec.structs.asdict(other))
+        for check in _RUN_CHECKS:
+            found.extend(_of_build(number, finding) for finding in check(run, cpus))
     return validity(tuple(found))
+
+
+def _of_build(number: int, finding: Finding) -> Finding:
+    return msgspec.structs.replace(finding, why=f"build {number}: {finding.why}")
 
 
 def _finding(severity: Literal["warning", "invalid"], code: str, why: str, cure: str) -> Finding:
@@ -94,7 +110,7 @@ def _noise(m: Measurement, _: int) -> Iterator[Finding]:
     if isinstance(m.latency, Missing):
         return
     spread = m.latency.iqr_s / m.latency.median_s if m.latency.median_s else 0.0
-    if spread > _NOISY_IQR:
+    if spread > _NOISY_IQR and m.settings.mode != "server":  # a queue's latency varies by itself
         yield _finding(
             "warning",
             "noisy",
@@ -106,9 +122,9 @@ def _noise(m: Measurement, _: int) -> Iterator[Finding]:
             "warning",
             "too_few_samples",
             f"{m.latency.n} samples hold no 95 % interval of the median; {_FEW} is the least",
-            "take more (--iterations)",
+            "take more (--iterations, --duration or --processes)",
         )
-    if not m.target_reached:
+    if not m.target_reached and m.latency.n >= _FEW:
         width = m.latency.median_high_s - m.latency.median_low_s
         half = width / 2 / m.latency.median_s if m.latency.median_s else 0.0
         yield _finding(
@@ -125,7 +141,7 @@ def _noise(m: Measurement, _: int) -> Iterator[Finding]:
 
 def _drift(m: Measurement, _: int) -> Iterator[Finding]:
     n = len(m.samples_ns)
-    if n < 30 or isinstance(m.latency, Missing):
+    if n < 30 or isinstance(m.latency, Missing) or m.settings.mode in _COURSE_IS_THE_RESULT:
         return
     first, last = sorted(m.samples_ns[: n // 3]), sorted(m.samples_ns[-(n // 3) :])
     change = quantile(last, 0.5) / quantile(first, 0.5) - 1 if quantile(first, 0.5) else 0.0
@@ -142,7 +158,7 @@ def _throttle(m: Measurement, _: int) -> Iterator[Finding]:
     before, after = m.host_before.throttle_events, m.host_after.throttle_events
     if not isinstance(before, Missing) and not isinstance(after, Missing) and after > before:
         yield _finding(
-            "invalid",
+            "warning" if m.settings.mode == "sustained" else "invalid",
             "throttled",
             f"the processor throttled {after - before} times while it was being timed",
             "let it cool down, or improve its cooling; steady-state numbers need a steady clock",
@@ -152,6 +168,8 @@ def _throttle(m: Measurement, _: int) -> Iterator[Finding]:
 def _clock_change(m: Measurement, _: int) -> Iterator[Finding]:
     before, after = m.host_before.cpu_hz, m.host_after.cpu_hz
     if isinstance(before, Missing) or isinstance(after, Missing) or not before or not after:
+        return
+    if m.settings.mode in _COURSE_IS_THE_RESULT:
         return
     change = statistics.fmean(after) / statistics.fmean(before) - 1
     if abs(change) > _CLOCK_CHANGE:
@@ -167,8 +185,8 @@ def _steal(m: Measurement, cpus: int) -> Iterator[Finding]:
     before, after = m.host_before.steal_s, m.host_after.steal_s
     if isinstance(before, Missing) or isinstance(after, Missing):
         return
-    share = (after - before) / (m.window_s * cpus)
-    if share > _STEAL:
+    share = _share(m, after - before, cpus)
+    if share > _STEAL and _told(m):
         yield _finding(
             "warning",
             "stolen_time",
@@ -181,13 +199,102 @@ def _foreign(m: Measurement, cpus: int) -> Iterator[Finding]:
     before, after = m.host_before.busy_s, m.host_after.busy_s
     if isinstance(before, Missing) or isinstance(after, Missing):
         return
-    share = (after - before - m.process_cpu_s) / (m.window_s * cpus)
-    if share > _FOREIGN:
+    share = _share(m, after - before - m.process_cpu_s, cpus)
+    if share > _FOREIGN and _told(m):
         yield _finding(
             "warning",
             "foreign_load",
             f"other programs used {share:.0%} of the time of its CPUs",
             "stop them, or measure when they are done",
+        )
+
+
+def _share(m: Measurement, busy_s: float, cpus: int) -> float:
+    """Return the share of the CPUs' time between the two looks at the host, which lie a little outside the window."""
+    between_s = max(m.window_s, m.host_after.monotonic_s - m.host_before.monotonic_s)
+    return min(1.0, busy_s / (between_s * cpus)) if between_s > 0 else 0.0
+
+
+def _told(m: Measurement) -> bool:
+    """Say whether the window is long enough for the kernel's counters, which go in ticks of a hundredth of a second."""
+    return m.window_s >= _SHORTEST_TOLD_S
+
+
+def _oversubscribed(m: Measurement, cpus: int) -> Iterator[Finding]:
+    if m.settings.threads > cpus:
+        yield _finding(
+            "warning",
+            "oversubscribed",
+            f"{m.settings.threads} threads share {cpus} CPUs: they wait for each other",
+            "ask for fewer (--threads)",
+        )
+
+
+def _plateau(m: Measurement, _: int) -> Iterator[Finding]:
+    state = m.steady_state
+    if not isinstance(state, Missing) and not state.reached:
+        yield _finding(
+            "warning",
+            "no_plateau",
+            f"no plateau in {state.after_s:.0f} s of warm-up: {state.basis}",
+            "warm up longer (--max-warmup), or look at cooling and other programs",
+        )
+
+
+def _short(m: Measurement, _: int) -> Iterator[Finding]:
+    if m.settings.mode == "sustained" and m.settings.stop.settings["seconds"] < _SUSTAINED_S:
+        yield _finding(
+            "warning",
+            "short_sustained",
+            f"{m.settings.stop.settings['seconds']:g} s of load say little about minutes of it: a case heats up slowly",
+            "sustain it for ten minutes or more (--duration 10min)",
+        )
+
+
+def _server(m: Measurement, _: int) -> Iterator[Finding]:
+    if isinstance(m.server, Missing) or isinstance(m.latency, Missing):
+        return
+    if m.server.backlog_grew:
+        unserved = f", {m.server.unserved} were given up" if m.server.unserved else ""
+        yield _finding(
+            "invalid",
+            "backlog_grew",
+            f"the queue grew: {m.server.offered_load:.0%} of what the workers can do was asked of them, "
+            f"{m.server.backlog} queries were waiting at the end{unserved}; its latency depends on when one stops",
+            "lower the rate (--rate), or give more workers (--streams)",
+        )
+    timer = m.server.timer
+    if not isinstance(timer, Missing) and timer.median_s > _LATE * m.latency.median_s:
+        yield _finding(
+            "warning",
+            "late_arrivals",
+            f"the load generator sent half of its queries over {timer.median_s * 1e6:.0f} µs late, "
+            f"{timer.median_s / m.latency.median_s:.0%} of the median latency",
+            "leave a CPU to the load generator (fewer --threads), or use a larger batch",
+        )
+
+
+def _builds(m: Measurement, _: int) -> Iterator[Finding]:
+    if not isinstance(m.builds, Missing) and m.builds.between_s > _BUILDS * m.builds.mean_s:
+        yield _finding(
+            "warning",
+            "builds_differ",
+            f"from build to build the median varies by {m.builds.between_s / m.builds.mean_s:.1%} (standard deviation)",
+            "compare over several builds (--repeat-build), and ship the build that was measured",
+        )
+
+
+def _preset(m: Measurement, _: int) -> Iterator[Finding]:
+    if isinstance(m.preset, Missing):
+        return
+    kept = [rule for rule in m.preset.requirements if rule.name in KEPT_BY_THE_RUN]
+    broken = [f"{rule.name} ({rule.why})" for rule in kept if rule.verdict == "does_not_hold"]
+    if broken:
+        yield _finding(
+            "warning",
+            "preset_not_kept",
+            f"limits of {m.preset.name} that do not hold: {'; '.join(broken)}",
+            "leave --duration and --batch-size to the preset, or lower --rate",
         )
 
 
@@ -210,6 +317,19 @@ def _layers(m: Measurement, _: int) -> Iterator[Finding]:
         )
 
 
-_CHECKS: tuple[Callable[[Measurement, int], Iterator[Finding]], ...] = (
-    _precision, _finite, _parity, _throttle, _noise, _drift, _clock_change, _steal, _foreign, _swap, _layers,
+_RUN_CHECKS: tuple[Callable[[Measurement, int], Iterator[Finding]], ...] = (
+    _throttle, _drift, _clock_change, _steal, _foreign, _swap, _plateau,
 )  # fmt: skip
+_CHECKS = (
+    _precision,
+    _finite,
+    _parity,
+    _noise,
+    *_RUN_CHECKS,
+    _layers,
+    _oversubscribed,
+    _short,
+    _server,
+    _builds,
+    _preset,
+)

@@ -8,10 +8,22 @@ from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment, HostState
 from hwbench.records.energy import EnergyEstimate, EnergyReading, EnergyRun
 from hwbench.records.model import Model
+from hwbench.records.modes import BuildVariance, ColdRun, PresetCheck, Series, ServerRun, SteadyState
 
 PROFILE_RESULT_SCHEMA = 1
 
-Mode = Literal["latency", "throughput"]
+Mode = Literal[
+    "latency",
+    "throughput",
+    "burst",
+    "steady",
+    "sustained",
+    "server",
+    "cold",
+]
+FEWEST = 6  # samples: fewer have no 95 % interval of the median; even all of them hold it with 1 - 2 / 2^n only
+STREAMING: frozenset[Mode] = frozenset({"throughput", "server"})  # several requests may be in flight
+NOT_THIS_MODE = "other_mode"  # code of a Missing: another mode measures it
 
 
 class StopRule(Record, frozen=True, kw_only=True):
@@ -22,7 +34,10 @@ class StopRule(Record, frozen=True, kw_only=True):
 
 
 class RunSettings(Record, frozen=True, kw_only=True):
-    """How an engine is to be run. Nothing optional is left: this is the resolved request for one run."""
+    """How an engine is to be run. Nothing optional is left: this is the resolved request for one run.
+
+    ``mode_settings``: what the mode has beside the stop rules, by names with units, such as ``rate_per_s``.
+    """
 
     mode: Mode
     threads: int  # over all streams
@@ -33,10 +48,12 @@ class RunSettings(Record, frozen=True, kw_only=True):
     layers: bool
     meter: str
     seed: int
+    mode_settings: dict[str, float] = {}
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         check(self.threads >= 1 and self.streams >= 1, "threads and streams must be at least 1")
-        check(self.mode == "throughput" or self.streams == 1, "latency mode runs one stream")
+        check(self.mode in STREAMING or self.streams == 1, f"{self.mode} mode runs one stream")
 
 
 class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
@@ -48,7 +65,7 @@ class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="l
     n: int
     n_effective: float  # after autocorrelation
     median_s: float
-    median_low_s: float  # 95 % confidence interval of the median
+    median_low_s: float  # 95 % confidence interval of the median; of fewer than 6 samples the whole range
     median_high_s: float
     mean_s: float
     min_s: float
@@ -65,6 +82,14 @@ class LatencySummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="l
         check(self.n > 0, "a summary needs samples")
         check_finite(self, "median_s", "median_low_s", "median_high_s", "mean_s", "min_s", "max_s", "stdev_s", "iqr_s")
         check(self.median_low_s <= self.median_s <= self.median_high_s, "the interval must contain the median")
+
+    @property
+    def interval_s(self) -> tuple[float, float] | Missing:
+        """The 95 % interval of the median, or why so few samples hold none: then the bounds are just their range."""
+        if self.n >= FEWEST:
+            return self.median_low_s, self.median_high_s
+        why = f"{self.n} samples hold no 95 % interval of the median; {FEWEST} is the least"
+        return Missing(code="too_few_samples", why=why, cure="take more")
 
 
 class Throughput(Record, frozen=True, kw_only=True, tag_field="kind", tag="throughput"):
@@ -236,7 +261,20 @@ class TimedRun(Record, frozen=True, kw_only=True):
     target_reached: bool  # False: the longest allowed time ended the run before the stop rule's own goal
     window_s: float  # from the first timed inference to the end of the last
     process_cpu_s: float  # CPU time of the worker in that window
-    throughput: Throughput | Missing
+    throughput: Throughput | Missing = Missing(
+        code=NOT_THIS_MODE, why="measured in another mode", cure="--mode throughput"
+    )
+    steady_state: SteadyState | Missing = Missing(
+        code=NOT_THIS_MODE, why="no plateau was waited for", cure="--mode steady"
+    )
+    series: Series | Missing = Missing(
+        code=NOT_THIS_MODE, why="measured in a mode without a course over time", cure="--mode sustained"
+    )
+    server: ServerRun | Missing = Missing(code=NOT_THIS_MODE, why="measured in another mode", cure="--mode server")
+    cold: ColdRun | Missing = Missing(code=NOT_THIS_MODE, why="measured in another mode", cure="--mode cold")
+    energy_run: EnergyRun | Missing = Missing(
+        code=NOT_THIS_MODE, why="energy over one window only, not by the plateau method", cure="--mode energy"
+    )
     outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
     memory: Memory
     energy: EnergyReading | Missing
@@ -249,7 +287,11 @@ class TimedRun(Record, frozen=True, kw_only=True):
 
 
 class Measurement(TimedRun, frozen=True, kw_only=True):
-    """One engine, one precision, one mode, in a process of its own; the run and what follows from it."""
+    """One engine, one precision, one mode, in a process of its own; the run and what follows from it.
+
+    Where it was built several times, the run is that of the first build, ``more_builds`` holds those of the others, and
+    ``latency`` is over the samples of all of them, its interval widened by what ``builds`` found.
+    """
 
     engine: str
     precision_asked: str
@@ -257,11 +299,11 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     latency: LatencySummary | Missing
     energy_per_inference_j: float | Missing
     energy_estimate: EnergyEstimate | Missing
-    energy_run: EnergyRun | Missing = Missing(
-        code="other_mode", why="energy over one window only, not by the plateau method", cure="--mode energy"
-    )
     parity: Parity | Missing
     layers: LayerTable | Missing
+    more_builds: tuple[TimedRun, ...] = ()
+    builds: BuildVariance | Missing = Missing(code="one_build", why="built once only", cure="--repeat-build 5")
+    preset: PresetCheck | Missing = Missing(code="not_asked", why="no preset was asked for", cure="--preset")
     validity: Validity
 
     @property
@@ -305,6 +347,9 @@ class ProfileRequest(Record, frozen=True, kw_only=True):
     meter: str
     seed: int
     timeout_s: float
+    mode_settings: dict[str, float] = {}
+    repeat_build: int = 1
+    preset: str | None = None
 
 
 class ProfileResult(Record, frozen=True, kw_only=True):

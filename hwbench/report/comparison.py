@@ -75,7 +75,8 @@ def _by_engine(result: ProfileResult) -> dict[tuple[str, Mode], Measurement]:
 def _value(measurement: Measurement) -> Value | None:
     latency, rate = measurement.latency, measurement.throughput
     if not isinstance(latency, Missing):
-        return latency.median_s, latency.median_low_s, latency.median_high_s
+        interval = latency.interval_s
+        return (latency.median_s, *((latency.median_s,) * 2 if isinstance(interval, Missing) else interval))
     if not isinstance(rate, Missing):
         return rate.inferences_per_s, rate.low_per_s, rate.high_per_s
     return None
@@ -110,9 +111,13 @@ def _cell(measurement: Measurement, base: Measurement | None, same: bool, notes:
     value = _value(measurement)
     if value is None:
         return Cell(DASH, (notes.number(str(measurement.latency)),))
-    latency = measurement.settings.mode == "latency"
+    latency = not isinstance(measurement.latency, Missing)
     middle, low, high = (format_seconds(v, 4) if latency else format_si(v, "/s", 4) for v in value)
-    text, numbers = f"{middle} [{low} – {high}]", []
+    summary, numbers = measurement.latency, list[int]()
+    text = f"{middle} [{low} – {high}]"
+    if not isinstance(summary, Missing) and isinstance(reason := summary.interval_s, Missing):
+        text = middle
+        numbers.append(notes.number(str(reason)))
     if measurement.validity.status != "valid":
         text += f" {measurement.validity.status}"
     believed = base is not None and "invalid" not in {measurement.validity.status, base.validity.status}

@@ -14,9 +14,11 @@ from typing import Literal
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing, Record
 from hwbench.records.measurement import LayerTime, Measurement, ProfileResult
+from hwbench.report.mode_columns import COLUMNS as MODE_COLUMNS
+from hwbench.report.mode_columns import SERIES_COLUMNS, mode_columns, series_lines
 from hwbench.report.words import achieved_ops_per_s, memory_over_baseline
 
-What = Literal["measurements", "layers", "samples"]
+What = Literal["measurements", "layers", "samples", "series"]
 
 _LATENCY = ("n", "n_effective", "median_s", "median_low_s", "median_high_s", "mean_s", "min_s", "max_s", "stdev_s",
             "iqr_s", "p90_s", "p95_s", "p99_s", "p999_s", "outliers")  # fmt: skip
@@ -36,16 +38,22 @@ def to_csv(result: ProfileResult, what: What = "measurements") -> str:
     Args:
         result: the result.
         what: ``measurements`` (one line an engine and precision, those without numbers too), ``layers`` (one line an
-            executed unit, one more for what no unit accounts for), or ``samples`` (one line a sample).
+            executed unit, one more for what no unit accounts for), ``samples`` (one line a sample), or ``series`` (one
+            line a part of the window, of the modes that have a course over time).
 
     Raises:
         UsageError: there is no such table.
     """
-    tables = {"measurements": _measurements, "layers": _layers, "samples": _samples}
+    tables = {"measurements": _measurements, "layers": _layers, "samples": _samples, "series": _series}
     if what not in tables:
         msg = f"there is no table '{what}' of a result"
         raise UsageError(msg, hint=f"one of {', '.join(tables)}")
-    header = {"measurements": _MEASUREMENT_COLUMNS, "layers": _LAYER_COLUMNS, "samples": _SAMPLE_COLUMNS}[what]
+    header = {
+        "measurements": _MEASUREMENT_COLUMNS,
+        "layers": _LAYER_COLUMNS,
+        "samples": _SAMPLE_COLUMNS,
+        "series": SERIES_COLUMNS,
+    }[what]
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, header, restval="")
     writer.writeheader()
@@ -54,7 +62,7 @@ def to_csv(result: ProfileResult, what: What = "measurements") -> str:
     return out.getvalue()
 
 
-_SAMPLE_COLUMNS = ("engine", "precision", "precision_asked", "mode", "phase", "index", "sample_ns")
+_SAMPLE_COLUMNS = ("engine", "precision", "precision_asked", "mode", "phase", "build", "index", "sample_ns")
 _LAYER_COLUMNS = ("engine", "precision", "precision_asked", "index", "name", "op", "members", "kernel",
                   "layer_precision", "measured_s", "scaled_s", "share", "macs", "moved_bytes", "ops_per_s",
                   "missing")  # fmt: skip
@@ -63,7 +71,7 @@ _MEASUREMENT_COLUMNS = (
     "batch_size", "validity", "findings", *_LATENCY, *(f"throughput_{n}" for n in _THROUGHPUT),
     "load_s", "compile_s", "first_inference_s", "peak_over_baseline_bytes", *_MEMORY,
     "energy_per_inference_j", *(f"energy_{n}" for n in _ENERGY), *(f"estimate_{n}" for n in _ESTIMATE),
-    *(f"parity_{n}" for n in _PARITY), "started_at", "stopped_by", "missing",
+    *(f"parity_{n}" for n in _PARITY), *MODE_COLUMNS, "started_at", "stopped_by", "missing",
 )  # fmt: skip
 
 
@@ -101,6 +109,7 @@ def _measurements(result: ProfileResult) -> Iterator[Line]:
             **_fields(m.energy, _ENERGY, "energy_", whole="energy"),
             **_fields(m.energy_estimate, _ESTIMATE, "estimate_", whole="estimate"),
             **_fields(m.parity, _PARITY, "parity_", whole="parity"),
+            **mode_columns(m),
             "started_at": m.started_at,
             "stopped_by": m.stopped_by,
         }
@@ -139,15 +148,23 @@ def _layer(row: LayerTime) -> Line:
 
 def _samples(result: ProfileResult) -> Iterator[Line]:
     for m in result.measurements:
-        for phase, samples in (("warmup", m.warmup_ns), ("timed", m.samples_ns)):
-            for index, sample in enumerate(samples):
-                yield {
-                    **_identity(m),
-                    "mode": m.settings.mode,
-                    "phase": phase,
-                    "index": index,
-                    "sample_ns": sample,
-                }
+        for build, run in enumerate((m, *m.more_builds), start=1):
+            for phase, samples in (("warmup", run.warmup_ns), ("timed", run.samples_ns)):
+                for index, sample in enumerate(samples):
+                    yield {
+                        **_identity(m),
+                        "mode": m.settings.mode,
+                        "phase": phase,
+                        "build": build,
+                        "index": index,
+                        "sample_ns": sample,
+                    }
+
+
+def _series(result: ProfileResult) -> Iterator[Line]:
+    for m in result.measurements:
+        for line in series_lines(m):
+            yield {**_identity(m), **line}
 
 
 def _fields(record: Record, names: Iterable[str], prefix: str, *, whole: str) -> Line:

@@ -239,7 +239,7 @@ def byte_ticks(highest: float) -> list[int]:
 
 def across_results(points: Sequence[tuple[str, float, float, float]], mode: str) -> Figure:
     """Return one small multiple: value and interval (``name, value, low, high``) of one engine in several results."""
-    form = SECONDS if mode == "latency" else {"ticksuffix": "/s", "tickformat": "~s", "hoverformat": ".4~s"}
+    form = SECONDS if mode != "throughput" else {"ticksuffix": "/s", "tickformat": "~s", "hoverformat": ".4~s"}
     trace = {
         "type": "scatter",
         "mode": "markers",
@@ -255,7 +255,7 @@ def across_results(points: Sequence[tuple[str, float, float, float]], mode: str)
         "hovertemplate": "%{x}<extra>%{y}</extra>",
         "showlegend": False,
     }
-    title = "median latency" if mode == "latency" else "inferences per second"
+    title = "median latency" if mode != "throughput" else "inferences per second"
     return {
         "data": [trace],
         "layout": layout(

@@ -13,10 +13,11 @@ import msgspec
 
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Finding, LayerTable, Measurement, ProfileResult
-from hwbench.report import figures, layer_charts, thinning, words
+from hwbench.report import figures, layer_charts, series_chart, thinning, words
 from hwbench.report.conditions import built_rows, environment_lines, host_rows
 from hwbench.report.figures import Figure
 from hwbench.report.grid import Grid
+from hwbench.report.mode_words import mode_lines
 from hwbench.report.ranking import labels
 from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Tables, tabulate
 from hwbench.units import format_bytes, format_seconds, format_si
@@ -86,6 +87,8 @@ class Section:
     tables: Tables
     columns: dict[str, str]  # costs and validity, after the speed columns
     built: list[tuple[str, str]]
+    modes: list[tuple[str, str]]
+    courses: list[Chart]
     findings: list[tuple[str, str, tuple[Finding, ...]]]  # label, status, findings
     failed: list[tuple[str, str, str | None]]  # label, reason, log
     absent: list[tuple[str, str]]
@@ -124,6 +127,8 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         tables=tables,
         columns={**COSTS, **VALIDITY},
         built=[(name, line) for name, m in pairs if (line := words.built_difference(m))],
+        modes=[(name, line) for name, m in pairs for line in mode_lines(m)],
+        courses=_courses(names, measurements, book),
         findings=[(name, m.validity.status, m.validity.findings) for name, m in pairs if m.validity.findings],
         failed=[(name, str(entry.reason), entry.log) for name, entry in absent if entry.failed],
         absent=[(name, str(entry.reason)) for name, entry in absent if not entry.failed],
@@ -158,6 +163,10 @@ def _samples_caption(measurement: Measurement) -> str:
     samples = measurement.samples_ns
     beyond = thinning.histogram([sample / 1e9 for sample in sorted(samples)])[2]
     parts = [f"{len(samples)} samples; one sample is: {measurement.timed_region}; clock {measurement.clock}"]
+    if measurement.settings.mode == "server":
+        parts.append("latency from the scheduled arrival, queueing included: not comparable with latency mode")
+    if not isinstance(measurement.series, Missing) and measurement.series.kept_every > 1:
+        parts.append(f"every {measurement.series.kept_every}th inference was kept as a sample")
     if measurement.settings.mode == "throughput":
         parts.append(
             "latency of single requests under load, one stream after another: not comparable with latency mode"
@@ -179,6 +188,18 @@ def _rates(names: Sequence[str], measurements: Sequence[Measurement], book: Book
     if not rates:
         return []
     return [book.add(figures.throughput(names, rates), "Rate, and its course over the window")]
+
+
+def _courses(names: Sequence[str], measurements: Sequence[Measurement], book: Book) -> list[Chart]:
+    found = [(index, m.series) for index, m in enumerate(measurements) if not isinstance(m.series, Missing)]
+    if not found:
+        return []
+    title = "Median latency over the window"
+    return [
+        book.add(
+            series_chart.series(names, found), title, "Each point is one part of the window, all inferences of it."
+        )
+    ]
 
 
 def _tables(names: Sequence[str], measurements: Sequence[Measurement]) -> list[tuple[str, LayerTable]]:

@@ -7,6 +7,7 @@ under 5 %; intervals that overlap a little may still differ, which this leaves o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,8 +67,11 @@ def value_with_interval(measurement: Measurement) -> str | None:
     """Return the statistic that ranks, with its interval: ``median 2.31 ms (95% interval 2.30 ms to 2.33 ms)``."""
     latency, throughput = measurement.latency, measurement.throughput
     if not isinstance(latency, Missing):
-        low, high = format_seconds(latency.median_low_s, 4), format_seconds(latency.median_high_s, 4)
-        return f"median {format_seconds(latency.median_s, 4)} (95% interval {low} to {high})"
+        median, interval = format_seconds(latency.median_s, 4), latency.interval_s
+        if isinstance(interval, Missing):
+            return f"median {median} (no 95% interval: {latency.n} samples)"
+        low, high = (format_seconds(bound, 4) for bound in interval)
+        return f"median {median} (95% interval {low} to {high})"
     if not isinstance(throughput, Missing):
         low, high = format_si(throughput.low_per_s, "", 4).strip(), format_si(throughput.high_per_s, "/s", 4)
         return f"{format_si(throughput.inferences_per_s, '/s', 4)} (95% interval {low} to {high})"
@@ -78,9 +82,11 @@ def _entry(index: int, measurement: Measurement, mode: Mode) -> _Entry | None:
     if measurement.settings.mode != mode or measurement.validity.status == "invalid":
         return None
     latency, rate = measurement.latency, measurement.throughput
-    if mode == "latency" and not isinstance(latency, Missing):
-        return _Entry(index=index, cost=latency.median_s, low=latency.median_low_s, high=latency.median_high_s)
-    if mode == "throughput" and not isinstance(rate, Missing) and rate.low_per_s > 0:
+    if not isinstance(latency, Missing):
+        interval = latency.interval_s
+        low, high = (0.0, math.inf) if isinstance(interval, Missing) else interval  # any value may be the true one
+        return _Entry(index=index, cost=latency.median_s, low=low, high=high)
+    if not isinstance(rate, Missing) and rate.low_per_s > 0:
         return _Entry(index=index, cost=1 / rate.inferences_per_s, low=1 / rate.high_per_s, high=1 / rate.low_per_s)
     return None
 
@@ -100,7 +106,7 @@ def _sentence(measurements: Sequence[Measurement], mode: Mode, entries: list[_En
         )
     following = entries[1]
     ratio = following.cost / entries[0].cost
-    quantity = "latency" if mode == "latency" else "time per inference"
+    quantity = {"throughput": "time per inference", "cold": "time to start"}.get(mode, "latency")
     return (
         f"{name} is fastest: {value}. Next is {names[following.index]}, with {ratio:.2f} times the {quantity}.{reserve}"
     )

@@ -5,18 +5,26 @@ The terminal and the page show the same cells. Latency and throughput never shar
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
+from typing import get_args
 
 from hwbench.records.base import Missing
-from hwbench.records.measurement import Measurement, Mode, ProfileResult
+from hwbench.records.measurement import LatencySummary, Measurement, Mode, ProfileResult
 from hwbench.report.ranking import Mark, Ranking, labels, rank
 from hwbench.report.words import DASH, energy_note, memory_over_baseline
 from hwbench.units import format_bytes, format_seconds, format_si
 
-SPEED = {
-    "latency": {"median": "median", "interval": "95% interval", "p90": "p90", "p99": "p99"},
+LATENCY = {"median": "median", "interval": "95% interval", "p90": "p90", "p99": "p99"}
+SPEED: dict[str, dict[str, str]] = {
     "throughput": {"rate": "inferences", "interval": "95% interval", "items": "items", "streams": "streams"},
-}
+    "burst": {**LATENCY, "course": "last/first"},
+    "steady": {**LATENCY, "plateau": "plateau"},
+    "sustained": {**LATENCY, "course": "last/first"},
+    "server": {"completed": "completed", **LATENCY, "queueing": "queueing", "service": "service"},
+    "cold": {"median": "start", "interval": "95% interval", "runtime": "runtime"},
+}  # all others: LATENCY
+BUILDS = {"builds": "between builds"}
 COSTS = {
     "load": "load",
     "compile": "compile",
@@ -91,7 +99,7 @@ class Tables:
 def tabulate(result: ProfileResult) -> Tables:
     """Return the tables of ``result``: none when nothing was measured."""
     notes = Notes()
-    modes: tuple[Mode, ...] = ("latency", "throughput")
+    modes: tuple[Mode, ...] = get_args(Mode)
     used = [mode for mode in modes if any(m.settings.mode == mode for m in result.measurements)]
     tables = tuple(_table(result, mode, notes) for mode in used)
     return Tables(tables=tables, notes=tuple(notes.texts), legend=_legend(result))
@@ -117,7 +125,10 @@ def _table(result: ProfileResult, mode: Mode, notes: Notes) -> Table:
         )
         for index in chosen
     )
-    return Table(mode=mode, speed=SPEED[mode], rows=rows, ranking=ranking)
+    speed = SPEED.get(mode, LATENCY)
+    if any("builds" in row.cells for row in rows):
+        speed = {**speed, **BUILDS}
+    return Table(mode=mode, speed=speed, rows=rows, ranking=ranking)
 
 
 def _order(measurement: Measurement) -> tuple[bool, float]:
@@ -132,7 +143,7 @@ def _order(measurement: Measurement) -> tuple[bool, float]:
 
 def _cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
     phases = measurement.phases
-    speed = _latency_cells if measurement.settings.mode == "latency" else _throughput_cells
+    speed = _throughput_cells if measurement.settings.mode == "throughput" else _latency_cells
     memory, parity = memory_over_baseline(measurement.memory), measurement.parity
     if isinstance(parity, Missing):
         difference = notes.missing(parity)
@@ -142,6 +153,7 @@ def _cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
         difference = Cell("NOT FINITE", (notes.number("the outputs hold NaN or infinity"),))
     return {
         **speed(measurement, notes),
+        **_mode_cells(measurement, notes),
         "load": _seconds(phases.load_s, notes, 3),
         "compile": _seconds(phases.compile_s, notes, 3),
         "first": Cell(format_seconds(phases.first_inference_s)),
@@ -155,14 +167,46 @@ def _cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
 def _latency_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
     latency = measurement.latency
     if isinstance(latency, Missing):
-        return dict.fromkeys(SPEED["latency"], notes.missing(latency))
-    low, high = format_seconds(latency.median_low_s, 4), format_seconds(latency.median_high_s, 4)
+        return dict.fromkeys(LATENCY, notes.missing(latency))
+    middle = {"median": Cell(format_seconds(latency.median_s, 4)), "interval": _interval_cell(latency, notes)}
+    if "p90" not in SPEED.get(measurement.settings.mode, LATENCY):
+        return middle
     return {
-        "median": Cell(format_seconds(latency.median_s, 4)),
-        "interval": Cell(between(low, high)),
+        **middle,
         "p90": _seconds(latency.p90_s, notes),
         "p99": _seconds(latency.p99_s, notes),
     }
+
+
+def _interval_cell(latency: LatencySummary, notes: Notes) -> Cell:
+    interval = latency.interval_s
+    if isinstance(interval, Missing):
+        return notes.missing(interval)
+    low, high = (format_seconds(bound, 4) for bound in interval)
+    return Cell(between(low, high))
+
+
+def _mode_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
+    """Return the cells of the columns that only one mode has; none of the others', whose reasons nobody asks for."""
+    series, state, server = measurement.series, measurement.steady_state, measurement.server
+    cold, builds, cells = measurement.cold, measurement.builds, dict[str, Cell]()
+    if not isinstance(series, Missing):
+        ratio = series.last_over_first
+        cells["course"] = notes.missing(ratio) if isinstance(ratio, Missing) else Cell(f"{ratio:.3f}")
+    if not isinstance(state, Missing):
+        after = format_seconds(state.after_s)
+        cells["plateau"] = Cell(f"after {after}" if state.reached else f"NOT in {after}", (notes.number(state.basis),))
+    if not isinstance(server, Missing):
+        cells["completed"] = Cell(format_si(server.completed_per_s, "/s", 4))
+        cells["queueing"] = Cell(format_seconds(server.queueing.median_s))
+        cells["service"] = Cell(format_seconds(server.service.median_s))
+    if not isinstance(cold, Missing):
+        cells["runtime"] = Cell(format_seconds(statistics.median(start.runtime_s for start in cold.starts)))
+    if not isinstance(builds, Missing):
+        cells["builds"] = Cell(f"{builds.between_s / builds.mean_s:.1%}" if builds.mean_s > 0 else DASH)
+    elif builds.code != "one_build":
+        cells["builds"] = notes.missing(builds)
+    return cells
 
 
 def _throughput_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:

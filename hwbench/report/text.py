@@ -21,6 +21,7 @@ from hwbench.records.base import Missing
 from hwbench.records.measurement import LayerTable, LayerTime, Measurement, ProfileResult
 from hwbench.report import words
 from hwbench.report.delimited import to_csv
+from hwbench.report.mode_words import mode_lines
 from hwbench.report.ranking import labels
 from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Row, Table, tabulate
 from hwbench.units import format_seconds, format_si
@@ -181,6 +182,8 @@ def _sections(result: ProfileResult, *, estimates: bool) -> list[RenderableType]
     parts.extend(_section(f"Energy, estimated (no measurement; {words.estimate_basis(result.measurements)}):", lines))
     lines = [(name, line) for name, m in pairs if (line := words.built_difference(m))]
     parts.extend(_section("Built otherwise than asked:", lines))
+    lines = [(name, line) for name, m in pairs for line in mode_lines(m)]
+    parts.extend(_section("Seen in this mode:", lines))
     parts.extend(_findings(pairs))
     lines = [(name, str(m.layers)) for name, m in pairs if isinstance(m.layers, Missing) and m.layers.code == _FAILED]
     parts.extend(_section("Per-layer times failed:", lines, "bold red"))

@@ -47,6 +47,7 @@ def test_during_warm_up(net, stubs):
     running.wait_for("stub-slow fp32: warm-up")
     said = stop(running, group=False)
     assert "nothing had been measured yet" in said
+    assert "--resume --output out goes on" in said
     result = result_of(net / "out")
     assert result["status"] == "interrupted"
     assert result["measurements"] == []

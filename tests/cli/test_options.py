@@ -26,6 +26,13 @@ CHANGES_REQUEST = {
     "max_duration": ["--max-duration", "30s"],
     "settle": ["--settle", "0.05"],
     "iterations": ["--iterations", "20"],
+    "rate": ["--mode", "server", "--rate", "30"],
+    "latency_bound": ["--preset", "mlperf-server", "--rate", "9", "--latency-bound", "15ms"],
+    "rest": ["--mode", "burst", "--rest", "9s"],
+    "max_warmup": ["--mode", "steady", "--max-warmup", "9s"],
+    "processes": ["--mode", "cold", "--processes", "3"],
+    "repeat_build": ["--repeat-build", "3"],
+    "preset": ["--preset", "mlperf-single-stream"],
     "layers": ["--no-layers"],
     "meter": ["--meter", "none"],
     "seed": ["--seed", "3"],
@@ -80,7 +87,7 @@ def test_no_option_is_forgotten():
 @pytest.mark.parametrize("option", CHANGES_REQUEST)
 def test_option_changes_the_request(option, here, capsys):
     arguments = CHANGES_REQUEST[option]
-    without = arguments[:-2] if option == "streams" else []
+    without = arguments[:-2] if option in {"streams", "rest", "max_warmup", "processes"} else []
     assert resolved(capsys, *arguments) != resolved(capsys, *without)
 
 
@@ -96,6 +103,35 @@ def test_dry_run_measures_nothing_and_shows_the_resolved_request(here, capsys):
         "relative": 0.01,
     }
     assert sorted(path.name for path in here.iterdir()) == ["tiny.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode", "settings"),
+    [
+        (["mlperf-single-stream"], "latency", {"seconds": 600, "min_count": 64}),
+        (["mlperf-multi-stream"], "latency", {"seconds": 600, "min_count": 662}),
+        (["mlperf-offline", "-b", "10"], "throughput", {"seconds": 600, "min_count": 2458}),
+        (["mlperf-offline", "--duration", "1min"], "throughput", {"seconds": 60, "min_count": 20}),
+    ],
+)
+def test_presets_bring_their_limits(arguments, mode, settings, here, capsys):
+    request = resolved(capsys, "--preset", *arguments)
+    assert (request["mode"], request["preset"], request["stop"]["settings"]) == (mode, arguments[0], settings)
+    assert request["batch_size"] == {"mlperf-multi-stream": 8, "mlperf-single-stream": 1}.get(
+        arguments[0], 10 if "-b" in arguments else None
+    )
+
+
+def test_defaults_of_the_modes(here, capsys):
+    burst = resolved(capsys, "--mode", "burst")
+    assert (burst["mode_settings"]["rest_s"], burst["stop"]["settings"]["seconds"]) == (5.0, 2.0)
+    sustained = resolved(capsys, "--mode", "sustained")
+    assert (sustained["mode_settings"], sustained["stop"]["settings"]["seconds"]) == ({"bin_s": 60.0}, 600.0)
+    server = resolved(capsys, "--mode", "server", "--rate", "7", "--threads", "2")
+    assert (server["streams"], server["mode_settings"]) == (2, {"rate_per_s": 7.0, "spin_s": 0.0})
+    assert resolved(capsys, "--mode", "server", "--rate", "7", "--streams", "1")["mode_settings"]["spin_s"] == 0.001
+    assert resolved(capsys, "--mode", "cold")["stop"]["settings"] == {"count": 10}
+    assert resolved(capsys, "--mode", "steady")["mode_settings"]["max_warmup_s"] == 300.0
 
 
 def test_shapes_and_repeated_options(here, capsys):
@@ -126,10 +162,32 @@ def test_a_short_longest_run_shortens_the_shortest(here, capsys):
         (["--warmup", "soon"], ["'soon' is not a duration", "10s"]),
         (["--settle", "2"], ["--settle 2"]),
         (["--settle", "nan"], ["--settle nan"]),
-        (["--streams", "2"], ["--streams is for throughput mode"]),
+        (["--streams", "2"], ["--streams is for throughput or server mode"]),
+        (["--mode", "server"], ["--mode server needs --rate"]),
+        (["--mode", "server", "--rate", "0"], ["--rate 0"]),
+        (["--mode", "server", "--rate", "nan"], ["--rate nan"]),
+        (["--mode", "server", "--rate", "1e6"], ["1000000 queries", "--duration"]),
+        (["--mode", "server", "--rate", "9", "--latency-bound", "1s"], ["--latency-bound is for --preset"]),
+        (["--rate", "9"], ["--rate is for server mode", "--mode server"]),
+        (["--mode", "burst", "--warmup", "2s"], ["--warmup is for latency, throughput, steady, sustained or server"]),
+        (["--mode", "burst", "--iterations", "5"], ["--iterations is for"]),
+        (["--mode", "burst", "--duration", "0"], ["--duration 0 is no length"]),
+        (["--mode", "sustained", "--settle", "0.1"], ["--settle is for latency or steady mode"]),
+        (["--rest", "1s"], ["--rest is for burst mode"]),
+        (["--max-warmup", "1s"], ["--max-warmup is for steady mode"]),
+        (["--mode", "steady", "--warmup", "9s", "--max-warmup", "2s"], ["--warmup (9 s) is longer"]),
+        (["--mode", "cold", "--duration", "9s"], ["--duration is for"]),
+        (["--mode", "cold", "--meter", "rapl"], ["--meter rapl", "cold start"]),
+        (["--processes", "3"], ["--processes is for cold mode"]),
+        (["--mode", "throughput", "--repeat-build", "3"], ["--repeat-build is for latency or steady mode"]),
+        (["--preset", "mlperf"], ["--preset 'mlperf' is no preset", "mlperf-offline"]),
+        (["--preset", "mlperf-offline", "--mode", "server"], ["mlperf-offline is of mode throughput, not server"]),
+        (["--preset", "mlperf-server", "--rate", "9"], ["needs --latency-bound"]),
+        (["--preset", "mlperf-single-stream", "--iterations", "9"], ["says itself when to stop"]),
+        (["--preset", "mlperf-multi-stream", "-b", "4"], ["8 samples in a query"]),
         (["--mode", "throughput", "--threads", "2", "--streams", "3"], ["--streams 3", "2 threads", "--streams 2"]),
-        (["--mode", "throughput", "--settle", "0.1"], ["--settle is for latency mode"]),
-        (["--mode", "throughput", "--max-duration", "9s"], ["--max-duration is for latency mode"]),
+        (["--mode", "throughput", "--settle", "0.1"], ["--settle is for latency or steady mode"]),
+        (["--mode", "throughput", "--max-duration", "9s"], ["--max-duration is for latency or steady mode"]),
         (["--mode", "throughput", "--layers"], ["--layers is for latency mode"]),
         (["--iterations", "5", "--duration", "1s"], ["--iterations", "--duration"]),
         (["--duration", "9s", "--max-duration", "2s"], ["--duration 9s", "--max-duration 2s"]),

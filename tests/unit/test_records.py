@@ -14,6 +14,7 @@ from hwbench.records import (
     measurement,
     memory,
     model,
+    modes,
     profile,
     verification,
 )
@@ -38,6 +39,8 @@ RECORDS = sorted(
 WITHOUT_UNIT = {
     *("n_effective", "share", "profiling_overhead", "relative_uncertainty", "max_relative"),  # ratios and counts
     *("load_1min", "quota_cpus"),  # in processes and in CPUs
+    *("icc", "last_over_first", "offered_load", "percentile", "median_change", "median_change_limit"),  # shares
+    "mode_settings",  # the unit is in the key
     "max_absolute",  # of whatever the network puts out
     *("settings", "value", "low", "high", "samples"),  # the unit is in the key beside it
     *("limit", "ratio", "confidence", "level", "min_effect", "between_runs", "levels", "min_ratio"),  # shares
@@ -64,14 +67,19 @@ class TestEveryRecord:
         assert msgspec.json.schema(cls)
 
     def test_none_of_them_is_left_out(self):
-        modules = (comparison, device, difference, energy, health, measurement, memory, model, profile, verification)
+        modules = (
+            *(comparison, device, difference, energy, health, measurement),
+            *(memory, model, modes, profile, verification),
+        )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
     @pytest.mark.parametrize("cls", RECORDS, ids=lambda cls: cls.__name__)
     def test_a_quantity_names_its_unit(self, cls):
         hints = typing.get_type_hints(cls)
         real = {name for name in cls.__struct_fields__ if "float" in str(hints[name])}
-        bare = {name for name in real if not name.endswith(("_s", "_ns", "_j", "_w", "_hz", "_bytes", "_c"))}
+        bare = {
+            name for name in real if not name.endswith(("_s", "_ns", "_j", "_w", "_hz", "_bytes", "_c", "_c_per_10s"))
+        }
         assert bare <= WITHOUT_UNIT, "the unit of a quantity stands in its name"
 
 

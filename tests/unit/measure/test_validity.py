@@ -10,7 +10,8 @@ import pytest
 from hwbench.measure.host import read_host
 from hwbench.measure.validity import judge
 from hwbench.records.base import Missing
-from hwbench.records.measurement import Parity
+from hwbench.records.measurement import Parity, StopRule, TimedRun
+from hwbench.records.modes import BuildVariance, PresetCheck, Requirement, ServerRun, Spread, SteadyState, TimerError
 from hwbench.stats import summarize
 
 NO = Missing(code="no", why="it is not known here")
@@ -40,8 +41,84 @@ def clean(**changes):
     return msgspec.structs.replace(measurement, **changes)
 
 
-def pinned(*cpus):
-    return fixtures_results.make_settings(cpus=cpus)
+def pinned(*cpus, **changes):
+    return fixtures_results.make_settings(cpus=cpus, **{"threads": min(2, len(cpus) or 2), **changes})
+
+
+def moded(mode, **settings):
+    """Return a measurement's settings for a mode, pinned as ``clean`` is."""
+    return {"settings": pinned(*range(CPUS), mode=mode, streams=1, **settings)}
+
+
+def steady(*, reached):
+    state = SteadyState(
+        reached=reached,
+        after_s=300.0,
+        median_change=0.02,
+        median_change_limit=0.01,
+        temperature_slope_c_per_10s=NO,
+        temperature_slope_limit_c_per_10s=0.5,
+        longest_s=300.0,
+        windows=(),
+    )
+    return {**moded("steady"), "steady_state": state}
+
+
+def sustained(seconds):
+    return moded("sustained", stop=StopRule(name="duration", settings={"seconds": seconds}))
+
+
+def served(late_share=0.0, *, grew=False):
+    times = Spread(mean_s=0.001, median_s=0.001, p90_s=NO, p99_s=NO, max_s=0.002)
+    median_s = clean().latency.median_s
+    timer = TimerError(method="slept", waits=10, median_s=late_share * median_s, p99_s=NO, max_s=1.0)
+    run = ServerRun(
+        rate_per_s=100,
+        seed=0,
+        workers=1,
+        arrivals=0,
+        unserved=0,
+        arrived_per_s=100,
+        completed_per_s=100,
+        offered_load=1.2 if grew else 0.5,
+        backlog=9,
+        backlog_grew=grew,
+        queueing=times,
+        service=times,
+        timer=timer,
+        arrivals_ns=(),
+        service_ns=(),
+    )
+    return {**moded("server"), "server": run}
+
+
+def built_often(between):
+    variance = BuildVariance(
+        medians_s=(1.0, 1.0),
+        parts=10,
+        mean_s=1.0,
+        low_s=0.9,
+        high_s=1.1,
+        between_s=between,
+        within_s=0.1,
+        icc=0.1,
+        method="as told",
+    )
+    return {"builds": variance}
+
+
+def preset(verdict, name="duration"):
+    rule = Requirement(name=name, verdict=verdict, why="2.0 s of at least 600 s")
+    check = PresetCheck(
+        name="mlperf-single-stream",
+        statement="no MLPerf result",
+        metric="p90",
+        value=NO,
+        unit="s",
+        early_stopping=NO,
+        requirements=(rule,),
+    )
+    return {"preset": check}
 
 
 def hosts(name, before, after):
@@ -116,6 +193,13 @@ BEYOND = {
     "foreign_load": hosts("busy_s", 100.0, 114.1),  # 10 % is 4 s, on top of its own 10 s
     "swapping": hosts("swap_out_bytes", 1000, 1001),
     "layers_disturbed": overhead(0.501),
+    "oversubscribed": {"settings": pinned(*range(CPUS), threads=5)},
+    "no_plateau": steady(reached=False),
+    "short_sustained": sustained(599),
+    "backlog_grew": served(grew=True),
+    "late_arrivals": served(0.101),
+    "builds_differ": built_often(0.0201),
+    "preset_not_kept": preset("does_not_hold"),
 }
 AT = {
     "precision_not_as_asked": {"precision_asked": "auto"},
@@ -130,8 +214,15 @@ AT = {
     "foreign_load": hosts("busy_s", 100.0, 113.9),
     "swapping": hosts("swap_out_bytes", 1000, 1000),
     "layers_disturbed": overhead(0.5),
+    "oversubscribed": {"settings": pinned(*range(CPUS), threads=4)},
+    "no_plateau": steady(reached=True),
+    "short_sustained": sustained(600),
+    "backlog_grew": served(),
+    "late_arrivals": served(0.0999),
+    "builds_differ": built_often(0.02),
+    "preset_not_kept": preset("holds"),
 }
-INVALID = {"precision_not_as_asked", "outputs_not_finite", "throttled"}
+INVALID = {"precision_not_as_asked", "outputs_not_finite", "throttled", "backlog_grew"}
 
 
 @pytest.mark.parametrize("code", BEYOND)
@@ -262,6 +353,44 @@ def test_throughput_mode_is_judged_on_what_it_has():
     measurement = fixtures_results.make_measurement(mode="throughput", parity=parity(5.0))
     assert ("outputs_differ", "invalid") in codes(measurement)
     assert not {"noisy", "drift", "not_settled", "near_clock"} & set(dict(codes(measurement)))
+
+
+def test_throttling_is_what_sustained_load_looks_for():
+    hot = clean(**sustained(600), **BEYOND["throttled"])
+    assert codes(hot) == [("throttled", "warning")]
+
+
+@pytest.mark.parametrize("mode", ["burst", "sustained", "server"])
+def test_the_course_of_these_modes_is_their_result_and_no_drift(mode):
+    stop = StopRule(name="duration", settings={"seconds": 600.0})
+    drifted = clean(**moded(mode, stop=stop), **BEYOND["drift"], **BEYOND["clock_changed"])
+    assert codes(drifted) == []
+
+
+def test_a_window_shorter_than_the_kernel_s_ticks_is_not_judged_by_them():
+    """Two ticks in a window of 5 ms are no 400 %: the counters do not resolve it."""
+    short = {"window_s": 0.005, "process_cpu_s": 0.0}
+    assert codes(clean(**hosts("busy_s", 100.0, 100.02), **short)) == []
+    assert codes(clean(**hosts("steal_s", 1.0, 1.02), **short)) == []
+
+
+def test_no_share_is_more_than_the_whole():
+    base = hosts("busy_s", 100.0, 1000.0)
+    (finding,) = judge(clean(**base), CPUS).findings
+    assert "100%" in finding.why
+
+
+def test_a_rule_that_hwbench_never_keeps_is_no_finding():
+    assert codes(clean(**preset("does_not_hold", name="LoadGen"))) == []
+
+
+def test_every_build_is_judged_and_named():
+    measurement = clean()
+    quiet = TimedRun(**{name: getattr(measurement, name) for name in TimedRun.__struct_fields__})
+    hot = msgspec.structs.replace(quiet, **BEYOND["throttled"])
+    (finding,) = judge(msgspec.structs.replace(measurement, more_builds=(quiet, hot)), CPUS).findings
+    assert (finding.code, finding.severity) == ("throttled", "invalid")
+    assert finding.why.startswith("build 3: ")
 
 
 def test_one_invalid_finding_decides():

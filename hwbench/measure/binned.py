@@ -1,0 +1,109 @@
+"""A timed window in parts: the latency in each, and the machine at its end."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from array import array
+from collections.abc import Sequence
+
+from hwbench.energy.recorder import Window
+from hwbench.measure.loop import CHUNK_NS, sample
+from hwbench.measure.session import Edges, Session, energy_of
+from hwbench.measure.stop import Duration
+from hwbench.records.base import Missing
+from hwbench.records.device import HostState
+from hwbench.records.modes import Bin, Series
+from hwbench.stats import quantile, supported_percentile
+
+MOST_SAMPLES = 1_000_000  # of those kept
+_CHUNKS = 20  # in a part, at the least: it ends that exactly
+
+
+def sample_in_bins(session: Session, seconds: float, bin_s: float, rest_s: float) -> tuple[array[int], Edges, Series]:
+    """Sample one stream for ``seconds``, and look at the machine after every ``bin_s``; the looks are in no sample.
+
+    The parts lie on a fixed grid: what a slow inference takes from the next part is not made up for. A part that an
+    inference outlasts is left out.
+    """
+    kept, bins = array("q"), list[Bin]()
+    every, chunk_ns = 0, min(CHUNK_NS, round(bin_s * 1e9 / _CHUNKS))
+    with session.window() as edges:
+        before = edges.host_before
+        number = 0
+        while number * bin_s < seconds - 1e-9:
+            number += 1
+            start_s = _since(session, edges)
+            edge_s = min(number * bin_s, seconds)
+            if start_s >= edge_s:
+                continue
+            with session.recorder.window("bin") as recorded:
+                samples = sample(
+                    session.calls[0],
+                    session.clock,
+                    Duration(seconds=edge_s - start_s),
+                    _silent,
+                    longest_chunk_ns=chunk_ns,
+                )
+                end_s = _since(session, edges)
+            after = session.host()
+            bins.append(_bin(samples, (start_s, end_s), (before, after), session, recorded))
+            before = after
+            every = every or max(1, math.ceil(len(samples) * (seconds / bin_s) / MOST_SAMPLES))
+            kept.extend(samples[::every])
+            session.tick("measure")(min(1.0, end_s / seconds))
+    series = Series(
+        rest_s=rest_s, bin_s=bin_s, kept_every=every, bins=tuple(bins), last_over_first=_last_over_first(bins)
+    )
+    return kept, edges, series
+
+
+def _since(session: Session, edges: Edges) -> float:
+    return (session.clock.now_ns() - edges.opened_ns) / 1e9
+
+
+def _bin(
+    samples: Sequence[int],
+    span_s: tuple[float, float],
+    hosts: tuple[HostState, HostState],
+    session: Session,
+    recorded: Window,
+) -> Bin:
+    seconds = [sample_ns / 1e9 for sample_ns in sorted(samples)]
+    before, after = (host.throttle_events for host in hosts)
+    clocks = hosts[1].cpu_hz
+    reading = energy_of(session.chosen, recorded)
+    events = before if isinstance(before, Missing) else after
+    if not isinstance(before, Missing) and not isinstance(after, Missing):
+        events = after - before
+    return Bin(
+        start_s=span_s[0],
+        end_s=span_s[1],
+        inferences=len(samples),
+        median_s=quantile(seconds, 0.5),
+        p90_s=supported_percentile(seconds, 0.9),
+        inferences_per_s=len(samples) / (span_s[1] - span_s[0]),
+        temperature_c=hosts[1].temperature_c,
+        clock_hz=clocks if isinstance(clocks, Missing) else _mean(clocks),
+        throttle_events=events,
+        power_w=reading if isinstance(reading, Missing) else reading.energy_j / reading.window_s,
+        throttled_s={} if isinstance(reading, Missing) else dict(reading.throttled_s),
+    )
+
+
+def _mean(clocks: Sequence[float]) -> float | Missing:
+    return statistics.fmean(clocks) if clocks else Missing(code="no_cpu", why="the kernel shows the clock of no CPU")
+
+
+def _last_over_first(bins: Sequence[Bin]) -> float | Missing:
+    if len(bins) < 2:
+        return Missing(code="one_part", why="one part has nothing to be compared with", cure="run longer (--duration)")
+    return (
+        bins[-1].median_s / bins[0].median_s
+        if bins[0].median_s > 0
+        else Missing(code="near_clock", why="the first part's median is zero by this clock")
+    )
+
+
+def _silent(fraction: float) -> None:
+    """Progress is told after each part."""
