@@ -19,9 +19,10 @@ from hwbench.errors import ModelError, UsageError
 from hwbench.graph.inputs import Arrays, input_specs, override_example, random_inputs, read_inputs, specs_in, specs_of
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
-from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, non_finite_weights, read_onnx
+from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
 from hwbench.graph.precision import arithmetic_of
 from hwbench.graph.spec import ModelSpec, parse_spec
+from hwbench.graph.weights import non_finite_weights
 from hwbench.models.zoo import ZOO
 from hwbench.records.base import Missing
 from hwbench.records.model import ImportJob, ImportResult, InputOrigin, Model, ModelFiles, TensorSpec
