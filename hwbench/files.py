@@ -6,9 +6,10 @@ Writing is atomic: a reader sees the old file or the new one, never half of one,
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,5 +146,24 @@ def _umask() -> int:
     return mask
 
 
+def near_names(path: Path, suffixes: Collection[str] = ()) -> str | None:
+    """Return "did you mean ...?" with what lies beside a path that is not there and bears a similar name.
+
+    Only files with one of ``suffixes`` (lower case), where there are any. None where there is nothing like it, or its
+    folder cannot be looked into.
+    """
+    try:
+        entries = {
+            entry.name.lower(): entry.name
+            for entry in path.parent.iterdir()
+            if not suffixes or entry.suffix.lower() in suffixes
+        }
+    except OSError:
+        return None
+    near = [entries[name] for name in difflib.get_close_matches(path.name.lower(), sorted(entries), n=3)]
+    return f"did you mean {' or '.join(str(path.with_name(name)) for name in near)}?" if near else None
+
+
 def _storage_error(verb: str, path: Path, error: OSError) -> StorageError:
-    return StorageError(f"cannot {verb} {path}: {error.strerror or error}")
+    hint = near_names(path) if isinstance(error, FileNotFoundError) else None
+    return StorageError(f"cannot {verb} {path}: {error.strerror or error}", hint=hint)

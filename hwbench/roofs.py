@@ -20,6 +20,8 @@ def roofs_of(target: Target, threads: int) -> tuple[dict[str, float], dict[str, 
         source = f"measured on this machine on {measured.created_at}"
         if used and used != [threads]:
             source += f" with {' or '.join(map(str, used))} threads, where this run had {threads}"
+        if measured.warnings:
+            source += f"; doubtful, calibrate warned: {'; '.join(measured.warnings)}"
         return rates["peak_ops_per_s"], rates["bandwidth_bytes_per_s"], source
     kind = target.profile
     if kind is None or not kind.peak_ops_per_s:

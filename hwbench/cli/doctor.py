@@ -1,17 +1,19 @@
-"""``hwbench doctor``: what would disturb a measurement here, and the cure."""
+"""``hwbench doctor``: what would disturb a measurement here, and the cure; and, when asked to, the cure itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwbench.cli.terminal import Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
-from hwbench.errors import EXIT_INVALID
+from hwbench.errors import EXIT_INVALID, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hwbench.records.changes import Change
     from hwbench.records.health import Health, HealthCheck, Severity
 
 _STYLE: dict[Severity, str] = {"warning": "yellow", "cannot_tell": "magenta", "info": "cyan", "ok": "green"}
@@ -25,18 +27,57 @@ _TITLE: dict[Severity, str] = {
 
 @command
 def doctor(
+    work: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND", help="With --apply: what to run meanwhile.")
+    ] = None,
+    apply: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--apply",
+            help="Change settings while COMMAND runs, then put them back: governor, turbo, smt, perf_events, rapl, "
+            "each alone or with a value (governor=powersave), comma-separated.",
+        ),
+    ] = None,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put back what a killed --apply left changed, and do nothing else.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End with exit code 4 when there is a warning.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_color: NoColor = False,
 ) -> None:
-    """Tell what would disturb a measurement on this machine, and the cure; changes nothing."""
+    """Tell what would disturb a measurement on this machine, and the cure; changes nothing unless asked to."""
+    terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
+    _refuse_useless(apply=apply, work=work, restore=restore, checking=strict or json)
+    if restore:
+        _restore(terminal)
+    elif apply:
+        raise typer.Exit(_run_changed(terminal, apply, work or []))
+    else:
+        _check(terminal, strict=strict, json=json)
+
+
+def _refuse_useless(*, apply: list[str] | None, work: list[str] | None, restore: bool, checking: bool) -> None:
+    if work and not apply:
+        msg = f"hwbench doctor runs no command without --apply: {' '.join(work)}"
+        raise UsageError(msg, hint="say what to change meanwhile: hwbench doctor --apply governor,turbo -- COMMAND")
+    if apply and not work:
+        msg = "--apply needs a command: what it changes is put back when the command ends"
+        raise UsageError(msg, hint="hwbench doctor --apply governor,turbo -- hwbench profile ...")
+    if restore and apply:
+        msg = "--restore and --apply exclude each other"
+        raise UsageError(msg, hint="first --restore, then --apply")
+    if checking and (apply or restore):
+        msg = "--strict and --json belong to the checks, which --apply and --restore do not run"
+        raise UsageError(msg, hint="leave them out, or run hwbench doctor by itself")
+
+
+def _check(terminal: Terminal, *, strict: bool, json: bool) -> None:
     from hwbench.doctor.examine import examine
     from hwbench.doctor.subject import look
     from hwbench.files import encode
 
-    terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     health = examine(look())
     if json:
         write_stdout(encode(health))
@@ -44,6 +85,56 @@ def doctor(
         terminal.show(render_health(health))
     if strict and health.warnings:
         raise typer.Exit(EXIT_INVALID)
+
+
+def _run_changed(terminal: Terminal, asked: list[str], work: list[str]) -> int:
+    """Run the user's command with changed settings and return its exit code."""
+    from hwbench.doctor.change import changed
+    from hwbench.doctor.foreground import check_command, run, signals_held
+    from hwbench.doctor.settings import parse_settings, plan
+    from hwbench.doctor.subject import look
+
+    values = parse_settings(asked)
+    check_command(work)
+    subject = look()
+    changes = plan(subject, values)
+    with signals_held():
+        with changed(subject.tree.root, changes, work):
+            for line in _in_words(changes) or ["nothing: all is set so already"]:
+                terminal.say(f"changed: {line}")
+            code = run(work)
+        if changes:
+            terminal.say("put back as it was")
+    return code
+
+
+def _restore(terminal: Terminal) -> None:
+    from hwbench.doctor.change import restore
+    from hwbench.resources import sysfs_root
+
+    done = restore(sysfs_root())
+    if done is None:
+        terminal.say("nothing to put back: no hwbench doctor --apply was killed since the last boot")
+        return
+    moved, foreign = done
+    for change in moved:
+        terminal.say(f"put back: {change.setting}: /{change.path} is {change.before}")
+    for change in foreign:
+        terminal.say(f"left alone, somebody else has set it since: {change.setting}: /{change.path}")
+    if not moved:
+        terminal.say("everything else was as it had been")
+
+
+def _in_words(changes: Sequence[Change]) -> list[str]:
+    """Return one line for each setting and pair of values, with the files that it is in."""
+    files: dict[tuple[str, str, str], list[str]] = {}
+    for change in changes:
+        if change.after is not None and change.after != change.before:
+            files.setdefault((change.setting, change.before, change.after), []).append(f"/{change.path}")
+    return [
+        f"{setting}: {before} to {after} in {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+        for (setting, before, after), paths in files.items()
+    ]
 
 
 def render_health(health: Health) -> RenderableType:

@@ -16,6 +16,7 @@ import psutil
 
 from hwbench.children import run_child
 from hwbench.cost.bandwidth import measure_copy
+from hwbench.cost.doubts import doubts
 from hwbench.cost.gemm import GemmJob, GemmRate, GemmResult
 from hwbench.cost.gemm_runtimes import GemmEngine, GemmPrecision
 from hwbench.cost.levels import LEVELS, footprint
@@ -29,7 +30,6 @@ OnProgress = Callable[[str, float], None]
 """Called with what is being measured and the fraction done."""
 
 _BANDWIDTH_SHARE = 0.3  # of the time
-_SPREAD_LIMIT = 0.20
 _SILENCE_S = 300.0
 
 # What a CPU must have to do arithmetic in a precision; fp32 and int8 every one has.
@@ -79,7 +79,7 @@ def calibrate(
         environment=environment,
         points=tuple(run.points),
         unavailable=run.unavailable,
-        warnings=tuple(warning for point in run.points for warning in _doubts(point)),
+        warnings=doubts(run.points),
     )
 
 
@@ -202,16 +202,6 @@ def _available_bytes(device: Device) -> int:
     available = psutil.virtual_memory().available
     limit = device.memory_limit_bytes
     return available if isinstance(limit, Missing) else min(available, limit)
-
-
-def _doubts(point: CalibrationPoint) -> list[str]:
-    spread = (max(point.samples) - min(point.samples)) / max(point.samples)
-    if spread <= _SPREAD_LIMIT:
-        return []
-    return [
-        f"{point.key}: the samples spread over {spread:.0%} of the best ({len(point.samples)} taken); "
-        "something else was running, or the clock changed: run calibrate again on a quiet machine"
-    ]
 
 
 def _silent(what: str, fraction: float) -> None:

@@ -15,11 +15,11 @@ import psutil
 
 from hwbench.children import Emit, serve
 from hwbench.cost.gemm_runtimes import PRODUCTS, GemmEngine, GemmPrecision, Product, ProductRequest
-from hwbench.cost.roofline import OPS_PER_MAC
 from hwbench.errors import EngineError
 from hwbench.records.base import Record
 from hwbench.units import MonotonicClock
 
+OPS_PER_MAC = 2
 SIZES = (256, 512, 1024, 2048, 4096)
 SAMPLES = 7
 _SAMPLE_AT_LEAST_S = 0.01

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from hwbench.diff.align import Piece, align, inserted
+from hwbench.diff.alike import check_alike, unlike
 from hwbench.diff.gather import by_module, by_op
 from hwbench.errors import InvalidMeasurement, StorageError, UsageError
 from hwbench.records.base import Missing
@@ -23,7 +24,6 @@ from hwbench.records.difference import (
 from hwbench.records.measurement import LayerTable, Measurement, ProfileResult
 from hwbench.records.model import Layer, Model
 
-_SAME_MODEL = 0.5  # share of the smaller model's layers that must be in both: half of a network may be edited away
 _UNLIKE = 0.5  # profiling itself adds some tens of percent to inferences of microseconds
 
 Run = tuple[ProfileResult, Measurement]
@@ -45,7 +45,7 @@ def compare(a: Run, b: Run, *, grouping: Grouping = "unit", depth: int = 1) -> L
     """
     if a[1] == b[1]:
         raise UsageError(f"A and B are the same measurement, {a[1].label}", hint="name two: --a ENGINE --b ENGINE")
-    _check_models(a[0].model, b[0].model)
+    check_alike(a[0].model, b[0].model)
     tables = _table(*a, "A"), _table(*b, "B")
     sides = _side(*a, tables[0], "A"), _side(*b, tables[1], "B")
     difference = sides[1].median_s - sides[0].median_s
@@ -67,21 +67,8 @@ def compare(a: Run, b: Run, *, grouping: Grouping = "unit", depth: int = 1) -> L
         depth=depth if grouping == "module" else None,
         rows=tuple(sorted(rows, key=lambda row: -abs(row.difference_s))),
         residual=residual,
-        notes=(*_notes(a, b), *(note for side in sides for note in _strained(side))),
+        notes=(*unlike(a[0].model, b[0].model), *_notes(a, b), *(note for side in sides for note in _strained(side))),
     )
-
-
-def _check_models(a: Model, b: Model) -> None:
-    """Refuse networks that have too little in common to be one before and after a change."""
-    if a.hub_sha256 == b.hub_sha256:
-        return
-    names = {layer.name for layer in a.layers}, {layer.name for layer in b.layers}
-    common, smaller = len(names[0] & names[1]), min(len(names[0]), len(names[1]))
-    if common < _SAME_MODEL * smaller or not common:
-        raise UsageError(
-            f"A is of {a.name} and B of {b.name}: {common} of {smaller} layers bear the same name in both",
-            hint="a layer diff is between two measurements of one network, or of one before and after a change",
-        )
 
 
 def _table(result: ProfileResult, measurement: Measurement, name: Name) -> LayerTable:

@@ -9,6 +9,9 @@ from hwbench.records.health import HealthCheck
 from hwbench.units import format_si
 
 _CPUFREQ = "sys/devices/system/cpu/cpufreq"
+_HINT = "energy_performance_preference"
+_PROFILE = "sys/firmware/acpi/platform_profile"
+_SAVING = frozenset({"low-power", "cool", "quiet", "power", "balance_power"})  # names of the kernel's two interfaces
 _CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0"
 # Clock sources that a process can read without entering the kernel; the others cost a system call or a device access.
 _FAST_SOURCES = frozenset({"tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page", "riscv_clocksource"})
@@ -27,7 +30,8 @@ def governor(subject: Subject) -> HealthCheck:
         name,
         f"frequency governor {cpu.governor}",
         "the clock follows the load: the first inferences run slower, and pauses between inferences slow them again",
-        "sudo cpupower frequency-set -g performance (lost at the next boot), unless the target is to run with this one",
+        "hwbench doctor --apply governor -- COMMAND, as root; or sudo cpupower frequency-set -g performance (lost at "
+        "the next boot), unless the target is to run with this one",
     )
 
 
@@ -48,7 +52,30 @@ def turbo(subject: Subject) -> HealthCheck:
         name,
         "turbo is on",
         "the clock depends on temperature and on how many cores are busy, so a run is not like the one before",
-        f"to compare two programs: {switch}; to learn what users will see, leave it on and run longer",
+        f"to compare two programs: hwbench doctor --apply turbo -- COMMAND, as root (or {switch}); "
+        "to learn what users will see, leave it on and run longer",
+    )
+
+
+def power_profile(subject: Subject) -> HealthCheck | None:
+    """Check that no power profile of the firmware, or hint to the CPU, asks for less than full speed."""
+    name, tree = "power_profile", subject.tree
+    profile = tree.text(_PROFILE)
+    hints = sorted({text for path in tree.glob(_CPUFREQ, "policy*") if (text := tree.text(f"{path}/{_HINT}"))})
+    told = ([f"firmware's power profile {profile}"] if profile else []) + [f"energy hint {hint}" for hint in hints]
+    if not told:
+        return None
+    saving = [word for word in (profile, *hints) if word in _SAVING]
+    if not saving:
+        return ok(name, "; ".join(told))
+    offered = tree.text(f"{_PROFILE}_choices")
+    return warning(
+        name,
+        "; ".join(told),
+        "clocks and power limits are held down, or rise late, to save power: times are of a slower machine",
+        "powerprofilesctl set performance (or: echo performance | sudo tee /"
+        + (f"{_PROFILE}; it offers {offered})" if profile else f"{_CPUFREQ}/policy*/{_HINT})")
+        + ", unless the target is to run like this",
     )
 
 

@@ -2,33 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hwbench.devices import cgroup
 from hwbench.devices.tree import cpu_list
 from hwbench.doctor.answers import cannot_tell, info, ok, warning
-from hwbench.doctor.subject import Subject
+from hwbench.doctor.subject import CpuSeconds, Subject
 from hwbench.records.base import Missing
 from hwbench.records.health import HealthCheck
 from hwbench.units import format_seconds
 
+_BUSY_SIBLING = 0.05  # of the time
+_NAMED = 4
+
 
 def smt(subject: Subject) -> HealthCheck:
-    """Check that no core has to be shared by two threads."""
+    """Check that no core has to be shared by two threads, be the other thread's CPU usable here or not."""
     name, cpu = "smt", subject.cpu
     if isinstance(cpu, Missing):
         return cannot_tell(name, cpu)
     if isinstance(cpu.threads_per_core, Missing):
         return cannot_tell(name, cpu.threads_per_core)
-    shared = len(cpu.usable_cpus) - len(cpu.usable_cores)
-    if not shared:
-        return ok(name, f"{len(cpu.usable_cpus)} usable CPUs, each a core of its own")
+    usable, cores, others = len(cpu.usable_cpus), len(cpu.usable_cores), subject.siblings_of_others
+    figures = {"usable_cpus": float(usable), "usable_cores": float(cores), "siblings_of_others": float(len(others))}
+    if usable == cores and not others:
+        return ok(name, f"{usable} usable CPUs, each a core of its own", **figures)
+    text = f"{usable} usable CPUs on {cores} cores (SMT)"
+    if others:
+        text += f"; CPU {_listed(others)} may not be used here, and shares a core with one that may"
     return warning(
         name,
-        f"{len(cpu.usable_cpus)} usable CPUs on {len(cpu.usable_cores)} cores (SMT)",
+        text,
         "hwbench runs one thread a core, but whatever the system puts on the sibling takes part of that core",
-        "echo off | sudo tee /sys/devices/system/cpu/smt/control, or keep the siblings idle",
-        usable_cpus=len(cpu.usable_cpus),
-        usable_cores=len(cpu.usable_cores),
+        "hwbench doctor --apply smt -- COMMAND (or: echo off | sudo tee /sys/devices/system/cpu/smt/control), or keep "
+        "the siblings idle",
+        **figures,
     )
+
+
+def sibling_load(subject: Subject, before: CpuSeconds, after: CpuSeconds, seconds: float) -> HealthCheck | None:
+    """Check that nobody was busy on the other half of a core that this process may use, ``seconds`` between two looks.
+
+    Only of siblings that this process may not use itself: for the others, whoever is busy there is seen anyway.
+    """
+    name, siblings = "sibling_load", subject.siblings_of_others
+    known = [cpu for cpu in siblings if cpu in before and cpu in after]
+    if not siblings:
+        return None
+    if not known or seconds <= 0:
+        return cannot_tell(name, subject.not_shown("how busy the siblings of the usable CPUs are", "/proc/stat"))
+    shares = {cpu: (after[cpu] - before[cpu]) / seconds for cpu in known}
+    busiest = max(known, key=lambda cpu: shares[cpu])
+    text = f"CPU {busiest}, on the same core as a usable one, was busy {shares[busiest]:.0%} of the time"
+    if shares[busiest] < _BUSY_SIBLING:
+        return ok(name, text, busy_share=shares[busiest])
+    return warning(
+        name,
+        text,
+        "two threads on a core share its units and caches: each runs much slower than alone, and not evenly",
+        "stop what runs there, or pin hwbench to cores whose siblings are idle (taskset)",
+        busy_share=shares[busiest],
+    )
+
+
+def _listed(cpus: Sequence[int]) -> str:
+    named = ", ".join(map(str, cpus[:_NAMED]))
+    return named if len(cpus) <= _NAMED else f"{named} and {len(cpus) - _NAMED} more"
 
 
 def isolated(subject: Subject) -> HealthCheck:

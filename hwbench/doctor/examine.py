@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import hwbench
-from hwbench.doctor import clocks, cores, counters, heat, live, load, memory
+from hwbench.doctor import clocks, cores, counters, heat, left_over, live, load, memory
 from hwbench.doctor.subject import Subject
 from hwbench.records.base import Missing
 from hwbench.records.health import HEALTH_SCHEMA, Health, HealthCheck
@@ -16,6 +16,7 @@ Check = Callable[[Subject], HealthCheck | None]
 CHECKS: tuple[Check, ...] = (
     clocks.governor,
     clocks.turbo,
+    clocks.power_profile,
     clocks.clock_range,
     cores.smt,
     cores.cpu_quota,
@@ -37,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
     counters.rapl,
     counters.perf_events,
     clocks.clock_source,
+    left_over.left_changed,
 )
 
 
@@ -47,9 +49,11 @@ def examine(subject: Subject, *, work: live.Spin = live.spin) -> Health:
     """
     start = subject.clock.now_ns()
     found = [answer for check in CHECKS if (answer := check(subject)) is not None]
-    before, looked = subject.processes(), subject.clock.now_ns()
+    before, busy_before, looked = subject.processes(), subject.busy_seconds(), subject.clock.now_ns()
     found += [live.timer(subject.clock), live.noise(subject.clock, work)]
     seconds = (subject.clock.now_ns() - looked) * 1e-9
+    siblings = cores.sibling_load(subject, busy_before, subject.busy_seconds(), seconds)
+    found += [siblings] if siblings is not None else []
     found.append(load.busiest(before, subject.processes(), seconds))
     device = subject.device
     return Health(

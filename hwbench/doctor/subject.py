@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from hwbench.devices import cpuinfo
 from hwbench.devices.cpu import CpuFinder
+from hwbench.devices.topology import read_topology
 from hwbench.devices.tree import Tree, not_shown
 from hwbench.measure.host import read_host
 from hwbench.records.base import Missing
 from hwbench.records.device import Cpu, Device, HostState
 from hwbench.units import Clock, MonotonicClock
 
+CpuSeconds = Mapping[int, float]  # of each logical CPU, busy since boot
 Processes = Mapping[tuple[int, float], tuple[str, float]]  # (pid, start) to (name, CPU seconds so far)
+
+_BUSY_FIELDS = (1, 2, 3, 6, 7)  # user, nice, system, irq, softirq
 
 
 def read_processes() -> Processes:
@@ -47,6 +53,26 @@ class Subject:
         if isinstance(self.device, Missing):
             return self.device
         return self.device.cpu if self.device.cpu is not None else _NO_CPU
+
+    @property
+    def siblings_of_others(self) -> tuple[int, ...]:
+        """The CPUs that share a core with a usable one, and are not usable themselves."""
+        cpu = self.cpu
+        if isinstance(cpu, Missing):
+            return ()
+        usable, blocks = set(cpu.usable_cpus), cpuinfo.parse(self.tree.text("proc/cpuinfo") or "")
+        cores = read_topology(self.tree, blocks).cores
+        return tuple(sorted(other for core in cores if usable & set(core) for other in core if other not in usable))
+
+    def busy_seconds(self) -> CpuSeconds:
+        """How long each CPU has been busy since boot, now; empty where it is not told. Fields as in proc_stat(5)."""
+        rows = [line.split() for line in (self.tree.text("proc/stat") or "").splitlines()]
+        tick_s = 1 / os.sysconf("SC_CLK_TCK")
+        return {
+            int(row[0][3:]): sum(int(row[field]) for field in _BUSY_FIELDS) * tick_s
+            for row in rows
+            if len(row) > max(_BUSY_FIELDS) and row[0][:3] == "cpu" and row[0][3:].isdecimal()
+        }
 
     @property
     def virtual(self) -> bool:

@@ -49,6 +49,8 @@ class OnnxRuntime:
     def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
         if device.kind != "cpu":
             return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
+        if files.no_graph is not None:
+            return Support(reasons=(files.no_graph,))
         return self.installed()
 
     def precisions(self, device: Device) -> tuple[str, ...]:

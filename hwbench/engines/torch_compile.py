@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hwbench.engines import torch_module
 from hwbench.engines.edge import installed, translated
-from hwbench.engines.torch_eager import TorchRunner, load_module, start_torch, supports_torch
+from hwbench.engines.torch_module import TorchRunner, load_module
 from hwbench.protocols import BuildRequest
 from hwbench.records.base import Missing, Support, unsupported
-from hwbench.records.device import Device
-from hwbench.records.model import Model, ModelFiles
 
 
 class TorchCompile:
@@ -27,14 +26,9 @@ class TorchCompile:
             return unsupported("no_compiler", "torch.compile needs a C++ compiler", "install g++ or set CXX")
         return found
 
-    def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
-        return supports_torch(self.installed(), files, device)
-
-    def precisions(self, device: Device) -> tuple[str, ...]:
-        return ("fp32",)
-
-    def start(self) -> str:
-        return start_torch()
+    supports = torch_module.supports
+    precisions = torch_module.precisions
+    start = torch_module.start
 
     def load(self, request: BuildRequest) -> TorchCompileProgram:
         # A cache of its own, so that the compile time is what a first-time user pays.

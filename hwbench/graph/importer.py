@@ -6,7 +6,6 @@ Runs as a child process, since it executes the user's code and parses foreign fi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +14,20 @@ import onnx
 import onnx_ir as ir
 
 from hwbench.children import Emit, serve
-from hwbench.errors import ModelError, UsageError
-from hwbench.graph.inputs import Arrays, input_specs, override_example, random_inputs, read_inputs, specs_in, specs_of
+from hwbench.errors import ModelError
+from hwbench.graph.inputs import Arrays, input_specs, random_inputs, read_inputs, specs_in, specs_of
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
-from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, non_finite_weights, read_onnx
+from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
 from hwbench.graph.precision import arithmetic_of
 from hwbench.graph.spec import ModelSpec, parse_spec
+from hwbench.graph.torch_inputs import torch_inputs
+from hwbench.graph.weights import non_finite_weights
 from hwbench.models.zoo import ZOO
 from hwbench.records.base import Missing
 from hwbench.records.model import ImportJob, ImportResult, InputOrigin, Model, ModelFiles, TensorSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from hwbench.graph.torch_source import TorchModel
 
 _EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
@@ -52,7 +51,17 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
     if spec.kind == "onnx":
         graph_model, fixed, arrays, origin = _from_onnx(spec, job)
     else:
-        graph_model, arrays, origin, state = _from_torch(spec, job, folder)
+        from hwbench.graph.torch_source import load_torch
+
+        source = load_torch(spec, batch_size=job.batch_size or 1)
+        arrays, origin = torch_inputs(spec, source, job)
+        exported = _exported(source, arrays)
+        state = None if spec.kind == "pt2" else _save_state(source, folder)
+        if isinstance(exported, Missing):
+            return _without_graph(spec, source, arrays, origin, exported, folder)
+        graph_model = exported
+        if origin == "random" and spec.kind == "zoo":
+            arrays = None
     _name_nodes(graph_model)
     graph_model = infer_shapes(graph_model)
     hub_sha256 = _save(graph_model, folder, "model.onnx", spec)  # checked: from here on the graph is valid ONNX
@@ -113,96 +122,74 @@ def _from_onnx(spec: ModelSpec, job: ImportJob) -> tuple[ir.Model, dict[str, int
     return graph_model, fixed, arrays, "file"
 
 
-def _from_torch(
-    spec: ModelSpec, job: ImportJob, folder: Path
-) -> tuple[ir.Model, Arrays | None, InputOrigin, str | None]:
+def _exported(source: TorchModel, arrays: Arrays) -> ir.Model | Missing:
     import torch
 
     from hwbench.graph.torch_export import export
-    from hwbench.graph.torch_source import load_torch
 
-    source = load_torch(spec, batch_size=job.batch_size or 1)
-    arrays, origin = _torch_inputs(spec, source, job)
     graph_model = export(source, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    if isinstance(graph_model, Missing):
+        return graph_model
     names = [value.name or "" for value in graph_inputs(graph_model)]
     if set(names) != set(arrays):
         raise ModelError(
             f"the exported graph takes {', '.join(names) or 'nothing'}, forward was given {', '.join(arrays)}",
             hint="an input that the network does not use, or one that is no plain tensor, cannot be benchmarked",
         )
-    if spec.kind == "pt2":
-        return graph_model, arrays, origin, None
+    return graph_model
+
+
+def _save_state(source: TorchModel, folder: Path) -> str:
+    import torch
+
     torch.save(source.module.state_dict(), folder / "state.pt")
-    return graph_model, None if origin == "random" and spec.kind == "zoo" else arrays, origin, "state.pt"
+    return "state.pt"
 
 
-def _torch_inputs(spec: ModelSpec, source: TorchModel, job: ImportJob) -> tuple[Arrays, InputOrigin]:
-    example = _example_arrays(source)
-    origin: InputOrigin = "random" if example is None or spec.kind == "zoo" else "example"
-    if job.input_data is not None:
-        arrays, origin = _file_inputs(Path(job.input_data), source, example, job), "file"
-    elif example is None and not job.shapes:
-        raise UsageError(
-            f"'{spec.text}' gives no example inputs, so their shapes are not known",
-            hint="return (module, example_inputs) from it, or give --shapes x:1x3x224x224 or --input-data x.npz",
-        )
-    else:
-        given = _normal_inputs(source, job) if example is None else example
-        shapes = override_example(given, job.shapes, job.batch_size)
-        arrays = {name: np.resize(array, shapes[name]) for name, array in given.items()}
-    if spec.kind == "pt2" and any(arrays[name].shape != array.shape for name, array in (example or {}).items()):
-        raise UsageError(
-            "a .pt2 keeps the shapes it was exported with", hint="export it again with the shapes you want"
-        )
-    return arrays, origin
+def _without_graph(
+    spec: ModelSpec, source: TorchModel, arrays: Arrays, origin: InputOrigin, reason: Missing, folder: Path
+) -> ImportResult:
+    """Return what is known of a module that cannot be exported; a .pt2 holds none that torch engines could make again.
 
+    Raises:
+        ModelError: its forward fails, or it is a .pt2.
+    """
+    from hwbench.graph import unexported
+    from hwbench.graph.torch_source import module_precision
 
-def _example_arrays(source: TorchModel) -> Arrays | None:
-    return None if source.example is None else {name: _as_array(name, value) for name, value in source.example.items()}
-
-
-def _as_array(name: str, tensor: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    try:
-        return tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"example input '{name}' ({tensor.dtype}) does not convert to numpy: {error}",
-            hint="give the model a dense input of booleans, integers, float16, float32 or float64",
-        ) from error
-
-
-def _normal_inputs(source: TorchModel, job: ImportJob) -> Arrays:
-    """Make standard normal inputs of the shapes asked for; forward's signature tells no types."""
-    names = source.argument_names
-    if unknown := set(job.shapes) - set(names):
-        raise UsageError(f"--shapes names {', '.join(sorted(unknown))}; forward takes {', '.join(names)}")
-    generator = np.random.default_rng(job.seed)
-    return {name: generator.standard_normal(job.shapes[name], dtype=np.float32) for name in names if name in job.shapes}
-
-
-def _file_inputs(path: Path, source: TorchModel, example: Arrays | None, job: ImportJob) -> Arrays:
-    """Read the inputs that the example has, in its types, or else all that bear the name of one of forward's."""
-    found = specs_in(path)
-    wanted = source.argument_names if example is None else list(example)
-    names = [name for name in wanted if name in found or example is not None]
-    if not names:
-        raise UsageError(
-            f"--input-data '{path}' has none of the arguments of forward: {', '.join(wanted)}",
-            hint=f"it has: {', '.join(found) or 'nothing'}",
-        )
-    specs = [TensorSpec(name=name, dtype=_dtype(name, example, found), shape=_shape(name, found)) for name in names]
-    arrays = read_inputs(path, tuple(specs))
-    if override_example(arrays, job.shapes, job.batch_size) != {name: array.shape for name, array in arrays.items()}:
-        raise UsageError(f"--input-data '{path}' and the shapes asked for differ", hint="give one of the two")
-    return arrays
-
-
-def _dtype(name: str, example: Arrays | None, found: Mapping[str, TensorSpec]) -> str:
-    return found[name].dtype if example is None else example[name].dtype.name
-
-
-def _shape(name: str, found: Mapping[str, TensorSpec]) -> tuple[int, ...]:
-    return found[name].shape if name in found else ()
+    if spec.kind == "pt2":
+        raise ModelError(reason.why, hint=reason.cure)
+    outputs = unexported.run_once(source, arrays)
+    inputs = tuple(TensorSpec(name=name, dtype=a.dtype.name, shape=tuple(a.shape)) for name, a in arrays.items())
+    _save_inputs(arrays, folder / "inputs.npz")
+    layer = unexported.only_layer(source, inputs, outputs)
+    model = Model(
+        name=spec.name,
+        source=spec.text,
+        kind=spec.kind,
+        source_sha256=_source_hash(spec),
+        hub_sha256=unexported.identity(source, _source_hash(spec)),
+        weights="as_given",
+        opset=0,
+        inputs=inputs,
+        outputs=outputs,
+        input_origin=origin,
+        inputs_sha256=_file_hash(folder / "inputs.npz"),
+        arithmetic=module_precision(source.module),
+        batch_size=_batch_size(inputs),
+        layers=(layer,),
+        parameters=layer.parameters,
+        weight_bytes=unexported.weight_bytes(source),
+        warnings=(unexported.warning(reason),),
+    )
+    files = ModelFiles(
+        folder=str(folder.resolve()),
+        runtime_graph="state.pt",
+        torch_source=_absolute(spec),
+        torch_state="state.pt",
+        no_graph=reason,
+    )
+    return ImportResult(model=model, files=files)
 
 
 def _name_nodes(model: ir.Model) -> None:

@@ -185,13 +185,19 @@ def override_example(
     """Return the shapes that example inputs take under ``--shapes`` and ``--batch-size``.
 
     Raises:
-        UsageError: a name in ``shapes`` is no input, or has another number of axes.
+        UsageError: a name in ``shapes`` is no input, has another number of axes, or another size than ``batch_size`` on
+            axis 0.
     """
     for name, shape in shapes.items():
         if name not in example:
             raise UsageError(f"--shapes names '{name}', which is no input", hint=f"inputs: {', '.join(example)}")
         if len(shape) != example[name].ndim:
             raise UsageError(f"--shapes gives '{name}' {len(shape)} axes, its example has {example[name].ndim}")
+        if batch_size is not None and shape and shape[0] != batch_size:
+            raise UsageError(
+                f"--batch-size {batch_size}: --shapes gives '{name}' the size {shape[0]} on axis 0",
+                hint="give one of the two, or the same size in both",
+            )
     return {
         name: shapes.get(name, (batch_size, *array.shape[1:]) if batch_size and array.ndim else array.shape)
         for name, array in example.items()

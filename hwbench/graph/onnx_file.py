@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -294,23 +293,6 @@ def _fold_shape_builders(node: ir.Node) -> bool | None:
         if math.prod(output.shape.numpy()) > _MAX_FOLDED:
             return False
     return True if node.op_type == "ConstantOfShape" else None
-
-
-def non_finite_weights(model: ir.Model) -> list[str]:
-    """Return the names of floating-point initialisers that hold NaN or infinity."""
-    return [
-        name
-        for graph in model.graphs()
-        for name, value in graph.initializers.items()
-        if value.const_value is not None
-        and value.const_value.dtype.is_floating_point()
-        and not _all_finite(value.const_value.numpy())
-    ]
-
-
-def _all_finite(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bool:
-    small = array.dtype.kind != "f"  # bfloat16, float8: extension types, all of which fit float32
-    return bool(np.isfinite(array.astype(np.float32) if small else array).all())
 
 
 def _times(sizes: object) -> str:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from hwbench.errors import ModelError, UsageError
+from hwbench.files import near_names
 from hwbench.models.zoo import ZOO
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[A-Za-z_][\w.]*)")
+_FILES = frozenset({".onnx", ".pt2", ".py"})
 _NOT_MODELS = {
     ".pt": "holds pickled weights without the network",
     ".pth": "holds pickled weights without the network",
@@ -77,7 +79,8 @@ def parse_spec(text: str) -> ModelSpec:
     if text and _is_folder(Path(text)):
         raise UsageError(f"'{text}' is a folder, not a model", hint=_FORMS)
     close = difflib.get_close_matches(name, ZOO, n=3)
-    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    file = near_names(Path(name), _FILES) if not close else None
+    meant = f"did you mean {' or '.join(close)}? " if close else f"{file} " if file else ""
     raise UsageError(f"'{text}' is not a model", hint=f"{meant}{_FORMS}: {', '.join(ZOO)}")
 
 
@@ -89,9 +92,8 @@ def _require_file(path: Path) -> None:
     except OSError as error:  # a name too long, a folder that may not be entered
         raise ModelError(f"'{path}' cannot be looked at: {error.strerror}") from error
     if missing:
-        near = difflib.get_close_matches(path.name, _siblings(path), n=3)
-        hint = f"in that folder: {', '.join(near)}" if near else f"looked in {path.parent.resolve()}"
-        raise ModelError(f"there is no file '{path}'", hint=hint)
+        near = near_names(path, {path.suffix.lower()})
+        raise ModelError(f"there is no file '{path}'", hint=near or f"looked in {path.parent.resolve()}")
 
 
 def _is_folder(path: Path) -> bool:
@@ -99,7 +101,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
-
-
-def _siblings(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []

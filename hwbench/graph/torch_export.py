@@ -17,20 +17,21 @@ import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 
-from hwbench.errors import ModelError
 from hwbench.graph.names import NAME_SCOPES, module_of
-from hwbench.graph.torch_source import TorchModel
+from hwbench.graph.torch_source import TorchModel, user_line
+from hwbench.records.base import Missing
 
 OPSET = 18
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
 _OPTIONS: dict[str, Any] = {"dynamo": True, "optimize": False, "opset_version": OPSET, "verbose": False}
 
 
-def export(model: TorchModel, inputs: dict[str, torch.Tensor]) -> ir.Model:
+def export(model: TorchModel, inputs: dict[str, torch.Tensor]) -> ir.Model | Missing:
     """Export ``model`` for the fixed shapes of ``inputs``.
 
-    Raises:
-        ModelError: torch.export cannot trace it, or an operator has no ONNX form; the message is torch's, shortened.
+    Missing where torch.export cannot trace it, or an operator has no ONNX form: torch's words, shortened, and the line
+    of the user's code that it stopped at.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -41,8 +42,10 @@ def export(model: TorchModel, inputs: dict[str, torch.Tensor]) -> ir.Model:
             else:
                 args, kwargs = model.arguments(inputs)
                 program = torch.onnx.export(model.module, args, kwargs=kwargs, **_OPTIONS)
-    except Exception as error:
-        raise ModelError(f"torch cannot export this model: {_torch_words(error)}", hint=_HINT) from error
+    except Exception as error:  # noqa: BLE001 - the exporter raises what it likes, and the user's code within it too
+        _log.warning("torch cannot export this model", exc_info=error)
+        why = f"torch cannot export this model: {_torch_words(error)}{user_line(error)}"
+        return Missing(code="not_exported", why=why, cure=_HINT)
     assert program is not None
     graph_model = program.model
     optimizer.fold_constants(graph_model)
@@ -54,7 +57,8 @@ def export(model: TorchModel, inputs: dict[str, torch.Tensor]) -> ir.Model:
     return graph_model
 
 
-_HINT = "the log has torch's whole explanation; an ONNX file of the model works too"
+_HINT = "model/log.txt has torch's whole explanation; an ONNX file of the model works too"
+_log = logging.getLogger(__name__)
 
 
 def _drop_added_biases(model: ir.Model, own: set[str]) -> None:
@@ -117,5 +121,5 @@ def _torch_words(error: BaseException, limit: int = 600) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = _COLOURS.sub("", str(error)).strip().split("\n\n", maxsplit=1)[0]
-    text = f"{type(error).__name__}: {text}"
+    text = _ADDRESS.sub("0x...", f"{type(error).__name__}: {text}")  # the same in the next process
     return text if len(text) <= limit else text[:limit] + " ..."

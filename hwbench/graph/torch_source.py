@@ -6,6 +6,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
+import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,18 @@ import torch
 from hwbench.errors import ModelError
 from hwbench.graph.spec import ModelSpec
 from hwbench.models import zoo
+
+_DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float64": "fp64"}
+# Where code lies that is not the user's: installed packages, the standard library, hwbench.
+_LIBRARIES = tuple(
+    Path(folder).resolve()
+    for folder in {
+        *sysconfig.get_paths().values(),
+        str(Path(torch.__file__).parents[1]),
+        str(Path(__file__).parents[1]),
+    }
+    if folder != sys.prefix
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +180,31 @@ def forward_names(module: torch.nn.Module) -> list[str]:
 def _positional_only(module: torch.nn.Module) -> tuple[str, ...]:
     parameters = inspect.signature(module.forward).parameters.values()
     return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY)
+
+
+def module_precision(module: torch.nn.Module) -> str:
+    """Return the precision of most of the module's floating-point parameters (fp32 where it has none)."""
+    counted: Counter[str] = Counter()
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            counted[str(parameter.dtype)] += parameter.numel()
+    dtype = counted.most_common(1)[0][0] if counted else "torch.float32"
+    return _DTYPES.get(dtype, dtype)
+
+
+def user_line(error: BaseException) -> str:
+    """Return `` (net.py, line 8, in forward: y = self.fc(x))``: where in code that is no library's it happened.
+
+    The innermost such line of whatever went wrong first; empty where there is none. Folders are left out: this goes
+    into results.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in _LIBRARIES):
+            return f" ({path.name}, line {frame.lineno}, in {frame.name}: {(frame.line or '').strip()})"
+    return ""
 
 
 def _short(error: BaseException) -> str:

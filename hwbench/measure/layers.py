@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from hwbench.records.model import Layer
 
 _PROFILE_SECONDS = 2.0
 _FEWEST, _MOST = 10, 200
+_QUIET_SHARE, _QUIET_FEWEST = 0.25, 3
 
 
 def iterations_for(median_s: float) -> int:
@@ -38,8 +40,10 @@ def work(job: Job, folder: Path, emit: Emit) -> LayerRun:
 def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerTable | Missing:
     """Return the table whose column adds up to ``median_s``, the median of the timed run.
 
-    A unit's share is its median time over the profiled inferences' median end-to-end; its scaled time is that share of
-    ``median_s``. What the shares leave over is ``unattributed_s``.
+    A unit's share is its part of the time of the quiet inferences: the quarter of the profiled ones that took least
+    from end to end. Its scaled time is that share of ``median_s``, and what the shares leave over is
+    ``unattributed_s``. Over all inferences the medians would not fit together: a stall strikes one unit at a time, so
+    that where most inferences have one, the median of no unit shows it, and that of the whole does.
     """
     if isinstance(run.units, Missing):
         return run.units
@@ -47,36 +51,50 @@ def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerT
     fault = _fault(run.units, run.end_to_end_s, known)
     if fault is not None:
         return fault
-    end_to_end = statistics.median(run.end_to_end_s)
+    quiet = _quiet(run.end_to_end_s)
+    whole_s = sum(run.end_to_end_s[index] for index in quiet)
     rows = []
     for samples in run.units:
-        measured = statistics.median(samples.times_s)
-        share = measured / end_to_end
+        spent_s = sum(samples.times_s[index] for index in quiet)
         rows.append(
             LayerTime(
                 unit=samples.unit,
-                measured_s=measured,
-                scaled_s=share * median_s,
-                share=share,
+                measured_s=spent_s / len(quiet),
+                scaled_s=spent_s / whole_s * median_s,
+                share=spent_s / whole_s,
                 macs=_total(known, samples.unit.members, "macs"),
                 moved_bytes=_total(known, samples.unit.members, "moved_bytes"),
             )
         )
+    profiled_s = statistics.median(run.end_to_end_s)
     return LayerTable(
         iterations=len(run.end_to_end_s),
         median_s=median_s,
-        profiled_median_s=end_to_end,
-        profiling_overhead=end_to_end / median_s - 1,
+        profiled_median_s=profiled_s,
+        profiling_overhead=profiled_s / median_s - 1,
         rows=tuple(rows),
         unattributed_s=median_s - sum(row.scaled_s for row in rows),
-        method=run.method,
+        method=f"{run.method}; shares from the {len(quiet)} inferences that took least",
     )
+
+
+def _quiet(end_to_end_s: Sequence[float]) -> list[int]:
+    """Return which inferences took least: a quarter of them, though at least three where there are so many."""
+    count = max(_QUIET_FEWEST, math.ceil(_QUIET_SHARE * len(end_to_end_s)))
+    return sorted(range(len(end_to_end_s)), key=end_to_end_s.__getitem__)[:count]
 
 
 def _fault(units: Sequence[UnitSamples], end_to_end_s: Sequence[float], known: Mapping[str, Layer]) -> Missing | None:
     """Return why no table can be made of what an engine brought back, if none can."""
     if not units or not end_to_end_s or not all(samples.times_s for samples in units):
         return Missing(code="no_layer_times", why="the engine's profiler returned no times")
+    uneven = [samples for samples in units if len(samples.times_s) != len(end_to_end_s)]
+    if uneven:
+        why = (
+            f"the engine's profiler returned {len(uneven[0].times_s)} times of '{uneven[0].unit.name}' for "
+            f"{len(end_to_end_s)} inferences"
+        )
+        return Missing(code="no_layer_times", why=why)
     unknown = sorted({name for samples in units for name in samples.unit.members if name not in known})
     if unknown:
         why = f"the engine's profile names layers that the model does not have: {', '.join(unknown[:5])}"

@@ -177,7 +177,7 @@ class LayerTime(Record, frozen=True, kw_only=True):
     """Time of one executed unit, scaled so that the table adds up to the end-to-end median."""
 
     unit: BuiltLayer
-    measured_s: float  # median in the profiling run
+    measured_s: float  # mean over the quiet inferences of the profiling run
     scaled_s: float  # share of the profiling run's end-to-end, applied to the timed median
     share: float
     macs: int | Missing

@@ -82,7 +82,8 @@ class ModelFiles(Record, frozen=True, kw_only=True):
     rewrites of ``hwbench.graph.lower``, with ``merged`` naming each layer that went into another. ``torch_source``
     names the callable (``file.py:net``, ``pkg.mod:net``, ``zoo:resnet50``) or ``.pt2`` file from which a torch engine
     makes the module again; ``torch_state`` holds the weights it must then load, so that every engine runs the same
-    numbers.
+    numbers. Where torch could not export the module, ``no_graph`` says why: ``hub`` is not there, and
+    ``runtime_graph`` is what the engines that run modules read, the weights.
     """
 
     folder: str
@@ -92,6 +93,7 @@ class ModelFiles(Record, frozen=True, kw_only=True):
     inputs: str = "inputs.npz"
     torch_source: str | None = None
     torch_state: str | None = None
+    no_graph: Missing | None = None
 
 
 class ImportJob(Record, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@
     verdict_*.py    a comparison, for the terminal; markdown.py and junit.py, for CI
     diff_text.py    a layer difference, for the terminal and as CSV
     figures.py      charts as plotly dicts: distributions, memory, throughput, comparison
-    layer_charts.py charts over layers: by kind of op, roofline
+    layer_charts.py the time of the layers, by kind of op
+    roofline.py     the layers of each engine under the roofs of the machine
     energy_*.py     energy: rows, what may be said over them, tables, curves, traces; for page, terminal, CSV and JSON
     thinning.py     fewer samples, for drawing only
     page.py         what the page shows, as data for the templates

@@ -13,7 +13,7 @@ import msgspec
 
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Finding, LayerTable, Measurement, ProfileResult
-from hwbench.report import figures, layer_charts, series_chart, thinning, words
+from hwbench.report import figures, layer_charts, roofline, series_chart, thinning, words
 from hwbench.report.conditions import built_rows, environment_lines, host_rows
 from hwbench.report.figures import Figure
 from hwbench.report.grid import Grid
@@ -96,7 +96,7 @@ class Section:
     rates: list[Chart]
     kinds: list[Chart]
     layers: list[LayerView]
-    roofline: Chart | None
+    rooflines: list[Chart]
     roofline_text: str
     memory: list[Chart]
     memory_grid: Grid
@@ -113,7 +113,7 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
     every = labels(result.measurements)
     pairs = [(every[index], result.measurements[index]) for index in order]
     names, measurements = [name for name, _ in pairs], [measurement for _, measurement in pairs]
-    roofline, roofline_text = _roofline(result, names, measurements, book)
+    no_roofline = roofline.why_none(result, measurements)
     absent = [(f"{entry.engine} {entry.precision}", entry) for entry in result.not_measured]
     return Section(
         key=key,
@@ -136,8 +136,8 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         rates=_rates(names, measurements, book),
         kinds=_kinds(names, measurements, book),
         layers=[_layers(name, m) for name, m in pairs if m.settings.mode == "latency"],
-        roofline=roofline,
-        roofline_text=roofline_text,
+        rooflines=[] if no_roofline else [book.add(*chart) for chart in roofline.charts(result, names, measurements)],
+        roofline_text=no_roofline or f"Roofs: {result.roofline_source}.",
         memory=[book.add(figures.memory(names, measurements), "Memory by phase")] if measurements else [],
         memory_grid=_memory(names, measurements),
         host=host_rows(names, measurements),
@@ -254,39 +254,6 @@ def _layers(name: str, measurement: Measurement) -> LayerView:
 
 def _percent(part: float, whole: float) -> str:
     return f"{part / whole * 100:.1f}%" if whole > 0 else words.DASH
-
-
-def _roofline(
-    result: ProfileResult, names: Sequence[str], measurements: Sequence[Measurement], book: Book
-) -> tuple[Chart | None, str]:
-    """Draw the layers of the fastest believable measurement that has layers; or say why there is no roofline."""
-    if isinstance(result.roofline_source, Missing):
-        return None, f"No roofline: {result.roofline_source}."
-    if not result.peak_ops_per_s or not result.bandwidth_bytes_per_s:
-        return None, "No roofline: no peak or no bandwidth is known for this device."
-    for index, measurement in enumerate(measurements):
-        table = measurement.layers
-        if measurement.validity.status != "invalid" and not isinstance(table, Missing):
-            return _roofline_of(result, names[index], measurement, table, index, book)
-    return None, "No roofline: no measurement that may be believed has per-layer times."
-
-
-def _roofline_of(
-    result: ProfileResult, name: str, measurement: Measurement, table: LayerTable, index: int, book: Book
-) -> tuple[Chart, str]:
-    points = layer_charts.points(table)
-    precision = measurement.built.precision
-    figure = layer_charts.roofline(
-        points, result.peak_ops_per_s, result.bandwidth_bytes_per_s, precision=precision, index=index
-    )
-    solid = "" if precision in result.peak_ops_per_s else f" No peak is known for {precision}."
-    caption = (
-        f"{len(points)} of {len(table.rows)} layers of {name}: those with known, nonzero operations and bytes. "
-        "Area by share of the time. Bytes are each layer's inputs, weights and outputs, once: real traffic differs, "
-        "so points may lie above a memory roof where a cache serves them. Solid roofs: main memory, and the precision "
-        f"that was built.{solid}"
-    )
-    return book.add(figure, f"Layers of {name}", caption), f"Roofs: {result.roofline_source}."
 
 
 _MEMORY_HEAD = (

@@ -249,3 +249,13 @@ class TestRead:
 
 def test_names_of_the_files_in_a_run():
     assert (files.RESULT, files.REQUEST) == ("result.json", "request.json")
+
+
+def test_a_missing_file_names_those_that_are_near(tmp_path):
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(StorageError) as caught:
+        files.read_bytes(tmp_path / "results.json")
+    assert caught.value.hint == f"did you mean {tmp_path / 'result.json'}?"
+    with pytest.raises(StorageError) as caught:
+        files.read_bytes(tmp_path / "nowhere" / "results.json")
+    assert caught.value.hint is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from hwbench.cost import calibrate as module
 from hwbench.cost.calibrate import best_of, calibrate, peak_point, working_cores
+from hwbench.cost.doubts import changes, doubts, is_worse
 from hwbench.cost.gemm import GemmJob, GemmRate, GemmResult
 from hwbench.cost.overlay import load, overlay_path, save
 from hwbench.errors import DeviceError, EngineError, StorageError
@@ -147,3 +149,42 @@ def test_a_damaged_file_is_an_error_not_none(kept):
     save(kept).write_text("{")
     with pytest.raises(StorageError, match="not JSON"):
         load("0123abcd")
+
+
+def rates(**levels):
+    return [point(key, (value * 0.95, value)) for key, value in levels.items()]
+
+
+def test_a_level_faster_than_a_nearer_one_is_a_warning():
+    (told,) = doubts(rates(l1=100.0, l2=40.0, l3=60.0, dram=10.0))
+    assert told.startswith("l2: 40.0 B/s, slower than l3 (60.0 B/s)")
+    assert doubts(rates(l1=100.0, l2=60.0, l3=61.0, dram=10.0)) == (), "as fast within what two runs differ by"
+    assert doubts(rates(l1=100.0, dram=10.0)) == ()
+
+
+def with_points(calibration, *points):
+    return msgspec.structs.replace(calibration, points=points)
+
+
+@pytest.mark.parametrize(
+    ("after", "worse", "told"),
+    [
+        ([point("l1", (96.0, 97.0))], False, ()),
+        ([point("l1", (79.0, 80.0))], True, ("l1 bandwidth -20%",)),
+        ([point("l1", (129.0, 130.0))], False, ("l1 bandwidth +30%",)),
+        ([point("l1", (60.0, 100.0))], True, ()),
+        ([point("l1", (60.0, 130.0))], False, ("l1 bandwidth +30%",)),
+        ([point("l2", (99.0, 100.0))], True, ("l1 bandwidth is missing now", "l2 bandwidth is new")),
+    ],
+    ids=["same", "lower", "higher", "noisier", "noisier but higher", "lost"],
+)
+def test_which_of_two_is_the_worse(kept, after, worse, told):
+    old, new = with_points(kept, point("l1", (99.0, 100.0))), with_points(kept, *after)
+    assert is_worse(old, new) is worse
+    assert changes(old, new) == told
+
+
+def test_a_change_of_threads_is_told(kept):
+    old = with_points(kept, point("l1"))
+    new = with_points(kept, msgspec.structs.replace(point("l1"), threads=1))
+    assert changes(old, new) == ("l1 bandwidth +0% (2 to 1 threads)",)

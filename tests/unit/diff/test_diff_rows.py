@@ -85,6 +85,37 @@ def test_another_network_is_refused():
         compare(run(A), run(B, model=msgspec.structs.replace(other, layers=renamed)))
 
 
+def changed(change):
+    """The example's network with every layer changed by ``change``, as another file."""
+    model = make_model()
+    return make_model(layers=tuple(map(change, model.layers)), hub_sha256="ee" * 32)
+
+
+def test_another_network_under_the_same_names_is_refused_by_its_ops():
+    other = changed(lambda layer: msgspec.structs.replace(layer, op="Gemm" if layer.op == "Conv" else "Conv"))
+    with pytest.raises(UsageError, match="of the multiply-adds lie in layers of the same name and op"):
+        compare(run(A), run(B, model=other))
+
+
+def test_layers_of_another_size_under_the_same_names_are_a_loud_note():
+    slim = changed(lambda layer: msgspec.structs.replace(layer, parameters=layer.parameters // 2 + 1))
+    first = compare(run(A), run(B, model=slim)).notes[0]
+    assert first.startswith("ARE THESE ONE NETWORK? Only 0%")
+
+
+def test_small_changes_and_the_same_file_are_no_such_note():
+    few = changed(lambda layer: msgspec.structs.replace(layer, op="Relu6") if layer.op == "Relu" else layer)
+    for found in (compare(run(A), run(B)), compare(run(A), run(B, model=few))):
+        assert not any("ONE NETWORK" in note for note in found.notes)
+
+
+def test_models_without_multiply_adds_are_weighed_by_their_layers():
+    other = changed(lambda layer: msgspec.structs.replace(layer, macs=0, op="Tanh"))
+    plain = changed(lambda layer: msgspec.structs.replace(layer, macs=0))
+    with pytest.raises(UsageError, match="0% of the multiply-adds"):
+        compare(run(A, model=msgspec.structs.replace(plain, hub_sha256="dd" * 32)), run(B, model=other))
+
+
 def test_the_same_measurement_twice_is_refused():
     with pytest.raises(UsageError, match="same measurement"):
         compare(run(A), run(A))

@@ -296,3 +296,55 @@ def test_nobody_busy_and_a_process_that_came_and_one_that_went():
     new = {(7, 3.0): ("new", 0.5)}
     assert "new (process 7) 50%" in load.busiest(seen(a=10), new, 1.0).found
     assert load.busiest({}, {}, 0.0).severity == "cannot_tell"
+
+
+CHOICES = {"sys/firmware/acpi/platform_profile_choices": "low-power balanced performance"}
+
+
+@pytest.mark.parametrize(
+    ("files", "severity", "part"),
+    [
+        ({"sys/firmware/acpi/platform_profile": "low-power", **CHOICES}, "warning", "low-power"),
+        ({"sys/firmware/acpi/platform_profile": "balanced", **CHOICES}, "ok", "balanced"),
+        ({f"{POLICY}/energy_performance_preference": "power"}, "warning", "energy hint power"),
+        ({f"{POLICY}/energy_performance_preference": "performance"}, "ok", "performance"),
+    ],
+)
+def test_power_profile(machine, files, severity, part):
+    found = clocks.power_profile(machine(files))
+    assert (found.severity, part in found.found) == (severity, True)
+
+
+def test_no_power_profile_is_no_question(machine):
+    assert clocks.power_profile(machine()) is None
+
+
+PINNED = {"proc/self/status": "Cpus_allowed_list:\t0"}
+STAT = "cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 {0} 0 0 0 0 0 0 0 0 0\ncpu1 {1} 0 0 0 0 0 0 0 0 0"
+
+
+def test_a_sibling_that_this_process_may_not_use_still_shares_the_core(machine):
+    found = cores.smt(machine(PINNED, core=0))
+    assert found.severity == "warning"
+    assert "CPU 1 may not be used here" in found.found
+    assert cores.smt(machine(PINNED, core=1)).severity == "ok"
+
+
+@pytest.mark.parametrize(("spent", "severity"), [(0, "ok"), (90, "warning")])
+def test_load_on_the_sibling_of_a_pinned_cpu(machine, spent, severity):
+    subject = machine({**PINNED, "proc/stat": STAT.format(500, 100)}, core=0)
+    before = subject.busy_seconds()
+    (subject.tree.root / "proc/stat").write_text(STAT.format(600, 100 + spent))
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = cores.sibling_load(subject, before, subject.busy_seconds(), 100 / ticks)
+    assert found.severity == severity
+    assert found.figures["busy_share"] == pytest.approx(spent / 100)
+
+
+def test_siblings_that_are_usable_are_no_separate_question(machine):
+    subject = machine(core=0)
+    assert cores.sibling_load(subject, {}, {}, 1.0) is None
+
+
+def test_a_sibling_whose_load_is_not_shown(machine):
+    assert cores.sibling_load(machine(PINNED, core=0), {}, {}, 1.0).severity == "cannot_tell"

@@ -1,12 +1,14 @@
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hwbench.engines import torch_compile
 from hwbench.engines.torch_compile import TorchCompile
-from hwbench.engines.torch_eager import TorchBound, TorchEager, module_precision, supports_torch
+from hwbench.engines.torch_eager import TorchEager
+from hwbench.engines.torch_module import TorchBound, supports
 from hwbench.errors import EngineError
 from hwbench.graph.importer import import_model
 from hwbench.protocols import BuildRequest
@@ -20,7 +22,7 @@ TORCH = ModelFiles(folder="/nowhere", torch_source="net.py:make", torch_state="s
 
 @pytest.mark.parametrize("engine", [TorchEager(), TorchCompile()], ids=lambda engine: engine.name)
 def test_an_onnx_file_holds_no_module(engine):
-    support = supports_torch(Support(), ONNX, example_cpu())
+    support = engine.supports(None, ONNX, example_cpu())
     assert [reason.code for reason in support.reasons] == ["no_torch_source"]
     assert "net.py:make" in support.reasons[0].cure
     assert engine.precisions(example_cpu()) == ("fp32",)
@@ -28,9 +30,10 @@ def test_an_onnx_file_holds_no_module(engine):
 
 def test_the_device_and_the_installation_decide():
     missing = unsupported("not_installed", "torch is not installed")
-    assert supports_torch(missing, TORCH, example_cpu()) == missing
-    assert supports_torch(Support(), TORCH, example_cpu()).usable
-    elsewhere = supports_torch(Support(), TORCH, example_cpu(name="cuda:0", kind="nvidia"))
+    absent, present = SimpleNamespace(installed=lambda: missing), SimpleNamespace(installed=Support)
+    assert supports(absent, None, TORCH, example_cpu()) == missing
+    assert supports(present, None, TORCH, example_cpu()).usable
+    elsewhere = supports(present, None, TORCH, example_cpu(name="cuda:0", kind="nvidia"))
     assert elsewhere.reasons[0].code == "wrong_device"
 
 
@@ -71,6 +74,8 @@ def test_auto_takes_the_module_as_it_is(engine, tmp_path):
         workdir=tmp_path,
     )
     assert imported.model.arithmetic == "fp64"
+    from hwbench.graph.torch_source import module_precision
+
     assert module_precision(engine.load(request).loaded.module) == "fp64"
     with pytest.raises(EngineError, match="cannot run in fp32 here"):
         engine.load(replace(request, precision="fp32"))

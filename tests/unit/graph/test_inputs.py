@@ -337,7 +337,8 @@ EXAMPLE = {"ids": np.zeros((2, 6)), "scale": np.float32(1) * np.ones(())}
         ({}, None, {"ids": (2, 6), "scale": ()}),
         ({}, 5, {"ids": (5, 6), "scale": ()}),
         ({"ids": (1, 9)}, None, {"ids": (1, 9), "scale": ()}),
-        ({"ids": (1, 9)}, 5, {"ids": (1, 9), "scale": ()}),
+        ({"ids": (5, 9)}, 5, {"ids": (5, 9), "scale": ()}),
+        ({"scale": ()}, 5, {"ids": (5, 6), "scale": ()}),
     ],
 )
 def test_an_example_takes_other_shapes(shapes, batch, expected):
@@ -348,3 +349,8 @@ def test_an_example_takes_other_shapes(shapes, batch, expected):
 def test_shapes_that_do_not_fit_an_example(shapes, why):
     with pytest.raises(UsageError, match=why):
         override_example(EXAMPLE, shapes, None)
+
+
+def test_a_batch_size_that_the_shapes_contradict_is_refused():
+    with pytest.raises(UsageError, match="--batch-size 5: --shapes gives 'ids' the size 1 on axis 0"):
+        override_example(EXAMPLE, {"ids": (1, 9)}, 5)

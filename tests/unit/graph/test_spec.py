@@ -63,8 +63,31 @@ def test_a_missing_file_names_those_that_are_near(files, text):
     with pytest.raises(ModelError, match="there is no file 'nett") as caught:
         parse_spec(text)
 
-    assert "in that folder: " in str(caught.value.hint)
+    assert "did you mean " in str(caught.value.hint)
     assert text.split(":", maxsplit=1)[0].replace("tt", "t") in str(caught.value.hint)
+
+
+def test_only_files_of_the_same_kind_are_near(files):
+    for name in ("nosuch2.onnx", "nosuch.txt", "nosuch.onnx.data", "NoSuch3.ONNX"):
+        (files / name).write_bytes(b"")
+    with pytest.raises(ModelError) as caught:
+        parse_spec("nosuch.onnx")
+
+    hint = str(caught.value.hint)
+    assert "nosuch2.onnx" in hint
+    assert "NoSuch3.ONNX" in hint
+    assert "txt" not in hint
+    assert "data" not in hint
+
+
+@pytest.mark.parametrize("text", ["mynetwork", "mynetwork1.onx"])
+def test_a_name_without_its_ending_is_near_a_model_file(files, text):
+    (files / "mynetwork1.onnx").write_bytes(b"")
+    (files / "mynetwork1.log").write_bytes(b"")
+    with pytest.raises(UsageError, match="is not a model") as caught:
+        parse_spec(text)
+
+    assert str(caught.value.hint).startswith("did you mean mynetwork1.onnx")
 
 
 def test_a_missing_file_in_a_missing_folder_says_where_it_looked(files):

@@ -5,6 +5,7 @@ Exports take seconds, so each network is exported once for all tests on it.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,12 +17,17 @@ import torch
 from torch import nn
 
 from hwbench.children import run_child
+from hwbench.engines.onnxruntime import OnnxRuntime
+from hwbench.engines.openvino import OpenVino
+from hwbench.engines.torch_eager import TorchEager
 from hwbench.errors import ModelError, UsageError
 from hwbench.graph.importer import import_model
 from hwbench.graph.spec import parse_spec
 from hwbench.graph.torch_export import OPSET, export
 from hwbench.graph.torch_source import TorchModel, load_torch
+from hwbench.protocols import BuildRequest
 from hwbench.records.model import ImportJob, ImportResult
+from hwbench.testing import example_cpu
 
 NETS = '''
 import torch
@@ -83,6 +89,21 @@ class Branchy(nn.Module):
 
 def branchy():
     return Branchy(), torch.ones(2, 3)
+
+class Guarded(nn.Module):
+    def __init__(self, bias):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        nn.init.constant_(self.first.bias, bias)
+
+    def forward(self, image):
+        return self.first(image) if image.sum().item() > 0 else image
+
+def guarded():
+    return Guarded(0.0), torch.ones(1, 4)
+
+def guarded_otherwise():
+    return Guarded(1.0), torch.ones(1, 4)
 
 class Unknown(nn.Module):
     def forward(self, image):
@@ -316,23 +337,69 @@ def test_a_file_of_inputs_that_do_not_fit(nets, tmp_path, attribute, arrays, cha
 
 
 @pytest.mark.parametrize(
-    ("attribute", "words"),
+    ("attribute", "words", "line"),
     [
-        ("branchy", "data-dependent expression"),
-        ("unknown", "No ONNX function found for .*linalg_eigh"),
-        ("wrong_shape", "size mismatch|shapes cannot be multiplied|must have same reduction dim"),
-        ("half", "'image' .torch.bfloat16. does not convert to numpy"),
+        ("branchy", "data-dependent expression", "in forward: return image + 1 if image.sum() > 0 else image - 1)"),
+        ("unknown", r"No ONNX function found for .*linalg_eigh", ""),
     ],
 )
-def test_what_cannot_be_exported_is_told_in_torchs_words(nets, tmp_path, attribute, words):
-    with pytest.raises(ModelError, match=words) as caught:
-        import_model(job(nets, attribute), tmp_path)
+def test_what_cannot_be_exported_is_left_to_torch(nets, tmp_path, attribute, words, line):
+    result = import_model(job(nets, attribute), tmp_path)
 
-    said = str(caught.value)
-    assert len(said) < 1000
-    for noise in ("Traceback", 'File "', "\x1b", "submit a PR", "stack trace"):
-        assert noise not in said
-    assert caught.value.hint
+    reason = result.files.no_graph
+    assert reason.code == "not_exported"
+    assert re.search(words, reason.why)
+    assert line in reason.why
+    assert len(reason.why) < 1000
+    for noise in ("Traceback", 'File "', "\x1b", "submit a PR", "stack trace", str(nets)):
+        assert noise not in reason.why
+    (warning,) = result.model.warnings
+    assert reason.why in warning
+    (layer,) = result.model.layers
+    assert (layer.macs.code, layer.moved_bytes.code) == ("not_exported", "not_exported")
+    assert result.model.uncounted == (attribute.capitalize(),)
+    assert (tmp_path / result.files.runtime_graph).exists()
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_only_the_torch_engines_run_what_cannot_be_exported(nets, tmp_path):
+    result = import_model(job(nets, "branchy"), tmp_path)
+
+    for engine in (OnnxRuntime(), OpenVino()):
+        assert engine.supports(result.model, result.files, example_cpu()).reasons == (result.files.no_graph,)
+    eager = TorchEager()
+    assert eager.supports(result.model, result.files, example_cpu()).usable
+    request = BuildRequest(
+        model=result.model, files=result.files, precision="fp32", threads=torch.get_num_threads(), streams=1,
+        profile_layers=False, workdir=tmp_path,
+    )  # fmt: skip
+    with np.load(tmp_path / "inputs.npz") as archive:
+        inputs = {name: archive[name] for name in archive.files}
+    outputs = eager.load(request).compile().bind(inputs).outputs()
+    assert [(spec.name, spec.shape) for spec in result.model.outputs] == [("output_0", (2, 3))]
+    np.testing.assert_array_equal(outputs["output_0"], inputs["image"] + 1)
+
+
+def test_the_same_module_has_the_same_identity_and_other_weights_another(nets, tmp_path):
+    first, again = (import_model(job(nets, "guarded"), tmp_path / name).model for name in ("1", "2"))
+    assert first == again
+    other = import_model(job(nets, "guarded_otherwise"), tmp_path / "3").model
+    assert other.hub_sha256 != first.hub_sha256
+    assert first.weight_bytes == 4 * (16 + 4)
+    assert first.parameters == 20
+
+
+def test_a_forward_that_fails_is_told_with_its_line(nets, tmp_path):
+    with pytest.raises(
+        ModelError, match=r"forward failed on its inputs: RuntimeError: .*nets\.py, line \d+, in forward: "
+    ) as caught:
+        import_model(job(nets, "wrong_shape"), tmp_path)
+    assert "hidden = self.first(image)" in str(caught.value)
+
+
+def test_an_example_without_a_numpy_type_is_told(nets, tmp_path):
+    with pytest.raises(ModelError, match=r"'image' .torch.bfloat16. does not convert to numpy"):
+        import_model(job(nets, "half"), tmp_path)
 
 
 # .pt2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwbench.records.base import Missing
-from hwbench.report import figures, layer_charts, thinning
+from hwbench.report import figures, layer_charts, roofline, thinning
 from hwbench.report.ranking import labels
 
 series = st.lists(st.floats(1e-9, 10.0), min_size=1, max_size=300)
@@ -124,26 +124,6 @@ def test_many_kinds_are_gathered_and_still_add_up():
     assert sum(trace["x"][0] for trace in figure["data"]) == pytest.approx(table.median_s)
 
 
-def test_roofline_points_are_operations_over_bytes_and_time():
-    table = full_result().measurements[3].layers
-    points = layer_charts.points(table)
-    row = next(row for row in table.rows if row.unit.members == ("classifier",))
-    point = next(point for point in points if point.name == "classifier (Gemm)")
-    assert point.intensity == pytest.approx(2 * row.macs / row.moved_bytes)
-    assert point.ops_per_s == pytest.approx(2 * row.macs / row.scaled_s)
-    assert not any("reorder" in point.name for point in points)
-
-
-def test_roofs_meet_at_the_ridge_and_the_built_precision_is_solid():
-    figure = layer_charts.roofline([], {"fp32": 1e11, "bf16": 1e12}, {"dram": 1e10}, precision="bf16", index=0)
-    memory, fp32, bf16 = figure["data"]
-    assert (memory["x"][1], memory["y"][1]) == (100.0, 1e12)
-    assert memory["y"][0] / memory["x"][0] == pytest.approx(1e10)
-    assert set(fp32["y"]) == {1e11}
-    assert fp32["x"][1] == pytest.approx(10.0)
-    assert [trace["line"]["dash"] for trace in (memory, fp32, bf16)] == ["solid", "dash", "solid"]
-
-
 def test_no_label_can_be_a_tag_for_plotly():
     result = hostile_result()
     names, measurements = measured(result)
@@ -152,9 +132,7 @@ def test_no_label_can_be_a_tag_for_plotly():
         figures.ecdf(names, measurements),
         figures.memory(names, measurements),
         layer_charts.by_kind([names[0], names[2], names[3]], tables),
-        layer_charts.roofline(
-            layer_charts.points(tables[-1]), {HOSTILE: 1e12}, {HOSTILE: 1e10}, precision=HOSTILE, index=0
-        ),
+        roofline.roofline(roofline.points(tables[-1]), {HOSTILE: 1e12}, {HOSTILE: 1e10}, precision=HOSTILE, index=0),
         figures.across_results([(HOSTILE, 1.0, 0.9, 1.1)], "latency"),
     ]
     text = json.dumps(shown, allow_nan=False)
