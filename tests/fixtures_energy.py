@@ -46,8 +46,11 @@ def windows_s() -> list[tuple[float, float]]:
     return [(first + n * (WINDOW_S + 1), first + n * (WINDOW_S + 1) + WINDOW_S) for n in range(REPEATS)]
 
 
-def make_trace(watts: float, *, heat: bool = True, meter: str = "rapl") -> Trace:
-    """Return 10 Hz of a counter at ``watts`` under load, a power view of the same, and a temperature."""
+def make_trace(watts: float, *, time_s: float = 4e-3, heat: bool = True, meter: str = "rapl") -> Trace:
+    """Return 10 Hz of a counter at ``watts`` under load, a power view of the same, and a temperature.
+
+    The windows say that an inference took ``time_s``.
+    """
     end_s = windows_s()[-1][1] + IDLE_S
     energy, power, warmth = [], [], []
     joules = 1000.0
@@ -76,10 +79,14 @@ def make_trace(watts: float, *, heat: bool = True, meter: str = "rapl") -> Trace
         *(("window", start, end) for start, end in windows_s()),
         ("idle_after", end_s - IDLE_S, end_s),
     ]
+    facts = {"window": {"inferences": WINDOW_S / time_s}}
     marks = [
         mark
         for name, start, end in spans
-        for mark in (Mark(t_s=start, mark=f"{name}.start"), Mark(t_s=end, mark=f"{name}.end"))
+        for mark in (
+            Mark(t_s=start, mark=f"{name}.start"),
+            Mark(t_s=end, mark=f"{name}.end", facts=facts.get(name, {})),
+        )
     ]
     header = TraceHeader(
         schema_version=TRACE_SCHEMA,
@@ -200,7 +207,9 @@ def power_limits() -> list[ProfileResult]:
     """Return one engine at three power limits of a GPU, which the instrument tells."""
     found = []
     for limit, watts, time_s in ((300, 290.0, 1.5e-3), (500, 480.0, 1e-3), (700, 640.0, 0.9e-3)):
-        run = make_run(watts, time_s, meter="nvml", settings={"power_limit_w": f"{limit}.0"}, dynamic_j=NO_DYNAMIC)
+        run = make_run(
+            watts, time_s, meter="nvml", settings={"power_limit_enforced": f"{limit} W"}, dynamic_j=NO_DYNAMIC
+        )
         found.append(make_result(with_run("tensorrt", "fp16", run), run_id=f"limit-{limit}"))
     return found
 
@@ -237,7 +246,7 @@ def hostile_energy() -> ProfileResult:
         not_used={HOSTILE: HOSTILE},
         flags=(HOSTILE,),
         trace=HOSTILE,
-        settings={"power_mode": HOSTILE},
+        settings={HOSTILE: HOSTILE},
     )
     windows = tuple(
         msgspec.structs.replace(w, reading=msgspec.structs.replace(w.reading, domains_j={HOSTILE: 1.0}))

@@ -39,6 +39,10 @@ FLAGS: dict[str, Flag] = {
     "low_coverage": Flag(
         "part of the window has no reading; the mean of the rest stands in for it", "stop what keeps the recorder away"
     ),
+    "late_readings": Flag(
+        "a counter was not read for twenty times as long as usual; what it counted meanwhile is in the energy",
+        "stop what keeps the recorder away",
+    ),
     "aliasing_risk": Flag(
         "the sensor looks at a part of the time, and its period fits the load's nearly a whole number of times",
         "another batch size, or another meter",

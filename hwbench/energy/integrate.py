@@ -79,6 +79,11 @@ def poll_interval_s(range_j: float, max_power_w: float) -> float:
     return wrap_time_s(range_j, max_power_w) / 4
 
 
+def _fell(before: float, after: float, step: float, range_j: float | None) -> bool:
+    """Say whether a counter fell by a little: after a wrap the step is small, or it was read too rarely."""
+    return range_j is not None and after < before and step > range_j / 2
+
+
 _SLACK_J = 1.0  # an update that arrives late brings the energy of some milliseconds more
 _SMALLEST_RANGE_J = 2.0**16  # 32 bits of the finest usual unit, 2^-16 J; for a counter that does not tell its own
 
@@ -92,8 +97,8 @@ def counter_faults(samples: Sequence[Sample], channel: Channel) -> Missing | Non
     for before, after in pairwise(samples):
         elapsed_s = after.t_s - before.t_s
         step = _step(before.value, after.value, channel.range)
-        if step is None:
-            why = f"the counter of {channel.name} went backwards, and nobody says where it wraps"
+        if step is None or (channel.max_w is None and _fell(before.value, after.value, step, channel.range)):
+            why = f"the counter of {channel.name} went backwards, and no wrap explains that"
             return Missing(code="counter_backwards", why=why, cure="measure again")
         if channel.max_w is None:
             continue

@@ -6,7 +6,7 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from hwbench.energy.integrate import (
     LONGEST_HOLD_PERIODS,
@@ -23,6 +23,9 @@ from hwbench.records.energy import Channel
 
 _LOOKED_AT = 500  # gaps, evenly spaced: enough for a median
 _COARSE_STEPS = 200
+_STALE_SHARE = 0.2  # of the readings in a window
+_LATE = 20.0  # usual intervals between readings
+_STILL_READS, _STILL_PERIODS = 3, 10.0  # a counter that stands still for longer is flagged
 STALE_READINGS = 20  # so many equal readings of a power sensor are suspicious
 
 
@@ -65,8 +68,11 @@ def share(trace: Trace, channel: Channel, start_s: float, end_s: float, load_per
         if isinstance(result, Integral) and "sensor_stale" in result.flags:
             why = f"the counter {channel.name} did not move in {end_s - start_s:.3g} s"
             return Missing(code="counter_constant", why=why, cure="some hypervisors answer reads with a constant")
-        if isinstance(result, Integral) and load_period_s is not None and _blinks(channel, period_s, load_period_s):
-            result = replace(result, flags=(*result.flags, "aliasing_risk"))  # its sensor is the one behind the power
+        if isinstance(result, Integral):
+            seen = _counter_flags(around, channel, start_s, end_s)
+            if load_period_s is not None and _blinks(channel, period_s, load_period_s):
+                seen.append("aliasing_risk")  # its sensor is the one behind the power
+            result = replace(result, flags=(*result.flags, *seen))
     else:
         result = _power(around, channel, start_s, end_s, max(period_s, _polled_s(samples)), load_period_s)
     if isinstance(result, Missing):
@@ -80,6 +86,10 @@ def _nonsense(samples: Sequence[Sample], channel: Channel) -> Missing | None:
         return Missing(code="not_finite", why=f"{channel.name} has readings that are no numbers", cure="measure again")
     if any(b.t_s <= a.t_s for a, b in pairwise(samples)):
         return Missing(code="out_of_order", why=f"the time of {channel.name} does not rise", cure="measure again")
+    most = max((sample.value for sample in samples), default=0.0)
+    if channel.quantity == "power" and channel.max_w is not None and most > channel.max_w:
+        why = f"{channel.name} read {most:.4g} W, more than anything in its place draws ({channel.max_w:g} W)"
+        return Missing(code="power_implausible", why=why, cure="measure again; look at the sensor")
     return None
 
 
@@ -123,7 +133,7 @@ def _power(
     inside = [s for s in shifted if start_s <= s.t_s <= end_s]
     if any(s.value < -_step_w(channel) for s in inside):
         flags.append("negative_power")
-    if len(inside) >= STALE_READINGS and _stands_still([s.value for s in inside], channel):
+    if _stands_still([s.value for s in inside], channel):
         flags.append("sensor_stale")
     if load_period_s is not None and _aliases(channel, period_s, load_period_s):
         flags.append("aliasing_risk")
@@ -138,9 +148,29 @@ def _step_w(channel: Channel) -> float:
 
 
 def _stands_still(values: Sequence[float], channel: Channel) -> bool:
-    """Say whether equal readings are strange: few large steps may well hide a steady load's noise."""
-    coarse = 0 < abs(values[0]) <= _COARSE_STEPS * _step_w(channel)
-    return not coarse and all(value == values[0] for value in values)
+    """Say whether so many readings in a row are equal that the sensor may have stopped.
+
+    A sensor of few large steps may well hide a steady load's noise.
+    """
+    longest = max((len(list(equal)) for _, equal in groupby(values)), default=0)
+    if longest < max(STALE_READINGS, _STALE_SHARE * len(values)):
+        return False
+    return not 0 < max(map(abs, values)) <= _COARSE_STEPS * _step_w(channel)
+
+
+def _counter_flags(samples: Sequence[Sample], channel: Channel, start_s: float, end_s: float) -> list[str]:
+    """Return ``sensor_stale`` and ``late_readings`` where they apply to a counter in a window."""
+    inside = [sample for sample in samples if start_s <= sample.t_s <= end_s]
+    period_s = channel.period_s if isinstance(channel.period_s, float) else 0.0
+    flags: list[str] = []
+    for _, equal in groupby(inside, key=lambda sample: sample.value):
+        same = list(equal)
+        if len(same) >= _STILL_READS and same[-1].t_s - same[0].t_s > _STILL_PERIODS * period_s:
+            flags = ["sensor_stale"]
+    gaps_s = [b.t_s - a.t_s for a, b in pairwise(samples)]
+    if len(gaps_s) >= STALE_READINGS and max(gaps_s) > _LATE * max(_polled_s(samples), period_s):
+        flags.append("late_readings")
+    return flags
 
 
 def _blinks(channel: Channel, period_s: float, load_period_s: float) -> bool:

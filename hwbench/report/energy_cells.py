@@ -41,10 +41,10 @@ def setting(row: EnergyRow, notes: Notes) -> Cell:
 
 
 def source(row: EnergyRow, notes: Notes) -> Cell:
-    """Return the instrument and what it is, with the other meters in a footnote."""
-    others = "; ".join(f"{name}: {why}" for name, why in row.not_used.items())
-    numbers = (notes.number(f"other meters, and why they were not used: {others}"),) if others else ()
-    return Cell(f"{row.meter}, {PROVENANCE[row.provenance]}", numbers)
+    """Return the instrument and what it is, with its settings and the other meters in footnotes."""
+    facts = {"the instrument's settings": row.settings, "other meters, and why they were not used": row.not_used}
+    texts = (f"{t}: {'; '.join(f'{name}: {text}' for name, text in told.items())}" for t, told in facts.items() if told)
+    return Cell(f"{row.meter}, {PROVENANCE[row.provenance]}", tuple(notes.number(text) for text in texts))
 
 
 def load(row: EnergyRow, _: Notes) -> Cell:
@@ -94,11 +94,14 @@ def rate(row: EnergyRow, notes: Notes) -> Cell:
 
 def windows(row: EnergyRow, notes: Notes) -> Cell:
     """Return number and mean length of the windows, and how many have a reading."""
-    text = f"{row.windows} × {format_seconds(row.window_s)}"
-    if row.windows_read == row.windows:
-        return Cell(text)
-    lost = notes.number("windows without a reading count for nothing; the flags and the trace say why")
-    return Cell(f"{row.windows_read} of {text}", (lost,))
+    text, numbers = f"{row.windows} × {format_seconds(row.window_s)}", []
+    if row.windows_read < row.windows:
+        text = f"{row.windows_read} of {text}"
+        numbers.append(notes.number("windows without a reading count for nothing; the flags and the trace say why"))
+    if row.paused_s > 0:
+        paused = f"of it {format_seconds(row.paused_s)} in all paused on purpose, for a sensor that looks now and then"
+        numbers.append(notes.number(paused))
+    return Cell(text, tuple(numbers))
 
 
 def value(which: str) -> Make:

@@ -70,6 +70,7 @@ class EnergyRow:
     meter: str
     boundary: str
     provenance: Provenance
+    settings: dict[str, str]  # the instrument's own
     not_used: dict[str, str]
     total: Joules | Missing
     dynamic: Joules | Missing
@@ -82,6 +83,7 @@ class EnergyRow:
     windows: int
     windows_read: int
     window_s: float
+    paused_s: float  # in all windows together, on purpose
     inferences: int | Missing
     coverage: float | Missing
     crosscheck: CrossCheck | Missing

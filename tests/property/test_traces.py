@@ -15,7 +15,7 @@ from hwbench.records.base import Missing
 
 STEP_S, LINES = 0.1, 301
 START_S, END_S = 5.0, 25.0
-QUIET = settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def power_w(t_s):

@@ -5,6 +5,7 @@ from fixtures_energy import (
     TYPE_B,
     energy_result,
     make_run,
+    make_trace,
     power_limits,
     power_modes,
     repeated,
@@ -21,6 +22,8 @@ from fixtures_results import (
     make_result,
 )
 
+from hwbench.energy.flags import explain
+from hwbench.energy.protocol import energy_run
 from hwbench.records.base import Missing
 from hwbench.records.device import Gpu
 from hwbench.report.energy_gather import energies
@@ -184,9 +187,29 @@ def test_the_power_limit_is_the_one_of_the_run_else_the_device_s():
     )  # fmt: skip
     device = make_device("H200", gpu=gpu, cpu=None)
     assert power_setting(device, {}).words == "limit 700 W"
-    assert power_setting(device, {"power_limit_w": "450.000"}).limit_w == 450.0
-    for nonsense in ("a lot", "nan", "-5", "inf"):
-        assert power_setting(device, {"power_limit_w": nonsense}).limit_w == 700.0
+    told = {"power_limit_enforced": "450 W", "power_limit_requested": "500 W"}
+    assert power_setting(device, told).words == "limit 450 W (requested 500 W)"
+    for nonsense in ("a lot", "nan W", "-5 W", "0 W", "450"):
+        assert power_setting(device, {"power_limit_enforced": nonsense}).limit_w == 700.0
+
+
+def test_a_run_computed_from_its_trace_is_reported_as_it_was_made():
+    run = energy_run(make_trace(50.0), name="energy.jsonl", sha256="0" * 64)
+    (row,) = energies([make_result(with_run("a", "fp32", run))]).rows
+    assert row.total.value == pytest.approx(0.2, rel=0.01)
+    assert row.dynamic.value == pytest.approx(0.12, rel=0.02)
+    assert (row.windows_read, row.inferences) == (5, 12500)
+    assert row.crosscheck.ratio == pytest.approx(1.0, abs=0.01)
+    assert row.idle.mean_w == pytest.approx(20.0, rel=0.02)
+    assert all(explain(flag) for flag in row.flags)
+
+
+def test_pauses_and_the_instruments_settings_are_told():
+    run = make_run(50.0, 4e-3, settings={"sensed": "25 ms of 100 ms, detected"})
+    windows = tuple(msgspec.structs.replace(w, paused_s=0.4) for w in run.windows)
+    table = plateau(msgspec.structs.replace(run, windows=windows))
+    assert any("of it 2.00 s in all paused on purpose" in note for note in table.notes)
+    assert any("sensed: 25 ms of 100 ms, detected" in note for note in table.notes)
 
 
 def test_lost_windows_are_counted():
