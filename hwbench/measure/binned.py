@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 
 from hwbench.energy.recorder import Window
-from hwbench.measure.loop import CHUNK_NS, sample
+from hwbench.measure.loop import CHUNK_NS, Tick, sample
 from hwbench.measure.session import Edges, Session, energy_of
 from hwbench.measure.stop import Duration
 from hwbench.records.base import Missing
@@ -42,7 +42,7 @@ def sample_in_bins(session: Session, seconds: float, bin_s: float, rest_s: float
                     session.calls[0],
                     session.clock,
                     Duration(seconds=edge_s - start_s),
-                    _silent,
+                    _within(session.tick("measure"), start_s / seconds, edge_s / seconds),
                     longest_chunk_ns=chunk_ns,
                 )
                 end_s = _since(session, edges)
@@ -51,7 +51,6 @@ def sample_in_bins(session: Session, seconds: float, bin_s: float, rest_s: float
             before = after
             every = every or max(1, math.ceil(len(samples) * (seconds / bin_s) / MOST_SAMPLES))
             kept.extend(samples[::every])
-            session.tick("measure")(min(1.0, end_s / seconds))
     series = Series(
         rest_s=rest_s, bin_s=bin_s, kept_every=every, bins=tuple(bins), last_over_first=_last_over_first(bins)
     )
@@ -105,5 +104,6 @@ def _last_over_first(bins: Sequence[Bin]) -> float | Missing:
     )
 
 
-def _silent(fraction: float) -> None:
-    """Progress is told after each part."""
+def _within(tick: Tick, low: float, high: float) -> Tick:
+    """Return what tells of a part that goes from ``low`` to ``high`` of the whole."""
+    return lambda fraction: tick(low + fraction * (high - low))

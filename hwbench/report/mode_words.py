@@ -54,6 +54,12 @@ def series_words(series: Series) -> Iterator[str]:
     told = [count for count in events if not isinstance(count, Missing)]
     throttled = f"{sum(told)} throttle events" if told else f"throttling not known ({events[0]})"
     yield f"{len(series.bins)} parts of {format_seconds(series.bin_s)}{rest}{change}; {throttled}"
+    reasons: dict[str, float] = {}
+    for part in series.bins:
+        for reason, seconds in part.throttled_s.items():
+            reasons[reason] = reasons.get(reason, 0.0) + seconds
+    if reasons:
+        yield f"throttled, by reason: {', '.join(f'{name} {format_seconds(s)}' for name, s in reasons.items())}"
     step = -(-len(series.bins) // _MOST_PARTS)
     for part in series.bins[::-step][::-1]:
         heat = "" if isinstance(part.temperature_c, Missing) else f", {part.temperature_c:.1f} °C"

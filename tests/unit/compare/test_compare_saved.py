@@ -102,6 +102,7 @@ def _governed(measurement):
 @pytest.mark.parametrize(
     ("name", "other"),
     [
+        ("mode", lambda m: make_result(changed(m, mode_settings={"rate_per_s": 50.0}))),
         ("threads", lambda m: make_result(changed(m, threads=1))),
         ("cpus", lambda m: make_result(changed(m, cpus=(1, 3)))),
         ("stop", lambda m: make_result(changed(m, stop=msgspec.structs.replace(m.settings.stop, name="count")))),

@@ -150,6 +150,7 @@ class TestSustained:
         assert series.bins[0].power_w == NONE
         assert all(b.start_s >= a.end_s for a, b in itertools.pairwise(series.bins))
         assert seen.edges.window_s == pytest.approx(600, abs=0.1)
+        assert all(0 <= event["fraction"] <= 1 for event in world.events)
 
     def test_a_fast_model_keeps_some_of_its_samples_and_says_which(self, tmp_path, monkeypatch):
         monkeypatch.setattr("hwbench.measure.binned.MOST_SAMPLES", 1000)
