@@ -35,6 +35,7 @@ from hwbench.records.measurement import (
     Throughput,
     validity,
 )
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Layer, Model, TensorSpec
 
 HOSTILE = "</script><img src=x onerror=alert(1)>[bold]&\u2028{{7*7}}"
@@ -301,6 +302,13 @@ def make_measurement(
             peak_run_rss_bytes=262 * MIB,
             model_file_bytes=14_019_488,
             method="smaps_rollup; peaks from VmHWM, reset between the phases",
+        ),
+        runtime_memory=RuntimeMemory(
+            weights_bytes=14_019_488,
+            activations_bytes=10 * MIB,
+            workspace_bytes=Missing(code="not_told", why="this runtime does not tell its scratch memory"),
+            arena_bytes=18 * MIB,
+            method="allocator statistics",
         ),
         energy=NO_ENERGY,
         energy_per_inference_j=NO_ENERGY,

@@ -44,8 +44,8 @@ GAIN = {
     ),
     "nvml": Gain(
         standard=0.05 / math.sqrt(3),
-        basis="5 % of the reading as a rectangular bound: against an external meter most of 19 cards lay within it, and "
-        "all within -9.5 to +6.4 %, each constant (arXiv 2312.02741, data). Fitted offsets of -12 to +12 W go with "
+        basis="5 % of the reading as a rectangular bound: against an external meter most of 19 cards lay within it, "
+        "and all within -9.5 to +6.4 %, each constant (arXiv 2312.02741, data). Fitted offsets of -12 to +12 W go with "
         "those slopes and are not counted again. A card that was compared with a meter is far better.",
     ),
 }

@@ -32,7 +32,11 @@ BUILD = "build"  # scratch space of the runtime
 
 
 class Job(Record, frozen=True, kw_only=True):
-    """One engine, one precision, one model. ``layer_iterations`` is only read by the per-layer worker."""
+    """One engine, one precision, one model.
+
+    ``layer_iterations`` is only read by the per-layer worker; ``ask_memory``: what the runtime says of its own memory
+    is wanted too, which takes another inference or another build.
+    """
 
     engine: str
     precision: str
@@ -41,6 +45,7 @@ class Job(Record, frozen=True, kw_only=True):
     device: Device
     settings: RunSettings
     layer_iterations: int = 0
+    ask_memory: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

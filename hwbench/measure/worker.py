@@ -14,17 +14,21 @@ import numpy as np
 
 from hwbench.children import Emit, serve
 from hwbench.energy.choose import choose
+from hwbench.energy.protocol import TRACE
 from hwbench.energy.recorder import Recorder
+from hwbench.energy.trace import write_trace
 from hwbench.measure.job import OUTPUTS, Job, inference
 from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import undisturbed
 from hwbench.measure.modes import MODES
+from hwbench.measure.runtime_memory import runtime_memory
 from hwbench.measure.session import Session, energy_of, host_reader
 from hwbench.protocols import Tensors
 from hwbench.records.base import Missing
 from hwbench.records.measurement import TimedRun
 from hwbench.units import MonotonicClock
 
+NOT_ASKED = Missing(code="not_asked", why="the runtime was not asked for its memory")
 CLOCK = "time.perf_counter_ns"
 
 
@@ -53,6 +57,9 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
             )
             seen = MODES[settings.mode](session)
         used = loaded.memory.finish(model_bytes(job))  # before anything else is read from the runtime
+        if instrument is not None:
+            write_trace(folder / TRACE, recorder.trace)
+    told = runtime_memory(job.engine, loaded.runner, loaded.prepared.inputs) if job.ask_memory else NOT_ASKED
     result = TimedRun(
         built=loaded.runner.built(),
         started_at=started_at,
@@ -70,6 +77,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
         energy=energy_of(chosen, seen.edges.recorded),
         host_before=seen.edges.host_before,
         host_after=seen.edges.host_after,
+        runtime_memory=told,
         **seen.parts,  # type: ignore[arg-type]  # fields by name
     )
     loaded.runner.close()

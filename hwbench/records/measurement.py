@@ -7,6 +7,7 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment, HostState
 from hwbench.records.energy import EnergyEstimate, EnergyReading, EnergyRun
+from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model
 from hwbench.records.modes import BuildVariance, ColdRun, PresetCheck, Series, ServerRun, SteadyState
 
@@ -20,6 +21,7 @@ Mode = Literal[
     "sustained",
     "server",
     "cold",
+    "energy",
 ]
 FEWEST = 6  # samples: fewer have no 95 % interval of the median; even all of them hold it with 1 - 2 / 2^n only
 STREAMING: frozenset[Mode] = frozenset({"throughput", "server"})  # several requests may be in flight
@@ -277,6 +279,7 @@ class TimedRun(Record, frozen=True, kw_only=True):
     )
     outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
     memory: Memory
+    runtime_memory: RuntimeMemory | Missing
     energy: EnergyReading | Missing
     host_before: HostState
     host_after: HostState

@@ -25,6 +25,7 @@ _LATENCY = ("n", "n_effective", "median_s", "median_low_s", "median_high_s", "me
 _THROUGHPUT = ("inferences_per_s", "low_per_s", "high_per_s", "items_per_s", "window_s", "inferences")
 _MEMORY = ("baseline_rss_bytes", "baseline_pss_bytes", "loaded_rss_bytes", "loaded_pss_bytes", "peak_load_rss_bytes",
            "peak_run_rss_bytes", "model_file_bytes")  # fmt: skip
+_RUNTIME_MEMORY = ("weights_bytes", "activations_bytes", "workspace_bytes", "arena_bytes")
 _ENERGY = ("meter", "boundary", "provenance", "energy_j", "window_s", "relative_uncertainty")
 _ESTIMATE = ("energy_per_inference_j", "low_j", "high_j", "method")
 _PARITY = ("reference", "max_absolute", "max_relative", "finite")
@@ -70,6 +71,7 @@ _MEASUREMENT_COLUMNS = (
     "model", "device", "outcome", "engine", "version", "precision", "precision_asked", "mode", "threads", "streams",
     "batch_size", "validity", "findings", *_LATENCY, *(f"throughput_{n}" for n in _THROUGHPUT),
     "load_s", "compile_s", "first_inference_s", "peak_over_baseline_bytes", *_MEMORY,
+    *(f"runtime_{n}" for n in _RUNTIME_MEMORY),
     "energy_per_inference_j", *(f"energy_{n}" for n in _ENERGY), *(f"estimate_{n}" for n in _ESTIMATE),
     *(f"parity_{n}" for n in _PARITY), *MODE_COLUMNS, "started_at", "stopped_by", "missing",
 )  # fmt: skip
@@ -105,6 +107,7 @@ def _measurements(result: ProfileResult) -> Iterator[Line]:
             **_fields(m.phases, ("load_s", "compile_s", "first_inference_s"), "", whole="phases"),
             "peak_over_baseline_bytes": memory_over_baseline(m.memory),
             **_fields(m.memory, _MEMORY, "", whole="memory"),
+            **_fields(m.runtime_memory, _RUNTIME_MEMORY, "runtime_", whole="runtime_memory"),
             "energy_per_inference_j": m.energy_per_inference_j,
             **_fields(m.energy, _ENERGY, "energy_", whole="energy"),
             **_fields(m.energy_estimate, _ESTIMATE, "estimate_", whole="estimate"),

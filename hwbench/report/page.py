@@ -17,10 +17,11 @@ from hwbench.report import figures, layer_charts, roofline, series_chart, thinni
 from hwbench.report.conditions import built_rows, environment_lines, host_rows
 from hwbench.report.figures import Figure
 from hwbench.report.grid import Grid
+from hwbench.report.memory_grids import process_memory, runtime_memory
 from hwbench.report.mode_words import mode_lines
 from hwbench.report.ranking import labels
 from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Tables, tabulate
-from hwbench.units import format_bytes, format_seconds, format_si
+from hwbench.units import format_seconds, format_si
 
 TOP_LAYERS = 25
 
@@ -100,6 +101,7 @@ class Section:
     roofline_text: str
     memory: list[Chart]
     memory_grid: Grid
+    runtime_memory_grid: Grid
     host: Grid
     built_grid: Grid
     environment: list[tuple[str, str]]
@@ -139,7 +141,8 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         rooflines=[] if no_roofline else [book.add(*chart) for chart in roofline.charts(result, names, measurements)],
         roofline_text=no_roofline or f"Roofs: {result.roofline_source}.",
         memory=[book.add(figures.memory(names, measurements), "Memory by phase")] if measurements else [],
-        memory_grid=_memory(names, measurements),
+        memory_grid=process_memory(names, measurements),
+        runtime_memory_grid=runtime_memory(names, measurements),
         host=host_rows(names, measurements),
         built_grid=built_rows(names, measurements),
         environment=environment_lines(result),
@@ -254,23 +257,3 @@ def _layers(name: str, measurement: Measurement) -> LayerView:
 
 def _percent(part: float, whole: float) -> str:
     return f"{part / whole * 100:.1f}%" if whole > 0 else words.DASH
-
-
-_MEMORY_HEAD = (
-    "", "without a model", "model loaded", "peak loading", "peak running", "without a model (PSS)",
-    "model loaded (PSS)", "model file",
-)  # fmt: skip
-_MEMORY_FIELDS = (
-    "baseline_rss_bytes", "loaded_rss_bytes", "peak_load_rss_bytes", "peak_run_rss_bytes", "baseline_pss_bytes",
-    "loaded_pss_bytes", "model_file_bytes",
-)  # fmt: skip
-
-
-def _memory(names: Sequence[str], measurements: Sequence[Measurement]) -> Grid:
-    notes, rows = Notes(), []
-    for name, measurement in zip(names, measurements, strict=True):
-        values = [getattr(measurement.memory, field) for field in _MEMORY_FIELDS]
-        cells = [notes.missing(v) if isinstance(v, Missing) else Cell(format_bytes(v)) for v in values]
-        rows.append((Cell(name, (notes.number(measurement.memory.method),)), *cells))
-    caption = "Resident set of the worker process; PSS counts shared pages by share."
-    return Grid(head=_MEMORY_HEAD, rows=tuple(rows), notes=tuple(notes.texts), caption=caption)

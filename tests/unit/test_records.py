@@ -46,7 +46,14 @@ WITHOUT_UNIT = {
     *("limit", "ratio", "confidence", "level", "min_effect", "between_runs", "levels", "min_ratio"),  # shares
     *("figures", "a", "b"),  # the unit is in the key, or in `unit` beside them
     *("lsb", "range", "offset", "gain", "facts"),  # in the channel's unit; the unit is in the key
-    *("coverage", "recorder_cpu_share", "inferences_per_j", "stdev", "energy_delay_js"),  # shares, 1/J, as value, J s
+    *(
+        "coverage",
+        "recorder_cpu_share",
+        "inferences_per_j",
+        "stdev",
+        "energy_delay_js",
+        "gain_uncertainty",
+    ),  # shares, 1/J, as value, J s
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
 }
 
