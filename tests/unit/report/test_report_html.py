@@ -87,7 +87,7 @@ def test_every_chart_has_a_figure_and_every_footnote_a_target(full_page):
     figures = json.loads(outline.scripts[1])
     placed = [attrs["data-figure"] for _, attrs in outline.tags if "data-figure" in attrs]
     assert sorted(placed) == sorted(figures)
-    assert len(placed) == len(set(placed)) == 12
+    assert len(placed) == len(set(placed)) == 13
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     links = {attrs["href"] for tag, attrs in outline.tags if tag == "a"}
