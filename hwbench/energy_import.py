@@ -67,7 +67,7 @@ def import_energy(
         InvalidMeasurement: the recording cannot be brought onto the run's clock, or gives no energy.
     """
     result = read_result(folder)
-    measurement = _choose(result, folder, engine, precision)
+    measurement = _choose(result, engine, precision)
     run_folder = _run_folder(folder, measurement)
     own = read_trace(run_folder / TRACE)
     theirs = import_trace(
@@ -109,9 +109,9 @@ def _run_folder(folder: Path, measurement: Measurement) -> Path:
     return folder / "runs" / f"{measurement.engine}-{measurement.precision_asked}"
 
 
-def _choose(result: ProfileResult, folder: Path, engine: str | None, precision: str | None) -> Measurement:
-    """Return the one energy run that fits; an energy run is one that kept its trace."""
-    able = [item for item in result.measurements if (_run_folder(folder, item) / TRACE).exists()]
+def _choose(result: ProfileResult, engine: str | None, precision: str | None) -> Measurement:
+    """Return the one energy run that fits."""
+    able = [item for item in result.measurements if item.settings.mode == "energy"]
     found = [item for item in able if engine in {None, item.engine} and precision in {None, item.precision_asked}]
     there = ", ".join(f"{item.engine} {item.precision_asked}" for item in able) or "none"
     if not able:

@@ -8,6 +8,7 @@ there.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import threading
@@ -38,15 +39,17 @@ from hwbench.units import Clock, MonotonicClock
 Say = Callable[[str], None]
 _SIZE = 384  # of the matrices: a few milliseconds a product
 _MODEL = "resnet8"  # for devices that an engine must be asked to load
+_PROBE_BYTES = 2**20
 _WAVE_S = 0.2
 _FIND_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Work for a device: one call, finished when it returns."""
+    """Work for a device: one call, finished when it returns; and a steadier one to time."""
 
     call: Callable[[], object]
+    probe: Callable[[], object]
     told: str
 
 
@@ -81,7 +84,7 @@ def self_test(
         if isinstance(load, Missing):
             chosen.instrument.close()
             return _result(target, load, boundary, None, ()), None
-        course = Course(work=load.call, clock=clock or MonotonicClock(), cpus=cpus, say=say)
+        course = Course(work=load.call, probe=load.probe, clock=clock or MonotonicClock(), cpus=cpus, say=say)
         chosen = _with_period(chosen, target, course)
         if isinstance(chosen.instrument, Missing):
             return _result(target, chosen.instrument, boundary, load.told, ()), None
@@ -135,7 +138,12 @@ def make_load(target: Target, folder: Path) -> Load | Missing:
 def _matmul() -> Load:
     a = np.random.default_rng(0).standard_normal((_SIZE, _SIZE), dtype=np.float32)
     out = np.empty_like(a)
-    return Load(call=lambda: np.matmul(a, a, out=out), told=f"products of {_SIZE} x {_SIZE} matrices in fp32 (numpy)")
+    data = bytes(_PROBE_BYTES)  # one core's work, not in step with any other thread
+    return Load(
+        call=lambda: np.matmul(a, a, out=out),
+        probe=lambda: hashlib.sha256(data),
+        told=f"products of {_SIZE} x {_SIZE} matrices in fp32 (numpy)",
+    )
 
 
 def _model(device: Device, folder: Path) -> Load | Missing:
@@ -153,7 +161,8 @@ def _model(device: Device, folder: Path) -> Load | Missing:
             if not support.usable:
                 reasons.append(f"{name}: {support.reasons[0].why}")
                 continue
-            return Load(call=_bind(engine, imported, device, folder), told=f"{_MODEL} on {name}")
+            call = _bind(engine, imported, device, folder)
+            return Load(call=call, probe=call, told=f"{_MODEL} on {name}")
         except HwbenchError as error:
             reasons.append(f"{name}: {error.message}")
     return Missing(code="no_engine", why=f"nothing here can load {device.name}: {'; '.join(reasons)}")

@@ -22,6 +22,7 @@ import msgspec
 from hwbench import plugins
 from hwbench.children import run_child
 from hwbench.devices import environment
+from hwbench.energy.choose import require
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
 from hwbench.files import REQUEST, RESULT, write_record
 from hwbench.graph.spec import parse_spec
@@ -101,12 +102,15 @@ def profile(
         watcher: told what is going on.
 
     Raises:
-        HwbenchError: the model, the device or every engine failed; partial results are in ``folder``.
+        HwbenchError: the model, the device or every engine failed; partial results are in ``folder``. Of mode
+            ``energy`` before anything is done, where no meter can be read.
         Interrupted: Ctrl-C; partial results are in ``folder``.
     """
     watcher = watcher or Watcher()
     target = target or find_target(request.device)
     parse_spec(request.model)
+    if request.mode == "energy":
+        require(request.meter, target.device)
     earlier = earlier_result(folder, request, target) if resume else None
     run = _Profile(request, folder, target, watcher, earlier)
     try:
@@ -318,9 +322,9 @@ class _Profile:
 
     def _timed(self, job: Job, folder: Path, label: str) -> TimedRun:
         """Return the run of the mode; in mode ``cold`` that of several processes, after one that is not counted."""
-        run = self._child(_WORKER, job, TimedRun, folder, label)
         if job.settings.mode != "cold":
-            return run
+            return self._child(_WORKER, msgspec.structs.replace(job, ask_memory=True), TimedRun, folder, label)
+        run = self._child(_WORKER, job, TimedRun, folder, label)
         count = int(job.settings.stop.settings["count"])
         starts = [
             self._child(_WORKER, job, TimedRun, folder / f"start-{number}", f"{label} start {number} of {count}")

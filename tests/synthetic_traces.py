@@ -8,8 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import msgspec
+from fixtures_results import make_measurement, make_result
+
 from hwbench.energy.integrate import Sample
-from hwbench.energy.trace import Trace
+from hwbench.energy.protocol import TRACE
+from hwbench.energy.trace import Trace, write_trace
+from hwbench.files import write_record
+from hwbench.records.base import Missing
 from hwbench.records.energy import TRACE_SCHEMA, Channel, Mark, TraceHeader
 
 
@@ -134,3 +140,55 @@ class Schedule:
 def span(name, start_s, end_s, facts=None):
     """Both marks of a phase."""
     return [Mark(t_s=start_s, mark=f"{name}.start"), Mark(t_s=end_s, mark=f"{name}.end", facts=facts or {})]
+
+
+LEAD_S = 20.0  # the run begins after the first pulses
+ON_S = (2.0, 4.0, 2.0)
+
+
+class ExternalRun:
+    """A run as the energy mode leaves it for an external meter: marks and pulses, no readings."""
+
+    def __init__(self):
+        self.schedule = Schedule()
+        self.pulses = []
+        for begin_s in (4.0, LEAD_S + self.schedule.end_s + 2):
+            at_s = begin_s
+            for on_s in ON_S:
+                self.pulses.append((at_s, at_s + on_s))
+                at_s += on_s + 2.0
+        self.end_s = self.pulses[-1][1] + 5
+
+    def watts(self, t_s):
+        if any(a <= t_s < b for a, b in self.pulses):
+            return self.schedule.load_w
+        inside = LEAD_S <= t_s < LEAD_S + self.schedule.end_s
+        return self.schedule.watts(t_s - LEAD_S) if inside else self.schedule.idle_w
+
+    def trace(self):
+        marks = [msgspec.structs.replace(mark, t_s=mark.t_s + LEAD_S) for mark in self.schedule.marks()]
+        marks += [mark for a, b in self.pulses for mark in span("pulse", a, b)]
+        return trace_of([], {}, sorted(marks, key=lambda mark: mark.t_s), meter="none", not_used={"rapl": "not here"})
+
+    def record(self, path):
+        """Write what an external meter would: a table, begun 3 s before the run, on a clock of its own."""
+        samples = power_samples(self.watts, self.end_s, 0.05, sensed_s=0.05, start_s=-3.0)
+        lines = ["time (s),power (W)", *(f"{s.t_s + 41.3:.4f},{s.value:.4f}" for s in samples)]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+
+def external_result(folder, run, also=False):
+    """Write a result of two engines, the first (or both) measured for an external meter."""
+    pending = Missing(code="no_readings", why="marks alone")
+    first, second = make_measurement("onnxruntime"), make_measurement("openvino")
+    mode = msgspec.structs.replace(first.settings, mode="energy")
+    first = msgspec.structs.replace(first, energy_run=pending, settings=mode)
+    if also:
+        second = msgspec.structs.replace(second, energy_run=pending, settings=mode)
+    measurements = (first, second)
+    write_record(folder / "result.json", msgspec.structs.replace(make_result(), measurements=measurements))
+    path = folder / "runs" / f"onnxruntime-{first.precision_asked}"
+    path.mkdir(parents=True)
+    write_trace(path / TRACE, run.trace())
+    return folder

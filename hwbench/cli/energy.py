@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwbench.cli.energy_layers import layers
 from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_INVALID, InvalidMeasurement, UsageError
+from hwbench.records.energy import EnergyReading, EnergyRun
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hwbench.records.selftest import CheckStatus, SelfTest
 
-app = typer.Typer(help="Energy: recompute from a trace, import an external meter's file, test a meter.")
+app = typer.Typer(
+    help="Energy: recompute from a trace, import an external meter's file, of single layers, test a meter."
+)
 
 _STYLE: dict[CheckStatus, str] = {"passed": "green", "failed": "bold red", "cannot_tell": "magenta"}
 
@@ -29,20 +33,25 @@ def recompute(
     verbose: Verbose = False,
     no_color: NoColor = False,
 ) -> None:
-    """Compute the numbers of an energy run again from its trace; the same file gives the same numbers."""
-    from hwbench.cli.energy_words import run_lines
-    from hwbench.energy.protocol import energy_run_of
+    """Compute the numbers of an energy run again from its trace; the same file gives the same numbers.
+
+    Of another mode's trace: the reading of its window.
+    """
+    from hwbench.cli.energy_words import reading_lines, run_lines
+    from hwbench.energy.protocol import energy_run_of, readings_of
     from hwbench.files import encode
     from hwbench.records.base import Missing
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
-    run = energy_run_of(trace)
-    if isinstance(run, Missing):
-        raise InvalidMeasurement(f"{trace} gives no energy: {run.why}", hint=run.cure)
+    found: EnergyRun | EnergyReading | Missing = energy_run_of(trace)
+    if isinstance(found, Missing) and found.code == "no_windows":
+        found = next(iter(readings_of(trace)), found)
+    if isinstance(found, Missing):
+        raise InvalidMeasurement(f"{trace} gives no energy: {found.why}", hint=found.cure)
     if json:
-        write_stdout(encode(run))
+        write_stdout(encode(found))
     else:
-        terminal.show(_grid(run_lines(run)))
+        terminal.show(_grid(run_lines(found) if isinstance(found, EnergyRun) else reading_lines(found)))
 
 
 @app.command("import")
@@ -85,6 +94,9 @@ def import_(
     else:
         terminal.show(_grid([*run_lines(imported.run), *alignment_lines(imported.alignment)]))
     terminal.say(f"in {folder}; as it was before: {imported.before.name}; trace: {imported.trace}")
+
+
+app.command("layers")(layers)
 
 
 @app.command("selftest")

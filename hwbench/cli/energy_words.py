@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hwbench.energy.flags import explain
 from hwbench.records.base import Missing
-from hwbench.records.energy import EnergyRun, Idle, PowerLevels, Repeated
+from hwbench.records.energy import EnergyReading, EnergyRun, Idle, PowerLevels, Repeated
 from hwbench.units import format_seconds, format_si
 
 if TYPE_CHECKING:
@@ -39,6 +39,17 @@ def run_lines(run: EnergyRun) -> Lines:
     return [*lines, ("trace", f"{run.trace}, SHA-256 {run.trace_sha256}")]
 
 
+def reading_lines(reading: EnergyReading) -> Lines:
+    """Return the reading of one window, of a mode that has no protocol."""
+    lines = [
+        ("energy of", f"{reading.boundary}; {reading.provenance.replace('_', ' ')}"),
+        ("energy", f"{format_si(reading.energy_j, 'J', 4)} in {format_seconds(reading.window_s)}"),
+        ("uncertainty", f"±{reading.relative_uncertainty:.1%} (k=2); coverage {reading.coverage:.1%}"),
+        *((f"of it {name}", format_si(joules, "J", 4)) for name, joules in reading.domains_j.items()),
+    ]
+    return [*lines, *(("flag", _flag(flag)) for flag in reading.flags)]
+
+
 def alignment_lines(alignment: Alignment) -> Lines:
     """Return how the meter's clock was brought onto ours."""
     told = (
@@ -54,8 +65,15 @@ def _repeated(value: Repeated | Missing) -> str:
     low, high = format_si(value.low, "J", 4), format_si(value.high, "J", 4)
     return (
         f"{format_si(value.value, 'J', 4)} [{low}, {high}] (95 %, repeatability over {value.n} windows); "
-        f"instrument ±{value.relative_uncertainty:.1%} (k=2)"
+        f"instrument ±{_half(value)} (k=2)"
     )
+
+
+def _half(value: Repeated) -> str:
+    """Return the instrument's half-width: a share of the value, or joules where that says nothing."""
+    if value.relative_uncertainty < 1:
+        return f"{value.relative_uncertainty:.1%}"
+    return format_si(value.relative_uncertainty * abs(value.value), "J", 2)
 
 
 def _idle(idle: Idle | Missing) -> str:

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import hwbench
-from hwbench.cli import calibrate, compare, devices, diff, doctor, models, plugins, profile, report, schema, verify
+from hwbench.cli import (
+    calibrate,
+    compare,
+    devices,
+    diff,
+    doctor,
+    energy,
+    models,
+    plugins,
+    profile,
+    report,
+    schema,
+    verify,
+)
 
 app = typer.Typer(
     name="hwbench",
@@ -27,6 +40,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("diff")(diff.diff)
+app.add_typer(energy.app, name="energy")
 app.command("verify")(verify.verify)
 app.command("plugins")(plugins.plugins)
 app.command("schema")(schema.schema)

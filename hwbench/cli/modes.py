@@ -24,11 +24,13 @@ FOR: dict[str, tuple[str, ...]] = {
     "--max-duration": LATENCY_LIKE,
     "--settle": LATENCY_LIKE,
     "--iterations": ("latency", "throughput", "steady"),
-    "--layers": ("latency",),
+    "--layers": ("latency", "energy"),
     "--rate": ("server",),
     "--latency-bound": ("server",),
     "--rest": ("burst",),
-    "--max-warmup": ("steady",),
+    "--max-warmup": ("steady", "energy"),
+    "--energy-repeats": ("energy",),
+    "--energy-window": ("energy",),
     "--processes": ("cold",),
     "--repeat-build": LATENCY_LIKE,
 }
@@ -37,6 +39,7 @@ _LATENCY_S, _LONGEST_S, _SETTLE = 3.0, 20.0, 0.01
 _LEAST = 20
 _PROCESSES, _REST_S, _MAX_WARMUP_S = 10, 5.0, 300.0
 _WARM_WINDOW_S, _MEDIAN_CHANGE, _SLOPE_C_PER_10S = 2.5, 0.01, 0.5
+_ENERGY_REPEATS, _ENERGY_WARMUP_S = 5, 180.0
 _PARTS, _MINUTE_S = 10, 60.0
 _SPIN_S = 1e-3
 _MOST_QUERIES = 1_000_000
@@ -63,6 +66,8 @@ class ModeOptions:
     processes: int | None = None
     repeat_build: int | None = None
     preset: str | None = None
+    energy_repeats: int | None = None
+    energy_window: str | None = None
 
 
 def chosen_mode(mode: str, preset: str | None) -> Mode:
@@ -112,8 +117,9 @@ def stop_rule(mode: Mode, options: StopOptions, modes: ModeOptions, batch_size: 
     from hwbench.measure.mlperf import PRESETS
     from hwbench.records.measurement import StopRule
 
-    if mode == "cold":
-        return StopRule(name="count", settings={"count": modes.processes or _PROCESSES})
+    if mode in {"cold", "energy"}:
+        count = modes.processes or _PROCESSES if mode == "cold" else modes.energy_repeats or _ENERGY_REPEATS
+        return StopRule(name="count" if mode == "cold" else "windows", settings={"count": count})
     if options.iterations is not None:
         typed = {"--duration": options.duration, "--max-duration": options.max_duration, "--settle": options.settle}
         if given := [name for name, value in typed.items() if value is not None]:
@@ -176,6 +182,8 @@ def mode_settings(mode: Mode, options: ModeOptions, stop: StopRule, streams: int
         return {"bin_s": _MINUTE_S if seconds >= _DURATION_S["sustained"] else seconds / _PARTS}
     if mode == "steady":
         return _steady(options, warmup_s)
+    if mode == "energy":
+        return _energy(options, stop)
     if mode == "server":
         return _server(options, stop, streams)
     return {}
@@ -191,6 +199,14 @@ def _steady(options: ModeOptions, warmup_s: float) -> dict[str, float]:
         "median_change": _MEDIAN_CHANGE,
         "temperature_slope_c_per_10s": _SLOPE_C_PER_10S,
     }
+
+
+def _energy(options: ModeOptions, stop: StopRule) -> dict[str, float]:
+    longest_s = _ENERGY_WARMUP_S if options.max_warmup is None else _positive("--max-warmup", options.max_warmup)
+    found = {"repeats": stop.settings["count"], "max_warmup_s": longest_s}
+    if options.energy_window is not None:
+        found["window_s"] = _positive("--energy-window", options.energy_window)
+    return found
 
 
 def _server(options: ModeOptions, stop: StopRule, streams: int) -> dict[str, float]:

@@ -35,7 +35,8 @@ def profile(
         typer.Option("--precision", "-p", help="Only this precision (fp32, bf16, auto); repeat for more."),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="latency, throughput, burst, steady, sustained, server or cold; see docs/modes.md.")
+        str,
+        typer.Option(help="latency, throughput, burst, steady, sustained, server, cold or energy; see docs/modes.md."),
     ] = "latency",
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
     shapes: Annotated[
@@ -69,7 +70,7 @@ def profile(
     rate: Annotated[float | None, typer.Option(help="Mode server: queries that arrive in a second.")] = None,
     rest: Annotated[str | None, typer.Option(help="Mode burst: rest before it. Default: 5s.")] = None,
     max_warmup: Annotated[
-        str | None, typer.Option(help="Mode steady: longest wait for a plateau. Default: 5min.")
+        str | None, typer.Option(help="Longest wait for a plateau. Default: 5min in mode steady, 3min in energy.")
     ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Mode cold: processes to start. Default: 10.")] = None,
     repeat_build: Annotated[
@@ -80,7 +81,16 @@ def profile(
         typer.Option(help="Limits of mlperf-single-stream, mlperf-multi-stream, mlperf-offline or mlperf-server."),
     ] = None,
     latency_bound: Annotated[str | None, typer.Option(help="Preset mlperf-server: what p99 must stay within.")] = None,
-    meter: Annotated[str, typer.Option(help="Energy meter: auto, none, or a name.")] = "auto",
+    meter: Annotated[
+        str, typer.Option(help="Energy meter: auto, none, a name, or external (mode energy; import it later).")
+    ] = "auto",
+    energy_repeats: Annotated[
+        int | None, typer.Option(min=2, help="Mode energy: windows to measure. Default: 5.")
+    ] = None,
+    energy_window: Annotated[
+        str | None,
+        typer.Option(help="Mode energy: length of a window, and of idle. Default: 10s, or 100 updates of the meter."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     output: Annotated[
         Path | None,
@@ -131,6 +141,8 @@ def profile(
             processes=processes,
             repeat_build=repeat_build,
             preset=preset,
+            energy_repeats=energy_repeats,
+            energy_window=energy_window,
         ),
         layers=layers,
         meter=meter,

@@ -76,7 +76,7 @@ def resolve(options: Options, target: Target) -> ProfileRequest:
         streams=streams,
         warmup=StopRule(name="duration", settings={"seconds": warmup_s, "min_count": 10}),
         stop=stop,
-        layers=mode == "latency" and options.layers is not False,
+        layers=options.layers is True or (mode == "latency" and options.layers is not False),
         meter=options.meter,
         seed=options.seed,
         timeout_s=parse_seconds(options.timeout),
@@ -110,7 +110,7 @@ def _check_names(options: Options, target: Target) -> None:
     from hwbench import plugins
     from hwbench.errors import PluginError
 
-    if options.meter not in {"auto", "none"}:
+    if options.meter not in {"auto", "none", "external"}:
         plugins.find("meters", options.meter)
     for engine in options.engines:
         plugins.find("engines", engine)
@@ -143,12 +143,16 @@ def _given(options: Options) -> dict[str, object]:
         "--max-warmup": modes.max_warmup,
         "--processes": modes.processes,
         "--repeat-build": modes.repeat_build,
+        "--energy-repeats": modes.energy_repeats,
+        "--energy-window": modes.energy_window,
     }
 
 
 def _check_meter(mode: Mode, meter: str) -> None:
     if mode == "cold" and meter not in {"auto", "none"}:
         raise UsageError(f"--meter {meter}: a cold start is no window of inferences", hint="leave --meter out")
+    if mode != "energy" and meter == "external":
+        raise UsageError("--meter external is for energy mode: it needs its marks and pulses", hint="--mode energy")
 
 
 def _batch_size(options: Options) -> int | None:

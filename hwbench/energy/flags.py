@@ -50,7 +50,7 @@ FLAGS: dict[str, Flag] = {
     "dephased": Flag(
         "the loop paused on purpose so that a part-time sensor saw all of the load; the idle energy of the pauses is "
         "taken off",
-        "nothing; the pauses and their uncertainty are stated",
+        "nothing to do: the pauses and their uncertainty are stated",
     ),
     "throttled": Flag("the device held itself back in a window; by reason", "cool it, or raise its limit"),
     "clocks_not_locked": Flag(
@@ -72,13 +72,14 @@ FLAGS: dict[str, Flag] = {
     "counter_backwards": Flag("a counter fell unexplained; the steps beside it are left out", "measure again"),
     "counter_constant": Flag("a counter that adds to the total stood still, others did not", "look at the meter"),
     "negative_power": Flag("a power sensor read below zero", "the sensor's sign or wiring is wrong"),
-    "mirrored_dies": Flag("several counters show one register: it is counted once", "nothing"),
-    "breakdown_incomplete": Flag("a part of the breakdown cannot be read; the total is not affected", "nothing"),
+    "mirrored_dies": Flag("several counters show one register: it is counted once", "nothing to do"),
+    "breakdown_incomplete": Flag("a part of the breakdown cannot be read; the total is not affected", "nothing to do"),
     "foreign_load": Flag(
         "other programs used more than 10 % of the CPUs in a window or while idle", "stop them; measure again"
     ),
-    "battery_charging": Flag("the battery was being charged", "unplug the charger"),
-    "permission_fallback": Flag("a better source exists and may not be read", "give the permission it names"),
+    "permission_fallback": Flag(
+        "a meter that comes first is here and may not be read: another was taken", "give the permission it names"
+    ),
     "unit_guess": Flag("the unit of a reading was guessed from its size", "hold it against an external meter"),
     "gain_unknown": Flag("nothing is known of the instrument's absolute scale", "compare on this instrument only"),
     "offset_unknown": Flag("how far a sensor's zero may be off is not known", "hold it against an external meter"),
@@ -93,7 +94,7 @@ FLAGS: dict[str, Flag] = {
     "duplicate_times": Flag("an imported file has one time twice; the first reading counts", "look at the file"),
     "frozen_readings": Flag("an imported file holds one value for a long time", "look at the meter"),
     "gaps": Flag("an imported file lacks readings in between", "record without other work on the meter's computer"),
-    "sign_reversed": Flag("the gauge counts discharge as positive; its sign was turned", "nothing"),
+    "sign_reversed": Flag("the gauge counts discharge as positive; its sign was turned", "nothing to do"),
     "vm": Flag("a virtual machine: the counters may be shares that the hypervisor makes up", "the physical machine"),
 }
 

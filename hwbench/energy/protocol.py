@@ -53,6 +53,16 @@ def energy_run_of(path: Path) -> EnergyRun | Missing:
     return energy_run(read_trace(path), name=trace_name(path), sha256=trace_sha256(path))
 
 
+def readings_of(path: Path) -> list[EnergyReading | Missing]:
+    """Return the plain reading of each window in a trace file: of any mode, without the protocol.
+
+    Raises:
+        StorageError: as :func:`energy_run_of`.
+    """
+    trace = read_trace(path)
+    return [energy_between(trace, window.start_s, window.end_s) for window in spans(trace, WINDOW)]
+
+
 def trace_name(path: Path) -> str:
     """Return how a result names a trace: as seen from the result's own folder, where the runs lie in ``runs/``."""
     parts = path.resolve().parts[-3:]

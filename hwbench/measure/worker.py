@@ -57,7 +57,7 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
             )
             seen = MODES[settings.mode](session)
         used = loaded.memory.finish(model_bytes(job))  # before anything else is read from the runtime
-        if instrument is not None:
+        if instrument is not None and settings.mode != "energy":  # which has written its own
             write_trace(folder / TRACE, recorder.trace)
     told = runtime_memory(job.engine, loaded.runner, loaded.prepared.inputs) if job.ask_memory else NOT_ASKED
     result = TimedRun(

@@ -165,18 +165,17 @@ class Repeated(Record, frozen=True, kw_only=True, tag_field="kind", tag="repeate
 class EnergySettings(Record, frozen=True, kw_only=True):
     """How an energy run is to go.
 
-    ``window_s`` and ``idle_s``: None takes the longer of 10 s and 100 update periods of the instrument.
-    ``max_warmup_s``: so long is the plateau waited for.
+    ``window_s``: of each window, and of the idle phases; None takes the longer of 10 s and 100 update periods of the
+    instrument. ``max_warmup_s``: so long is the plateau waited for.
     """
 
-    repeats: int = 5
-    window_s: float | None = None
-    idle_s: float | None = None
-    max_warmup_s: float = 180.0
+    repeats: int
+    window_s: float | None
+    max_warmup_s: float
 
     def __post_init__(self) -> None:
         check(self.repeats >= 2, f"{self.repeats} repeats have no interval; 2 are the least, 5 the rule")
-        check_finite(self, "window_s", "idle_s", "max_warmup_s")
+        check_finite(self, "window_s", "max_warmup_s")
 
 
 class EnergyWindow(Record, frozen=True, kw_only=True):

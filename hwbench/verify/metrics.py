@@ -39,6 +39,7 @@ class Metric:
     per_sample: Array | None = None
     whole: Callable[[Array], float] | None = None
     binary: bool = False
+    span: float = 1.0  # how far two values of a metric of the whole can lie apart
 
     def value(self) -> float:
         if self.per_sample is not None:
@@ -94,26 +95,31 @@ def _classification(logits: Array, labels: Array) -> tuple[Metric, ...]:
     classes = logits.shape[1]
     if labels.min() < 0 or labels.max() >= classes:
         raise UsageError(f"labels go from {labels.min()} to {labels.max()}, and the network has {classes} classes")
-    chosen = logits.argmax(axis=1)
-    found = [
-        Metric(name="accuracy", higher_is_better=True, n=len(labels), per_sample=chosen == labels, binary=True),
-    ]
+    labels = labels.astype(np.int64)
+    chosen, n = logits.argmax(axis=1), len(labels)
+    found = [Metric(name="accuracy", higher_is_better=True, n=n, per_sample=chosen == labels, binary=True)]
     if classes > _TOP:
-        ranks = (logits > np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)).sum(axis=1)
-        top = Metric(name=f"top-{_TOP}", higher_is_better=True, n=len(labels), per_sample=ranks < _TOP, binary=True)
-        found.append(top)
-    f1 = Metric(
-        name="macro F1", higher_is_better=True, n=len(labels), whole=lambda at: macro_f1(chosen[at], labels[at])
-    )
+        among = _rank(logits, labels) < _TOP
+        found.append(Metric(name=f"top-{_TOP}", higher_is_better=True, n=n, per_sample=among, binary=True))
+    f1 = Metric(name="macro F1", higher_is_better=True, n=n, whole=lambda at: macro_f1(chosen[at], labels[at]))
     return (*found, f1)
+
+
+def _rank(logits: Array, labels: Array) -> Array:
+    """Return how many classes come before the label's; of equal ones the first, as ``argmax`` has it."""
+    at = labels[:, None]
+    own = np.take_along_axis(logits, at, axis=1)
+    earlier = np.arange(logits.shape[1]) < at
+    before: Array = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return before
 
 
 def macro_f1(chosen: Array, labels: Array) -> float:
     """Return the mean over the classes that occur of the harmonic mean of precision and recall."""
-    classes = np.union1d(chosen, labels)
-    right = np.array([np.sum((chosen == c) & (labels == c)) for c in classes])
-    either = np.array([np.sum(chosen == c) + np.sum(labels == c) for c in classes])
-    return float(np.mean(2 * right / either))
+    size = int(max(chosen.max(), labels.max())) + 1
+    right = np.bincount(labels[chosen == labels], minlength=size)
+    either = np.bincount(chosen, minlength=size) + np.bincount(labels, minlength=size)
+    return float(np.mean(2 * right[either > 0] / either[either > 0]))
 
 
 def _regression(values: Array, labels: Array) -> tuple[Metric, ...]:
@@ -129,6 +135,7 @@ def _regression(values: Array, labels: Array) -> tuple[Metric, ...]:
             higher_is_better=False,
             n=n,
             whole=lambda at: float(np.sqrt(np.mean(squared[at]))),
+            span=float(np.sqrt(squared.max())),
         ),
     )
 
@@ -146,6 +153,7 @@ def _embedding(vectors: Array, labels: Array) -> tuple[Metric, ...]:
             higher_is_better=True,
             n=len(labels),
             whole=lambda at: spearman(similarity[at], labels[at]),
+            span=2.0,
         ),
     )
 
@@ -178,18 +186,29 @@ def _tokens(logits: Array, labels: Array) -> tuple[Metric, ...]:
     counted = labels != IGNORED_LABEL
     if not counted.any(axis=1).all():
         raise UsageError(f"a sample has no label that counts ({IGNORED_LABEL} marks padding)")
-    target = np.where(counted, labels, 0).astype(np.int64)
-    wide = logits.astype(np.float64)
-    top = wide.max(axis=2, keepdims=True)
-    log_sum = np.log(np.exp(wide - top).sum(axis=2)) + top[..., 0]
-    loss = (log_sum - np.take_along_axis(wide, target[..., None], axis=2)[..., 0]) * counted
-    right = (wide.argmax(axis=2) == labels) & counted
-    size = counted.sum(axis=1)
+    if labels[counted].min() < 0 or labels[counted].max() >= logits.shape[2]:
+        raise UsageError(
+            f"labels go from {labels[counted].min()} to {labels[counted].max()}, the vocabulary has {logits.shape[2]}",
+            hint=f"mark padding with {IGNORED_LABEL}",
+        )
+    judged = [
+        _tokens_of(*sample) for sample in zip(logits, labels, counted, strict=True)
+    ]  # one at a time: they are wide
+    loss, right = (np.array(values) for values in zip(*judged, strict=True))
     n = len(labels)
     return (
-        Metric(name="cross entropy (nats a token)", higher_is_better=False, n=n, per_sample=loss.sum(axis=1) / size),
-        Metric(name="token accuracy", higher_is_better=True, n=n, per_sample=right.sum(axis=1) / size),
+        Metric(name="cross entropy (nats a token)", higher_is_better=False, n=n, per_sample=loss),
+        Metric(name="token accuracy", higher_is_better=True, n=n, per_sample=right),
     )
+
+
+def _tokens_of(logits: Array, labels: Array, counted: Array) -> tuple[float, float]:
+    """Return mean loss and share of right tokens of one sample, over the positions that count."""
+    wide, target = logits[counted].astype(np.float64), labels[counted].astype(np.int64)
+    top = wide.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(wide - top).sum(axis=1)) + top[:, 0]
+    loss = log_sum - wide[np.arange(len(target)), target]
+    return float(loss.mean()), float((wide.argmax(axis=1) == target).mean())
 
 
 def _custom(name: str, outputs: Outputs, labels: Array | None) -> Metric:

@@ -35,6 +35,7 @@ from hwbench.verify.stores import LABELS, OUTPUTS, Array, load_arrays
 
 _IS_REFERENCE = Missing(code="is_reference", why="the others are held against this one")
 _HOPELESS = 1e9  # samples
+_LEAST = 10  # samples for an interval by Student's t or by resampling
 
 
 def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG001 - the child's signature
@@ -146,28 +147,20 @@ def _certificate(mine: tuple[Metric, ...], theirs: tuple[Metric, ...], job: Scor
 
 def certify(mine: Metric, theirs: Metric, max_drop: float, seed: int) -> Certificate:
     """Hold a metric against the reference's, sample by sample."""
-    sign = 1.0 if mine.higher_is_better else -1.0
-    n = mine.n
-    drop = sign * (theirs.value() - mine.value())
+    drop = _sign(mine) * (theirs.value() - mine.value())
     none = Missing(code="not_counted", why="the metric is not right or wrong on a sample")
     worse: int | Missing = none
     better: int | Missing = none
     if mine.per_sample is not None and theirs.per_sample is not None and mine.binary and theirs.binary:
         worse = int(np.sum(theirs.per_sample > mine.per_sample))
         better = int(np.sum(mine.per_sample > theirs.per_sample))
-        low, high = paired_shares(worse, better, n)
+        low, high = paired_shares(worse, better, mine.n)
         method = "Tango's score interval of the paired difference"
-    elif mine.per_sample is not None and theirs.per_sample is not None:
-        low, high = paired_means(sign * (np.asarray(theirs.per_sample, float) - np.asarray(mine.per_sample, float)))
-        method = "Student's t over paired differences"
     else:
-        here, there = mine.whole, theirs.whole
-        assert here is not None
-        assert there is not None
-        low, high = bootstrap(lambda at: sign * (there(at) - here(at)), n, seed=seed, alpha=0.10)
-        method = "bootstrap over samples, the same ones in both"
+        low, high, method = _interval(mine, theirs, seed)
     low, high = min(low, drop), max(high, drop)
     word: Word = "CERTIFIED" if high <= max_drop else "FAILED" if low > max_drop else "NOT ENOUGH DATA"
+    settled = Missing(code="settled", why="it is")
     return Certificate(
         word=word,
         metric=mine.name,
@@ -175,28 +168,59 @@ def certify(mine: Metric, theirs: Metric, max_drop: float, seed: int) -> Certifi
         drop=drop,
         low=_bounded(low),
         high=_bounded(high),
-        n=n,
+        n=mine.n,
         worse=worse,
         better=better,
-        enough=_enough(drop, high, max_drop, n) if word == "NOT ENOUGH DATA" else Missing(code="settled", why="it is"),
+        enough=_enough(drop, high, max_drop, mine.n, worse) if word == "NOT ENOUGH DATA" else settled,
         method=f"{method}; each end holds with 95 %",
     )
+
+
+def _sign(metric: Metric) -> float:
+    return 1.0 if metric.higher_is_better else -1.0
+
+
+def _interval(mine: Metric, theirs: Metric, seed: int) -> tuple[float, float, str]:
+    """Return the interval of the drop of a metric that is not right or wrong on a sample.
+
+    Samples that all agree say nothing of those not seen: each of these may differ by all that the metric spans, and
+    as many of them may exist as Tango's interval allows when nothing was seen, z^2 / (n + z^2).
+    """
+    n, sign = mine.n, _sign(mine)
+    if n < _LEAST:
+        return -math.inf, math.inf, f"none: fewer than {_LEAST} samples"
+    unseen = Z95_ONE_SIDED**2 / (n + Z95_ONE_SIDED**2)
+    if mine.per_sample is not None and theirs.per_sample is not None:
+        here, there = (np.asarray(metric.per_sample, dtype=np.float64) for metric in (mine, theirs))
+        low, high = paired_means(sign * (there - here))
+        span = float(max(here.max(), there.max()) - min(here.min(), there.min()))
+        method = "Student's t over paired differences"
+    else:
+        whole, other = mine.whole, theirs.whole
+        assert whole is not None
+        assert other is not None
+        low, high = bootstrap(lambda at: sign * (other(at) - whole(at)), n, seed=seed, alpha=0.10)
+        span = mine.span
+        method = "bootstrap over samples, the same ones in both"
+    middle = sign * (theirs.value() - mine.value())
+    return min(low, middle - unseen * span), max(high, middle + unseen * span), method
 
 
 def _bounded(value: float) -> float:
     return max(-1e308, min(1e308, value))
 
 
-def _enough(drop: float, high: float, max_drop: float, n: int) -> int | Missing:
-    """Return about how many samples would do: half-widths fall with the root of n."""
+def _enough(drop: float, high: float, max_drop: float, n: int, worse: int | Missing) -> int | Missing:
+    """Return about how many samples would do: half-widths fall with the root of n, with n where none differed."""
+    if not math.isfinite(high):
+        return max(n + 1, _LEAST)
     room = abs(max_drop - drop)
     half = max(high - drop, 1e-12)
     if not room or n * (half / room) ** 2 > _HOPELESS:
         return Missing(code="at_the_limit", why="the drop seen is the largest allowed: no number of samples settles it")
-    needed = math.ceil(n * (half / room) ** 2)
-    if drop == 0 and max_drop > 0:  # no disagreement seen: Tango's end falls with 1/n, about z^2 / n
-        needed = max(n + 1, math.ceil(Z95_ONE_SIDED**2 / max_drop))
-    return needed
+    if worse == 0 and drop == 0:
+        return max(n + 1, math.ceil(Z95_ONE_SIDED**2 / max_drop))
+    return math.ceil(n * (half / room) ** 2)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ CHANGES_REQUEST = {
     "processes": ["--mode", "cold", "--processes", "3"],
     "repeat_build": ["--repeat-build", "3"],
     "preset": ["--preset", "mlperf-single-stream"],
+    "energy_repeats": ["--mode", "energy", "--energy-repeats", "7"],
+    "energy_window": ["--mode", "energy", "--energy-window", "60s"],
     "layers": ["--no-layers"],
     "meter": ["--meter", "none"],
     "seed": ["--seed", "3"],
@@ -87,7 +89,19 @@ def test_no_option_is_forgotten():
 @pytest.mark.parametrize("option", CHANGES_REQUEST)
 def test_option_changes_the_request(option, here, capsys):
     arguments = CHANGES_REQUEST[option]
-    without = arguments[:-2] if option in {"streams", "rest", "max_warmup", "processes"} else []
+    without = (
+        arguments[:-2]
+        if option
+        in {
+            "streams",
+            "rest",
+            "max_warmup",
+            "processes",
+            "energy_repeats",
+            "energy_window",
+        }
+        else []
+    )
     assert resolved(capsys, *arguments) != resolved(capsys, *without)
 
 
@@ -174,7 +188,7 @@ def test_a_short_longest_run_shortens_the_shortest(here, capsys):
         (["--mode", "burst", "--duration", "0"], ["--duration 0 is no length"]),
         (["--mode", "sustained", "--settle", "0.1"], ["--settle is for latency or steady mode"]),
         (["--rest", "1s"], ["--rest is for burst mode"]),
-        (["--max-warmup", "1s"], ["--max-warmup is for steady mode"]),
+        (["--max-warmup", "1s"], ["--max-warmup is for steady or energy mode"]),
         (["--mode", "steady", "--warmup", "9s", "--max-warmup", "2s"], ["--warmup (9 s) is longer"]),
         (["--mode", "cold", "--duration", "9s"], ["--duration is for"]),
         (["--mode", "cold", "--meter", "rapl"], ["--meter rapl", "cold start"]),
@@ -188,7 +202,7 @@ def test_a_short_longest_run_shortens_the_shortest(here, capsys):
         (["--mode", "throughput", "--threads", "2", "--streams", "3"], ["--streams 3", "2 threads", "--streams 2"]),
         (["--mode", "throughput", "--settle", "0.1"], ["--settle is for latency or steady mode"]),
         (["--mode", "throughput", "--max-duration", "9s"], ["--max-duration is for latency or steady mode"]),
-        (["--mode", "throughput", "--layers"], ["--layers is for latency mode"]),
+        (["--mode", "throughput", "--layers"], ["--layers is for latency or energy mode"]),
         (["--iterations", "5", "--duration", "1s"], ["--iterations", "--duration"]),
         (["--duration", "9s", "--max-duration", "2s"], ["--duration 9s", "--max-duration 2s"]),
         (["--resume"], ["--resume needs --output"]),

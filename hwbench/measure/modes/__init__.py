@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hwbench.measure.modes import burst, cold, latency, server, steady, sustained, throughput
+from hwbench.measure.modes import burst, cold, energy, latency, server, steady, sustained, throughput
 from hwbench.measure.session import Seen, Session
 from hwbench.records.measurement import Mode
 
@@ -16,4 +16,5 @@ MODES: dict[Mode, Callable[[Session], Seen]] = {
     "sustained": sustained.run,
     "server": server.run,
     "cold": cold.run,
+    "energy": energy.run,
 }

@@ -224,7 +224,7 @@ def test_the_course(monkeypatch):
     monkeypatch.setattr(Recorder, "__enter__", lambda self: (machine.polls.append(self.poll), enter(self))[1])
     said = []
     instrument = Instrument(machine)
-    raw = go(Course(work=machine.work, clock=machine, cpus=(), say=said.append), reopen, instrument)
+    raw = go(Course(work=machine.work, probe=machine.work, clock=machine, cpus=(), say=said.append), reopen, instrument)
     assert instrument.closed
     assert opened
     assert all(one.closed for one in opened)
