@@ -139,11 +139,11 @@ class _Verify:
         """Yield the reference, then every other engine and precision."""
         plan = [pair for name in self.request.engines or plugins.available("engines") for pair in self._of(name)]
         known = "fp32" if self.imported.model.arithmetic == "fp32" else "auto"
-        first = (_REFERENCE_ENGINE, known)
-        if first not in plan and self._usable(_REFERENCE_ENGINE) is None:
-            plan.insert(0, first)
-        plan.sort(key=lambda pair: (pair != first, pair[1] != known))  # stable: asked order within
-        yield from plan
+        able = [_REFERENCE_ENGINE, *plugins.available("engines")]
+        first = next(((name, known) for name in able if self._usable(name) is None), None)
+        if first is not None:
+            yield first
+        yield from (pair for pair in plan if pair != first)
 
     def _of(self, name: str) -> list[tuple[str, str]]:
         reason = self._usable(name)
@@ -166,13 +166,14 @@ class _Verify:
         label = f"{engine} {precision}"
         try:
             run, where = self._run(engine, precision, expose=False)
-            layers = self._layers(engine, precision)
+            judged = self._score(where, label)
         except HwbenchError as error:
+            if self.reference is None:  # nothing else may stand in for what the others are held against
+                raise
             unsupported = isinstance(error, Unsupported)
             reason = Missing(code="unsupported" if unsupported else "engine_failed", why=error.message, cure=error.hint)
             self._note(engine, precision, reason, failed=bool(self.request.engines) or not unsupported)
             return
-        judged = self._score(where, label)
         self.task = judged.task
         row = Verified(
             engine=engine,
@@ -182,16 +183,10 @@ class _Verify:
             agreement=judged.agreement,
             outputs=judged.outputs,
             certificate=judged.certificate,
-            layers=layers,
+            layers=self._layers(engine, precision),
         )
         self.rows.append(row)
-        if self.reference is None:
-            if not row.finite:
-                raise EngineError(
-                    f"the outputs of {row.label}, the reference, hold NaN or infinity",
-                    hint="are the data preprocessed as the model wants them?",
-                )
-            self.reference = where
+        self.reference = self.reference or where
 
     def _run(self, engine: str, precision: str, *, expose: bool) -> tuple[RunResult, Path]:
         where = f"{'exposed' if expose else 'runs'}/{engine}-{precision}"
@@ -216,15 +211,22 @@ class _Verify:
             return Missing(code="not_asked", why="layers were not asked for", cure="--layers")
         if engine.startswith("torch"):
             return Missing(code="no_graph", why="this engine runs the torch module, not the graph")
-        batch = self.imported.model.batch_size
-        if isinstance(batch, int) and batch > self.data.facts.samples:
-            return Missing(
-                code="too_few_samples", why=f"{self.data.facts.samples} samples do not fill a batch of {batch}"
-            )
+        batch, samples = self.imported.model.batch_size, self.data.facts.samples
+        if isinstance(batch, int) and batch > samples:
+            return Missing(code="too_few_samples", why=f"{samples} samples do not fill a batch of {batch}")
+        try:
+            return self._shown_layers(engine, precision)
+        except HwbenchError as error:  # its outputs have been judged all the same
+            return Missing(code="engine_failed", why=error.message, cure=error.hint)
+
+    def _shown_layers(self, engine: str, precision: str) -> LayerErrors | Missing:
         _, where = self._run(engine, precision, expose=True)
-        if self.exposed is None:
+        if not self.rows:
             self.exposed = where
             return Missing(code="is_reference", why="the others are held against this one")
+        if self.exposed is None:
+            return Missing(code="no_reference", why="the layers of the reference could not be shown")
+        batch = self.imported.model.batch_size
         job = LayersJob(
             folder=str(where),
             reference_folder=str(self.exposed),

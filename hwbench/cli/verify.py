@@ -51,8 +51,8 @@ def verify(
 ) -> None:
     """Measure the accuracy of every engine's own build on your data, and certify it against the original.
 
-    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed; 2 wrong request; 3 the model or an engine
-    that was asked for failed; 5 with --strict: not enough data.
+    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed, or outputs hold NaN; 2 wrong request; 3
+    the model or an engine that was asked for failed; 5 with --strict: not enough data, or nothing to certify.
     """
     from hwbench.cli.request import parse_shapes
     from hwbench.files import encode, write_record
@@ -107,11 +107,12 @@ def exit_code(found: Verification, *, strict: bool) -> int:
     from hwbench.records.verification import Certificate
 
     words = {row.certificate.word for row in found.rows if isinstance(row.certificate, Certificate)}
-    if "FAILED" in words:
+    if "FAILED" in words or not all(row.finite for row in found.rows):
         return EXIT_GOAL_MISSED
     if any(item.failed for item in found.not_verified):
         return EXIT_UNAVAILABLE
-    if strict and "NOT ENOUGH DATA" in words:
+    open_goal = found.request.max_drop is not None and not words
+    if strict and ("NOT ENOUGH DATA" in words or open_goal):
         return EXIT_INCONCLUSIVE
     return EXIT_OK
 

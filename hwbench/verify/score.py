@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hwbench.children import Emit, serve
+from hwbench.errors import EngineError
 from hwbench.records.base import Missing
 from hwbench.records.verification import (
     Agreement,
@@ -48,6 +49,8 @@ def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG00
         task = "custom"
     elif task == "auto":
         task = guess_task(outputs, labels)
+    if not _finite(outputs):
+        return _not_finite(task, is_reference=job.reference_folder is None)
     mine = metrics_of(task, outputs, labels, job.metric)
     scores = tuple(score(metric, job.seed) for metric in mine)
     if job.reference_folder is None:
@@ -63,6 +66,25 @@ def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG00
         outputs=output_errors(outputs, reference),
         certificate=_certificate(mine, theirs, job),
     )
+
+
+def _finite(outputs: dict[str, Array]) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in outputs.values() if array.dtype.kind in "fc")
+
+
+def _not_finite(task: Task, *, is_reference: bool) -> ScoreResult:
+    """Return what can be said of outputs that hold NaN or infinity: that they are wrong.
+
+    Raises:
+        EngineError: they are the reference's.
+    """
+    if is_reference:
+        raise EngineError(
+            "the outputs of the reference hold NaN or infinity",
+            hint="are the data preprocessed as the model wants them?",
+        )
+    reason = Missing(code="not_finite", why="the outputs hold NaN or infinity: this network is broken")
+    return ScoreResult(task=task, scores=(), agreement=reason, outputs=reason, certificate=reason)
 
 
 def score(metric: Metric, seed: int) -> Score:
@@ -108,7 +130,7 @@ def output_errors(outputs: dict[str, Array], reference: dict[str, Array]) -> tup
     """Return the error of each output, or why it has none."""
     if {name: array.shape for name, array in outputs.items()} != {n: a.shape for n, a in reference.items()}:
         return Missing(code="other_outputs", why="outputs of other names or shapes than the reference's")
-    if not all(np.isfinite(array.astype(np.float64)).all() for array in (*outputs.values(), *reference.values())):
+    if not (_finite(outputs) and _finite(reference)):
         return Missing(code="not_finite", why="outputs hold NaN or infinity")
     return tuple(_error(name, outputs[name], reference[name]) for name in outputs)
 

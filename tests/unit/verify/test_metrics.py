@@ -18,11 +18,14 @@ def test_classification():
     assert "top-5" not in found
 
 
-def test_top_5_counts_ties_for_the_label():
+def test_ties_go_to_the_first_class():
+    """A saturated network puts out zeros: not every class is then among the first five."""
     logits = np.zeros((1, 10), np.float32)
-    logits[0, :5] = 1.0
     assert values("classification", logits, np.array([9]))["top-5"] == 0.0
     assert values("classification", logits, np.array([4]))["top-5"] == 1.0
+    logits[0, 9] = 1.0
+    assert values("classification", logits, np.array([4]))["top-5"] == 0.0
+    assert values("classification", logits, np.array([3]))["top-5"] == 1.0
 
 
 def test_macro_f1_by_hand():
@@ -92,6 +95,8 @@ def test_no_such_metric():
         ("embedding", np.ones((2, 3)), np.ones(2)),
         ("tokens", np.ones((2, 3, 4)), np.ones((2, 2), int)),
         ("tokens", np.ones((1, 2, 4)), np.full((1, 2), -100)),
+        ("tokens", np.ones((1, 2, 4)), np.array([[1, -1]])),
+        ("tokens", np.ones((1, 2, 4)), np.array([[1, 4]])),
     ],
 )
 def test_labels_that_do_not_fit(task, output, labels):

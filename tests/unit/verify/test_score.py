@@ -42,6 +42,29 @@ def test_not_enough_data_says_how_much_would_do():
     assert some.enough > 400
 
 
+def test_losses_that_cancel_wins_are_no_agreement():
+    """20 lost and 20 won: the drop is 0, and 601 samples would settle nothing."""
+    found = certify(*of_counts(550, 20, 20, 10), 0.01, 0)
+    assert found.word == "NOT ENOUGH DATA"
+    assert 1700 < found.enough < 2200
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_few_equal_samples_certify_nothing(n):
+    same = Metric(name="mine", higher_is_better=True, n=n, per_sample=np.linspace(0.5, 0.9, n))
+    found = certify(same, same, 0.1, 0)
+    assert found.word == "NOT ENOUGH DATA"
+    assert found.enough >= 10
+
+
+def test_samples_that_all_agree_do_not_speak_for_those_not_seen():
+    same = Metric(name="mine", higher_is_better=True, n=100, per_sample=np.linspace(0.0, 1.0, 100))
+    found = certify(same, same, 0.01, 0)
+    assert found.word == "NOT ENOUGH DATA"
+    assert found.high == pytest.approx(1.645**2 / (100 + 1.645**2), rel=0.01)
+    assert certify(same, same, 0.05, 0).word == "CERTIFIED"
+
+
 def test_at_the_limit_no_number_is_enough():
     found = certify(*of_counts(97, 2, 1, 0), 0.01, 0)
     assert isinstance(found.enough, Missing)
@@ -66,7 +89,8 @@ def test_a_metric_of_the_whole_is_resampled():
             name="r", higher_is_better=True, n=300, whole=lambda at: float(np.corrcoef(values[at], truth[at])[0, 1])
         )
 
-    assert certify(metric(near), metric(near), 0.01, 0).word == "CERTIFIED"
+    assert certify(metric(near), metric(near), 0.02, 0).word == "CERTIFIED"
+    assert certify(metric(near), metric(near), 0.001, 0).word == "NOT ENOUGH DATA"
     assert certify(metric(far), metric(near), 0.01, 0).word == "FAILED"
 
 
