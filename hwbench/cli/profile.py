@@ -158,7 +158,7 @@ def profile(
     page = _write_page(result, folder)
     if json:
         write_stdout(encode(result))
-    _show(terminal, result, stderr=json)
+    _show(terminal, result, folder, stderr=json)
     terminal.say(f"\nresult: {folder / RESULT}\nreport: {page}")
     raise typer.Exit(exit_code(result, strict=strict))
 
@@ -222,18 +222,25 @@ def _unused(folder: Path) -> Path:
 
 def _write_page(result: ProfileResult, folder: Path) -> Path:
     from hwbench.files import write_bytes
+    from hwbench.report.energy_traces import find_traces
     from hwbench.report.html import render_page
 
     page = folder / "report.html"
-    write_bytes(page, render_page([result]).encode())
+    write_bytes(page, render_page([result], traces=find_traces(result, folder)).encode())
     return page
 
 
-def _show(terminal: Terminal, result: ProfileResult, *, stderr: bool) -> None:
+def _show(terminal: Terminal, result: ProfileResult, folder: Path, *, stderr: bool) -> None:
+    from hwbench.report.energy_text import render_energy
+    from hwbench.report.energy_traces import find_traces
     from hwbench.report.text import render_table
 
-    if not (stderr and terminal.quiet):
-        terminal.show(render_table(result), stderr=stderr)
+    if stderr and terminal.quiet:
+        return
+    terminal.show(render_table(result, estimates=False), stderr=stderr)
+    energy = render_energy([result], find_traces(result, folder))
+    if energy is not None:
+        terminal.show(energy, stderr=stderr)
 
 
 def exit_code(result: ProfileResult, *, strict: bool) -> int:
