@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +22,7 @@ from hwbench.compare.blocks import PROCESSES, Watch, interleave, restarts_in
 from hwbench.compare.goals import refuse_missing, with_goals
 from hwbench.compare.metrics import NEVER_LIVE, one_off, verdicts
 from hwbench.compare.saved import Choice, choose, compare_saved, hindrances
+from hwbench.compare.sides import LIVE_FACTS, Contender, compared, live_facts, side
 from hwbench.compare.verdict import looks
 from hwbench.devices import environment
 from hwbench.dialogue import Dialogue
@@ -45,16 +46,15 @@ from hwbench.records.comparison import (
     Process,
     Saved,
     Settings,
-    Side,
 )
 from hwbench.records.measurement import Parity, ProfileResult, RunSettings, StopRule
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.units import MonotonicClock
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_LIVE_FACTS = ("batch", "inputs", "precision")
 _NOT_YET = frozenset({"one_process", "too_few_samples"})  # more restarts may still give these metrics
 _WARMUP_SHARE = 0.005  # of the budget, for each process
+_NOT_YET_COMPARED = Missing(code="not_yet", why="the first restart is not finished")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,16 +150,6 @@ def compare_models(
     return comparison
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """One side, ready to be measured."""
-
-    given: str
-    imported: ImportResult
-    engine: str
-    precision: str
-
-
 class _Live:
     """One run of :func:`compare_models`."""
 
@@ -212,7 +202,7 @@ class _Live:
             warnings=self._warnings(elapsed_s),
         )
 
-    def _sides(self) -> tuple[_Ready, _Ready]:
+    def _sides(self) -> tuple[Contender, Contender]:
         wanted, choice = self.wanted, self.wanted.choice
         imported_a = self._import(wanted.model_a, "a")
         imported_b = imported_a if wanted.model_b == wanted.model_a else self._import(wanted.model_b, "b")
@@ -231,8 +221,8 @@ class _Live:
             )
         precision_a = choice.precision_a or choice.precision_b or common[0]
         return (
-            _Ready(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
-            _Ready(
+            Contender(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
+            Contender(
                 given=wanted.model_b, imported=imported_b, engine=name_b, precision=choice.precision_b or precision_a
             ),
         )
@@ -273,8 +263,8 @@ class _Live:
 
     def _hindering(self) -> tuple[Difference, ...]:
         named = {"precision"} if self.wanted.choice.other_precisions else set()
-        waived = frozenset(_LIVE_FACTS) if self.waived.force else self.waived.ignore | named
-        return hindrances(_live_facts(self.a), _live_facts(self.b), waived)
+        waived = frozenset(LIVE_FACTS) if self.waived.force else self.waived.ignore | named
+        return hindrances(live_facts(self.a), live_facts(self.b), waived)
 
     def plan(self, shortest_s: float) -> Plan:
         """Settle on a plan: see :class:`hwbench.compare.blocks.Judge`."""
@@ -361,7 +351,7 @@ class _Live:
 
     def _pair(self, processes: Sequence[BlockProcess], look: int) -> Pair:
         found, absent = verdicts(processes, self.settings, self.planned, 1 - self.planned.levels[look])
-        a, b = (_side(ready, processes, role) for ready, role in ((self.a, "a"), (self.b, "b")))
+        a, b = (side(ready, processes, role, created_at=_now()) for ready, role in ((self.a, "a"), (self.b, "b")))
         label_a, label_b = f"{a.engine} {a.built.precision}", f"{b.engine} {b.built.precision}"
         return Pair(
             label=label_a if label_a == label_b else f"{label_a} against {label_b}",
@@ -370,7 +360,7 @@ class _Live:
             verdicts=found,
             absent=absent,
             one_off=one_off(processes),
-            differences=(*self.hindering, *_compared(a, b)),
+            differences=(*self.hindering, *compared(a, b)),
             outputs=self.outputs,
         )
 
@@ -390,58 +380,6 @@ class _Live:
         if self.planned.restarts == 1:
             found.append("one restart: what a fresh process changes is known from A's two processes alone")
         return tuple(found)
-
-
-_NOT_FINITE = "outputs_not_finite: the outputs hold NaN or infinity; arithmetic on these may be slower than on numbers"
-_NOT_YET_COMPARED = Missing(code="not_yet", why="the first restart is not finished")
-
-
-def _live_facts(side: _Ready) -> dict[str, str]:
-    model = side.imported.model
-    batch = model.batch_size
-    return {
-        "batch": f"unknown ({batch.code})" if isinstance(batch, Missing) else str(batch),
-        "inputs": ", ".join(f"{spec.dtype}[{'x'.join(map(str, spec.shape))}]" for spec in model.inputs),
-        "precision": side.precision,
-    }
-
-
-def _side(ready: _Ready, processes: Sequence[BlockProcess], role: str) -> Side:
-    built = next(item.run.built for item in processes if item.process == role)
-    finite = all(item.run.outputs_finite for item in processes if item.process == role)
-    if ready.precision not in {"auto", built.precision}:
-        raise InvalidMeasurement(
-            f"{ready.engine}: {ready.precision} was asked for and {built.precision} was built",
-            hint="ask for a precision that this engine offers on this device",
-        )
-    return Side(
-        given=ready.given,
-        model=ready.imported.model.name,
-        hub_sha256=ready.imported.model.hub_sha256,
-        engine=ready.engine,
-        precision_asked=ready.precision,
-        built=built,
-        created_at=_now(),
-        notes=(*ready.imported.model.warnings, *built.notes, *([] if finite else [_NOT_FINITE])),
-    )
-
-
-def _compared(a: Side, b: Side) -> tuple[Difference, ...]:
-    facts: dict[str, Callable[[Side], str]] = {
-        "model": lambda side: f"{side.model} {side.hub_sha256[:12]}",
-        "engine": lambda side: f"{side.engine} {side.built.version}",
-        "built precision": lambda side: side.built.precision,
-    }
-    same_engine = a.engine == b.engine  # the settings of one engine mean nothing to another
-    names = sorted({*a.built.settings, *b.built.settings}) if same_engine else []
-    found = [Difference(name=name, a=of(a), b=of(b)) for name, of in facts.items()]
-    found += [
-        Difference(
-            name=f"engine setting {key}", a=a.built.settings.get(key, "none"), b=b.built.settings.get(key, "none")
-        )
-        for key in names
-    ]
-    return tuple(item for item in found if item.a != item.b)
 
 
 def _now() -> str:

@@ -36,6 +36,7 @@ WORDS: dict[Metric, tuple[Word, Word]] = {  # for a higher and for a lower value
 }
 _TAIL = 100  # samples that a 90th percentile needs
 _METHOD = "B/A of block values; levels by median polish, robust mean over restarts, these resampled, Student's t"
+_CONTROL = 0.95  # confidence; no verdict rests on it but that nothing can be told
 _MOST_FLAGGED = 0.1  # of the blocks of a process
 _DOUBTFUL = ("low_coverage", "sensor_stale", "aliasing_risk")
 
@@ -78,7 +79,7 @@ def verdicts(
 
 def _verdict(metric: Metric, restarts: list[Restart], settings: Settings, level: Level) -> Verdict:
     estimate = resample.effect(restarts, seed=settings.seed)
-    control = _control(restarts, settings, level)
+    control = _control(restarts, settings)
     a = math.exp(statistics.median(float(np.median(np.concatenate([r.a, r.again]))) for r in restarts))
     found = verdict.ratio(estimate, level.confidence)
     least = verdict.minimum(settings.min_effect, absolute(metric, settings), a)
@@ -101,11 +102,11 @@ def _verdict(metric: Metric, restarts: list[Restart], settings: Settings, level:
     )
 
 
-def _control(restarts: list[Restart], settings: Settings, level: Level) -> Ratio | Missing:
+def _control(restarts: list[Restart], settings: Settings) -> Ratio | Missing:
     estimate = resample.control(restarts, seed=settings.seed)
     if estimate.df == 0:
         return Missing(code="too_few_samples", why="one set of processes says nothing about how they scatter")
-    return verdict.ratio(estimate, level.confidence)
+    return verdict.ratio(estimate, _CONTROL)
 
 
 def _restarts(

@@ -88,9 +88,10 @@ def confidence(pair: Pair) -> str:
 def remarks(pair: Pair) -> list[str]:
     """Return everything else that is to be said about a pair, a line each."""
     lines = [f"{v.metric}: {v.why}" for v in pair.verdicts if v.why is not None]
-    controls = [f"{v.metric} {interval(v.control)}" for v in pair.verdicts if isinstance(v.control, Ratio)]
+    controls = [(v.metric, v.control) for v in pair.verdicts if isinstance(v.control, Ratio)]
     if controls:
-        lines.append(f"control, A against A in another process: {', '.join(controls)}")
+        told = ", ".join(f"{metric} {interval(control)}" for metric, control in controls)
+        lines.append(f"control, A against A in another process ({controls[0][1].confidence:.0%}): {told}")
     lines += [f"no {name}: {reason}" for name, reason in pair.absent.items()]
     lines += [f"{_PHASES[item.name]} (no verdict): {_one_off(item)}" for item in pair.one_off]
     lines += outputs(pair)
