@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 from hwbench import plugins
 from hwbench.children import run_child
-from hwbench.compare.blocks import Watch, interleave
-from hwbench.compare.goals import with_goals
-from hwbench.compare.metrics import one_off, verdicts
+from hwbench.compare.blocks import PROCESSES, Watch, interleave, restarts_in
+from hwbench.compare.goals import refuse_missing, with_goals
+from hwbench.compare.metrics import NEVER_LIVE, one_off, verdicts
 from hwbench.compare.saved import Choice, choose, compare_saved, hindrances
+from hwbench.compare.sides import LIVE_FACTS, Contender, compared, live_facts, side
 from hwbench.compare.verdict import looks
 from hwbench.devices import environment
 from hwbench.dialogue import Dialogue
 from hwbench.errors import EngineError, Interrupted, InvalidMeasurement, ModelError, UsageError
 from hwbench.graph.spec import parse_spec
 from hwbench.inventory import Target, default_threads, find_target
-from hwbench.measure.job import Job
+from hwbench.measure.job import OUTPUTS, Job
+from hwbench.measure.parity import compare_outputs
 from hwbench.protocols import Engine
 from hwbench.records.base import Missing
 from hwbench.records.comparison import (
@@ -38,21 +40,21 @@ from hwbench.records.comparison import (
     Difference,
     Goal,
     Interleaved,
+    Outputs,
     Pair,
     Plan,
     Process,
     Saved,
     Settings,
-    Side,
 )
-from hwbench.records.measurement import ProfileResult, RunSettings, StopRule
+from hwbench.records.measurement import Parity, ProfileResult, RunSettings, StopRule
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.units import MonotonicClock
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_LIVE_FACTS = ("batch", "inputs", "precision")
 _NOT_YET = frozenset({"one_process", "too_few_samples"})  # more restarts may still give these metrics
-_WARMUP_SHARE = 0.01  # of the budget, for each of nine processes
+_WARMUP_SHARE = 0.005  # of the budget, for each process
+_NOT_YET_COMPARED = Missing(code="not_yet", why="the first restart is not finished")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class Wanted:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     threads: int | None
     budget_s: float
-    restarts: int
+    restarts: int | None
     block_s: float
     meter: str
     timeout_s: float
@@ -131,6 +133,7 @@ def compare_models(
         HwbenchError: a model, the device or an engine failed.
         Interrupted: Ctrl-C; nothing is kept.
     """
+    refuse_missing(goals, NEVER_LIVE, "models that are measured now")
     for model in (wanted.model_a, wanted.model_b):
         parse_spec(model)
     target = find_target(wanted.device)
@@ -145,16 +148,6 @@ def compare_models(
         raise
     shutil.rmtree(folder, ignore_errors=True)
     return comparison
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """One side, ready to be measured."""
-
-    given: str
-    imported: ImportResult
-    engine: str
-    precision: str
 
 
 class _Live:
@@ -181,11 +174,18 @@ class _Live:
     def run(self) -> Comparison:
         self.a, self.b = self._sides()
         self.hindering = self._hindering()
-        self.plan = self._plan()
+        self.outputs = Outputs(b=_NOT_YET_COMPARED, control=_NOT_YET_COMPARED)
+        self.threads = self.wanted.threads or default_threads(self.target)
         clock = MonotonicClock()
         begun = clock.now_ns()
         processes, looked = interleave(
-            self._start, self.plan, self._settled, seed=self.settings.seed, clock=clock, watch=self.watch
+            self._start,
+            self,
+            budget_s=self.wanted.budget_s,
+            block_s=self.wanted.block_s,
+            seed=self.settings.seed,
+            clock=clock,
+            watch=self.watch,
         )
         elapsed_s = (clock.now_ns() - begun) / 1e9
         pair = with_goals(self._pair(processes, looked - 1), self.goals)
@@ -197,12 +197,12 @@ class _Live:
             device=self.target.device,
             environment=environment.capture(),
             settings=self.settings,
-            source=Interleaved(plan=self.plan, processes=processes, looked=looked, elapsed_s=elapsed_s),
+            source=Interleaved(plan=self.planned, processes=processes, looked=looked, elapsed_s=elapsed_s),
             pairs=(pair,),
             warnings=self._warnings(elapsed_s),
         )
 
-    def _sides(self) -> tuple[_Ready, _Ready]:
+    def _sides(self) -> tuple[Contender, Contender]:
         wanted, choice = self.wanted, self.wanted.choice
         imported_a = self._import(wanted.model_a, "a")
         imported_b = imported_a if wanted.model_b == wanted.model_a else self._import(wanted.model_b, "b")
@@ -221,8 +221,8 @@ class _Live:
             )
         precision_a = choice.precision_a or choice.precision_b or common[0]
         return (
-            _Ready(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
-            _Ready(
+            Contender(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
+            Contender(
                 given=wanted.model_b, imported=imported_b, engine=name_b, precision=choice.precision_b or precision_a
             ),
         )
@@ -263,32 +263,41 @@ class _Live:
 
     def _hindering(self) -> tuple[Difference, ...]:
         named = {"precision"} if self.wanted.choice.other_precisions else set()
-        waived = frozenset(_LIVE_FACTS) if self.waived.force else self.waived.ignore | named
-        return hindrances(_live_facts(self.a), _live_facts(self.b), waived)
+        waived = frozenset(LIVE_FACTS) if self.waived.force else self.waived.ignore | named
+        return hindrances(live_facts(self.a), live_facts(self.b), waived)
 
-    def _plan(self) -> Plan:
+    def plan(self, shortest_s: float) -> Plan:
+        """Settle on a plan: see :class:`hwbench.compare.blocks.Judge`."""
         wanted = self.wanted
-        threads = wanted.threads or default_threads(self.target)
-        cores, cpu = self.target.cores, self.target.device.cpu
-        every = cpu.usable_cpus if cpu is not None else ()
-        when, levels = looks(wanted.restarts)
-        return Plan(
-            threads=threads,
-            cpus=cores[:threads] if threads <= len(cores) else every,
+        restarts = wanted.restarts or restarts_in(wanted.budget_s, shortest_s)
+        when, levels = looks(restarts)
+        self.planned = Plan(
+            threads=self.threads,
+            cpus=self._cpus(),
             batch_size=wanted.batch_size,
             budget_s=wanted.budget_s,
-            restarts=wanted.restarts,
+            restarts=restarts,
             block_s=wanted.block_s,
-            warmup_s=min(1.0, max(0.1, _WARMUP_SHARE * wanted.budget_s)),
+            warmup_s=self._warmup_s(),
             meter=wanted.meter,
             looks=when,
             levels=levels,
             timeout_s=wanted.timeout_s,
         )
+        return self.planned
+
+    def _cpus(self) -> tuple[int, ...]:
+        cores, cpu = self.target.cores, self.target.device.cpu
+        every = cpu.usable_cpus if cpu is not None else ()
+        return cores[: self.threads] if self.threads <= len(cores) else every
+
+    def _warmup_s(self) -> float:
+        return min(1.0, max(0.1, _WARMUP_SHARE * self.wanted.budget_s))
 
     def _start(self, restart: int, process: Process) -> Dialogue:
         side = self.b if process == "b" else self.a
-        plan = self.plan
+        for outputs in (self.folder / f"restart-{restart}").glob(f"*/{OUTPUTS}"):
+            outputs.unlink()  # of the restart before: they may be large
         job = Job(
             engine=side.engine,
             precision=side.precision,
@@ -297,13 +306,13 @@ class _Live:
             device=self.target.device,
             settings=RunSettings(
                 mode="latency",
-                threads=plan.threads,
+                threads=self.threads,
                 streams=1,
-                cpus=plan.cpus,
-                warmup=StopRule(name="duration", settings={"seconds": plan.warmup_s, "min_count": 4}),
+                cpus=self._cpus(),
+                warmup=StopRule(name="duration", settings={"seconds": self._warmup_s(), "min_count": 4}),
                 stop=StopRule(name="count", settings={"count": 1}),
                 layers=False,
-                meter=plan.meter,
+                meter=self.wanted.meter,
                 seed=self.settings.seed,
             ),
         )
@@ -313,13 +322,27 @@ class _Live:
             folder=self.folder / f"restart-{restart + 1}" / process,
             what=f"{process} ({side.engine} {side.precision})",
             failure=EngineError,
-            timeout_s=plan.timeout_s,
-            env=dict.fromkeys(_THREAD_VARIABLES, str(plan.threads)),
+            timeout_s=self.wanted.timeout_s,
+            env=dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
         )
 
-    def _settled(self, processes: Sequence[BlockProcess], look: int) -> bool:
+    def check(self, processes: Sequence[BlockProcess]) -> None:
+        """Compare the outputs, and refuse goals whose metric will not be there."""
+        a, again, b = (self.folder / "restart-1" / process / OUTPUTS for process in PROCESSES)
+        precision = processes[0].run.built.precision
+        self.outputs = Outputs(
+            b=compare_outputs(a, b, label="A", precision=precision),
+            control=compare_outputs(a, again, label="A", precision=precision),
+        )
+        lasting = {
+            name: reason for name, reason in self._pair(processes, 0).absent.items() if reason.code not in _NOT_YET
+        }
+        refuse_missing(self.goals, lasting, "these models")
+
+    def settled(self, processes: Sequence[BlockProcess], look: int) -> bool:
+        """Say whether the verdict on speed and all goals are clear; the last look ends it anyway."""
         pair = self._pair(processes, look)
-        if any(goal.metric in pair.absent and pair.absent[goal.metric].code in _NOT_YET for goal in self.goals):
+        if any(goal.metric in pair.absent for goal in self.goals):
             return False
         pair = with_goals(pair, self.goals)
         speed = pair.headline
@@ -327,8 +350,8 @@ class _Live:
         return told and all(outcome.status != "unknown" for outcome in pair.goals)
 
     def _pair(self, processes: Sequence[BlockProcess], look: int) -> Pair:
-        found, absent = verdicts(processes, self.settings, self.plan, 1 - self.plan.levels[look])
-        a, b = (_side(ready, processes, role) for ready, role in ((self.a, "a"), (self.b, "b")))
+        found, absent = verdicts(processes, self.settings, self.planned, 1 - self.planned.levels[look])
+        a, b = (side(ready, processes, role, created_at=_now()) for ready, role in ((self.a, "a"), (self.b, "b")))
         label_a, label_b = f"{a.engine} {a.built.precision}", f"{b.engine} {b.built.precision}"
         return Pair(
             label=label_a if label_a == label_b else f"{label_a} against {label_b}",
@@ -337,66 +360,26 @@ class _Live:
             verdicts=found,
             absent=absent,
             one_off=one_off(processes),
-            differences=(*self.hindering, *_compared(a, b)),
+            differences=(*self.hindering, *compared(a, b)),
+            outputs=self.outputs,
         )
 
     def _warnings(self, elapsed_s: float) -> tuple[str, ...]:
         found = []
-        if elapsed_s > 1.2 * self.plan.budget_s:
+        if elapsed_s > 1.2 * self.planned.budget_s:
             found.append(
-                f"this took {elapsed_s:.0f} s instead of {self.plan.budget_s:.0f} s: starting the processes and five "
+                f"this took {elapsed_s:.0f} s instead of {self.planned.budget_s:.0f} s: so many restarts of five "
                 "rounds each need that long"
             )
-        if self.plan.restarts == 1:
+        control = self.outputs.control
+        if isinstance(control, Parity) and control.max_absolute > 0:
+            found.append(
+                f"A's outputs differ between two of its processes by up to {control.max_absolute:.3g}: "
+                "it is not deterministic"
+            )
+        if self.planned.restarts == 1:
             found.append("one restart: what a fresh process changes is known from A's two processes alone")
         return tuple(found)
-
-
-def _live_facts(side: _Ready) -> dict[str, str]:
-    model = side.imported.model
-    batch = model.batch_size
-    return {
-        "batch": f"unknown ({batch.code})" if isinstance(batch, Missing) else str(batch),
-        "inputs": ", ".join(f"{spec.dtype}[{'x'.join(map(str, spec.shape))}]" for spec in model.inputs),
-        "precision": side.precision,
-    }
-
-
-def _side(ready: _Ready, processes: Sequence[BlockProcess], role: str) -> Side:
-    built = next(item.run.built for item in processes if item.process == role)
-    if ready.precision not in {"auto", built.precision}:
-        raise InvalidMeasurement(
-            f"{ready.engine}: {ready.precision} was asked for and {built.precision} was built",
-            hint="ask for a precision that this engine offers on this device",
-        )
-    return Side(
-        given=ready.given,
-        model=ready.imported.model.name,
-        hub_sha256=ready.imported.model.hub_sha256,
-        engine=ready.engine,
-        precision_asked=ready.precision,
-        built=built,
-        created_at=_now(),
-        notes=(*ready.imported.model.warnings, *built.notes),
-    )
-
-
-def _compared(a: Side, b: Side) -> tuple[Difference, ...]:
-    facts: dict[str, Callable[[Side], str]] = {
-        "model": lambda side: f"{side.model} {side.hub_sha256[:12]}",
-        "engine": lambda side: f"{side.engine} {side.built.version}",
-        "built precision": lambda side: side.built.precision,
-    }
-    same_engine = a.engine == b.engine  # the settings of one engine mean nothing to another
-    names = sorted({*a.built.settings, *b.built.settings}) if same_engine else []
-    found = [Difference(name=name, a=of(a), b=of(b)) for name, of in facts.items()]
-    found += [
-        Difference(
-            name=f"engine setting {key}", a=a.built.settings.get(key, "none"), b=b.built.settings.get(key, "none")
-        )
-        for key in names
-    ]
-    return tuple(item for item in found if item.a != item.b)
 
 
 def _now() -> str:

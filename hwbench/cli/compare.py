@@ -53,8 +53,10 @@ def compare(
     shapes: Annotated[list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each side. Default: one a core.")] = None,
     budget: Annotated[str, typer.Option(help="Time to spend on measuring, starting the processes included.")] = "30s",
-    restarts: Annotated[int, typer.Option(min=1, max=1000, help="New processes so many times.")] = 3,
-    block: Annotated[str, typer.Option(help="Length of one block of inferences.")] = "100ms",
+    restarts: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="New processes so many times. Default: what the budget allows.")
+    ] = None,
+    block: Annotated[str, typer.Option(help="Length of one block of inferences.")] = "50ms",
     meter: Annotated[str, typer.Option(help="Energy meter: auto, none, or a name.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of inputs, orders and resampling.")] = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process, compiling included.")] = "15min",

@@ -1,16 +1,17 @@
-"""``--fail-if``: a metric, a direction and a limit, such as ``latency>3%`` or ``throughput<-5%``."""
+"""``--fail-if``: a metric, a direction and a limit, such as ``latency>3%``, ``throughput<-5%`` or ``accuracy<-1pp``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from hwbench.errors import InvalidMeasurement, UsageError
+from hwbench.records.base import Missing
 from hwbench.records.comparison import METRICS, Goal, GoalOutcome, Metric, Pair, Verdict
 
-_GOAL = re.compile(r"\s*(?P<metric>[a-z0-9_]+)\s*(?P<sign>[<>])\s*(?P<percent>[+-]?\d+(?:\.\d+)?)\s*%\s*")
+_GOAL = re.compile(r"\s*(?P<metric>[a-z0-9_]+)\s*(?P<sign>[<>])\s*(?P<number>[+-]?\d+(?:\.\d+)?)\s*(?P<unit>%|pp)\s*")
 _SPELLINGS: dict[str, Metric] = {metric: metric for metric in METRICS} | {"p90": "latency_p90"}
 
 
@@ -26,9 +27,17 @@ def parse_goal(text: str) -> Goal:
     metric = _SPELLINGS.get(match["metric"])
     if metric is None:
         raise UsageError(f"--fail-if '{text}': no metric is called '{match['metric']}'", hint=f"there are: {_names()}")
-    limit = 1 + float(match["percent"]) / 100
-    if limit <= 0:
-        raise UsageError(f"--fail-if '{text}': nothing can fall by {match['percent']}%")
+    unit = "pp" if metric == "accuracy" else "%"
+    if match["unit"] != unit:
+        wanted = "percentage points" if unit == "pp" else "percent"
+        raise UsageError(
+            f"--fail-if '{text}': a change of {metric} is in {wanted}",
+            hint=f'write "{metric}{match["sign"]}{match["number"]}{unit}"',
+        )
+    share = float(match["number"]) / 100
+    limit = share if unit == "pp" else 1 + share
+    if unit == "%" and limit <= 0:
+        raise UsageError(f"--fail-if '{text}': nothing can fall by {match['number']}%")
     return Goal(text=text.strip(), metric=metric, direction="above" if match["sign"] == ">" else "below", limit=limit)
 
 
@@ -49,21 +58,33 @@ def outcome(goal: Goal, verdict: Verdict) -> GoalOutcome:
     return GoalOutcome(goal=goal, status="unknown", why=f"{goal.metric} changed by {said}: the limit lies inside")
 
 
+def refuse_missing(goals: Sequence[Goal], absent: Mapping[str, Missing], label: str) -> None:
+    """Refuse goals whose metric is absent.
+
+    Args:
+        goals: what was asked for.
+        absent: metrics that are not there, and why.
+        label: what was compared, in words.
+
+    Raises:
+        InvalidMeasurement: a goal names one of them.
+    """
+    for goal in goals:
+        reason = absent.get(goal.metric)
+        if reason is not None:
+            msg = f"--fail-if '{goal.text}': there is no {goal.metric} to compare for {label}: {reason.why}"
+            raise InvalidMeasurement(msg, hint=reason.cure)
+
+
 def with_goals(pair: Pair, goals: Sequence[Goal]) -> Pair:
     """Return ``pair`` with what became of the goals.
 
     Raises:
         InvalidMeasurement: a goal names a metric that this pair does not have.
     """
-    outcomes = []
-    for goal in goals:
-        verdict = pair.verdict(goal.metric)
-        if verdict is None:
-            reason = pair.absent[goal.metric]
-            msg = f"--fail-if '{goal.text}': there is no {goal.metric} to compare for {pair.label}: {reason.why}"
-            raise InvalidMeasurement(msg, hint=reason.cure)
-        outcomes.append(outcome(goal, verdict))
-    return msgspec.structs.replace(pair, goals=tuple(outcomes))
+    refuse_missing(goals, pair.absent, pair.label)
+    found = {verdict.metric: verdict for verdict in pair.verdicts}
+    return msgspec.structs.replace(pair, goals=tuple(outcome(goal, found[goal.metric]) for goal in goals))
 
 
 def _change(ratio: float) -> str:

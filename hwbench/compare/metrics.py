@@ -7,16 +7,23 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from hwbench.compare import resample, verdict
-from hwbench.compare.resample import Array, Restart
+from hwbench.compare.resample import Restart
+from hwbench.compare.robust import Array
+from hwbench.energy.uncertainty import TOO_SHORT_PERIODS
 from hwbench.records.base import Missing
 from hwbench.records.comparison import BlockProcess, Metric, OneOff, Plan, Process, Ratio, Settings, Verdict, Word
 from hwbench.records.energy import EnergyReading
 from hwbench.records.measurement import Memory
 
-NOT_RECORDED = Missing(code="not_recorded", why="accuracy is not in these results")
+NOT_RECORDED = Missing(code="not_recorded", why="accuracy is not in these results: compare measures none")
+NEVER_LIVE: dict[str, Missing] = {
+    "throughput": Missing(code="other_mode", why="measured one request at a time", cure="compare saved results"),
+    "accuracy": NOT_RECORDED,
+}
 UNITS: dict[Metric, str] = {
     "latency": "s", "latency_p90": "s", "throughput": "1/s", "energy": "J", "peak_memory": "B",
 }  # fmt: skip
@@ -28,7 +35,10 @@ WORDS: dict[Metric, tuple[Word, Word]] = {  # for a higher and for a lower value
     "peak_memory": ("MORE", "LESS"),
 }
 _TAIL = 100  # samples that a 90th percentile needs
-_METHOD = "B/A of block values, paired by round; restarts and rounds resampled, with Student's t"
+_METHOD = "B/A of block values; levels by median polish, robust mean over restarts, these resampled, Student's t"
+_CONTROL = 0.95  # confidence; no verdict rests on it but that nothing can be told
+_MOST_FLAGGED = 0.1  # of the blocks of a process
+_DOUBTFUL = ("low_coverage", "sensor_stale", "aliasing_risk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +62,10 @@ def verdicts(
     """Return a verdict for every metric that there is, and for each other metric why there is none."""
     level = Level(confidence=confidence, budget_s=plan.budget_s)
     found: list[Verdict] = []
-    absent: dict[str, Missing] = {
-        "throughput": Missing(code="other_mode", why="measured one request at a time", cure="compare saved results"),
-        "accuracy": NOT_RECORDED,
-    }
+    absent = dict(NEVER_LIVE)
     tables: dict[Metric, list[Restart] | Missing] = {
         "latency": _restarts(processes, _medians),
-        "latency_p90": _restarts(processes, _p90s),
+        "latency_p90": _restarts(_joined(processes), _p90s),
         "energy": _energy_missing(processes) or _restarts(processes, _energies),
         "peak_memory": _peak_missing(processes) or _restarts(processes, _peaks),
     }
@@ -72,8 +79,8 @@ def verdicts(
 
 def _verdict(metric: Metric, restarts: list[Restart], settings: Settings, level: Level) -> Verdict:
     estimate = resample.effect(restarts, seed=settings.seed)
-    control = _control(restarts, settings, level)
-    a = math.exp(statistics.fmean(float(np.median(np.concatenate([r.a, r.again]))) for r in restarts))
+    control = _control(restarts, settings)
+    a = math.exp(statistics.median(float(np.median(np.concatenate([r.a, r.again]))) for r in restarts))
     found = verdict.ratio(estimate, level.confidence)
     least = verdict.minimum(settings.min_effect, absolute(metric, settings), a)
     side, why = verdict.decide(found, least), None
@@ -95,11 +102,11 @@ def _verdict(metric: Metric, restarts: list[Restart], settings: Settings, level:
     )
 
 
-def _control(restarts: list[Restart], settings: Settings, level: Level) -> Ratio | Missing:
+def _control(restarts: list[Restart], settings: Settings) -> Ratio | Missing:
     estimate = resample.control(restarts, seed=settings.seed)
     if estimate.df == 0:
-        return Missing(code="too_few_samples", why="one value a process says nothing about its noise")
-    return verdict.ratio(estimate, level.confidence)
+        return Missing(code="too_few_samples", why="one set of processes says nothing about how they scatter")
+    return verdict.ratio(estimate, _CONTROL)
 
 
 def _restarts(
@@ -124,6 +131,21 @@ def _medians(item: BlockProcess) -> Array:
     return np.array([np.median(block.samples_ns) / 1e9 for block in item.blocks])
 
 
+def _joined(processes: Sequence[BlockProcess]) -> list[BlockProcess]:
+    """Join so many restarts in a row that each has the samples which a 90th percentile needs; all, if too few."""
+    least = min(len(block.samples_ns) for item in processes for block in item.blocks)
+    rounds = min(len(item.blocks) for item in processes)
+    every = len({item.restart for item in processes})
+    together = min(every, math.ceil(math.ceil(_TAIL / least) / rounds))
+    found: dict[tuple[int, Process], BlockProcess] = {}
+    for item in processes:
+        number = min(item.restart // together, every // together - 1)
+        earlier = found.get((number, item.process))
+        blocks = (*earlier.blocks, *item.blocks) if earlier is not None else item.blocks
+        found[number, item.process] = msgspec.structs.replace(item, restart=number, blocks=blocks)
+    return list(found.values())
+
+
 def _p90s(item: BlockProcess) -> Array | Missing:
     """Return 90th percentiles of as many blocks in a row as give a hundred samples."""
     least = min(len(block.samples_ns) for block in item.blocks)
@@ -140,14 +162,36 @@ def _p90s(item: BlockProcess) -> Array | Missing:
 
 
 def _energies(item: BlockProcess) -> Array | Missing:
+    """Return joules per inference of each block.
+
+    A window that is short against the meter's update period holds some of the block before, another process's: the two
+    sides would look alike. Such blocks make no energy, however many there are.
+    """
     values = []
+    doubtful: list[str] = []
     for block in item.blocks:
-        if isinstance(block.energy, Missing):
-            return block.energy
-        if block.energy.energy_j <= 0:
+        reading = block.energy
+        if isinstance(reading, Missing):
+            return _too_short(reading.why) if reading.code == "window_too_short" else reading
+        if "window_too_short" in reading.flags:
+            period = reading.update_period_s
+            told = "at an unknown interval" if isinstance(period, Missing) else f"every {period:g} s"
+            return _too_short(f"a block of {reading.window_s:.2g} s is short for a meter that updates {told}", period)
+        if reading.energy_j <= 0:
             return Missing(code="below_resolution", why="the meter saw no energy in a block", cure="raise --block")
-        values.append(block.energy.energy_j / len(block.samples_ns))
+        doubtful += [flag for flag in _DOUBTFUL if flag in reading.flags][:1]
+        values.append(reading.energy_j / len(block.samples_ns))
+    if len(doubtful) > _MOST_FLAGGED * len(item.blocks):
+        why = f"{len(doubtful)} of {len(item.blocks)} blocks of a process are flagged {doubtful[0]}"
+        return Missing(code=doubtful[0], why=why, cure="raise --block, or use another --meter")
     return np.array(values)
+
+
+def _too_short(why: str, period_s: float | Missing = 0.0) -> Missing:
+    cure = "raise --block and --budget"
+    if isinstance(period_s, float) and period_s > 0:
+        cure = f"--block {TOO_SHORT_PERIODS * period_s:.3g}s and a larger --budget"
+    return Missing(code="window_too_short", why=why, cure=cure)
 
 
 def _energy_missing(processes: Sequence[BlockProcess]) -> Missing | None:

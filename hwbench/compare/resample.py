@@ -1,21 +1,18 @@
 """How far a ratio of two medians may be off, by resampling; everything on the log scale.
 
-Interleaved rounds. A round asks A, A again (the control, a process of its own) and B once each, in random order, and
-gives the contrasts ``b - (a + again) / 2`` and ``again - a`` of log block medians: what drifts slowly cancels in both.
-The median over the rounds of a restart is the restart's contrast; the estimate is their mean over restarts.
+Interleaved rounds. A round asks A, A again (the control, a process of its own) and B once each, in random order. The
+rounds of a restart give each of its three processes a level, free of what all three shared (:mod:`robust`), and these
+the restart's contrasts ``b - (a + again) / 2`` and ``again - a``. The estimate is a robust mean of the former over
+restarts.
 
-Two things make it uncertain, and each is resampled at its own level:
-
-* processes: where the memory of one landed, how its threads were placed. Restarts are drawn with replacement. With
-  three of them their own scatter says little, so the control's contrasts, which hold nothing but that lottery, are put
-  in the same pool on the same scale (a process's variance enters B's contrast 3/2 times and the control's twice):
-  2R - 1 degrees of freedom instead of R - 1. This takes B's processes to scatter like A's; where B's contrasts scatter
-  more than three times as much, they stand alone;
-* rounds: drawn with replacement within each restart.
-
-Rounds resampled inside resampled restarts would count their noise twice (Davison & Hinkley, *Bootstrap Methods and
-their Application*, 3.8), so the larger of the two standard errors is taken. The interval is the estimate +- Student's t
-times that: percentiles of three units would be far too narrow.
+What makes it uncertain is what differs from one set of processes to the next: where the memory of one landed, what
+disturbed it that the others were spared. Few restarts say little about that by their own scatter, so the control's
+contrasts, which hold nothing else, are put in the same pool on the same scale (a process's variance enters B's contrast
+3/2 times and the control's twice): 2R - 1 degrees of freedom instead of R - 1. This takes B's processes to scatter like
+A's; where B's contrasts scatter more, they stand alone. The standard error comes from drawing the influence values of
+the restarts in that pool with replacement, signs too (a bootstrap of the linearised estimate: Davison & Hinkley,
+*Bootstrap Methods and their Application*, 1997, 2.7); the interval is the estimate +- Student's t times it, as
+percentiles of a few units would be far too narrow.
 
 Saved runs. One process a side, so that only the noise within a run can be seen: blocks of consecutive samples, longer
 than their autocorrelation and at least a fiftieth of the run, are drawn with replacement. How much one run differs from
@@ -29,17 +26,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from hwbench.compare import robust
+from hwbench.compare.robust import Array
 from hwbench.compare.student import t_quantile
-
-Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
 MIN_BLOCKS = 8
 _MOST_BLOCKS = 50
 _BINS = 2000
-_SCATTER_ALONE = 9.0  # ratio of variances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,46 +61,24 @@ class Estimate:
 
 def effect(restarts: Sequence[Restart], *, seed: int) -> Estimate:
     """Return log(B / A) over interleaved restarts."""
-    rounds = [item.b - (item.a + item.again) / 2 for item in restarts]
-    control = np.array([np.median(item.again - item.a) for item in restarts])
-    contrasts = np.array([np.median(item) for item in rounds])
-    generator = np.random.default_rng(seed)
-    pool, df = _pool(contrasts - contrasts.mean(), control * math.sqrt(0.75))
-    error = max(_over_units(pool, len(contrasts), generator), _over_rounds(rounds, generator))
-    return Estimate(log_ratio=float(contrasts.mean()), error=error, df=df)
+    found = np.array([robust.levels(np.stack([item.a, item.again, item.b])) for item in restarts])
+    own = found[:, 2] - (found[:, 0] + found[:, 1]) / 2
+    return _drawn(robust.locate(own, (found[:, 1] - found[:, 0]) * math.sqrt(0.75)), len(own), seed)
 
 
 def control(restarts: Sequence[Restart], *, seed: int) -> Estimate:
-    """Return log(A' / A), which is 0 on a machine that can tell."""
-    rounds = [item.again - item.a for item in restarts]
-    contrasts = np.array([np.median(item) for item in rounds])
+    """Return log(A' / A), which is 0 on a machine that can tell; of one restart nothing is known but that value."""
+    found = np.array([robust.levels(np.stack([item.a, item.again, item.b])) for item in restarts])
+    own = found[:, 1] - found[:, 0]
+    return _drawn(robust.locate(own, np.empty(0)), len(own), seed)
+
+
+def _drawn(location: robust.Location, units: int, seed: int) -> Estimate:
+    """Return the location with the standard error of a mean over ``units`` draws; either could be called A: signs."""
     generator = np.random.default_rng(seed)
-    within = _over_rounds(rounds, generator)
-    if len(contrasts) == 1:
-        return Estimate(log_ratio=float(contrasts[0]), error=within, df=max(0, len(rounds[0]) - 1))
-    n = len(contrasts)
-    pool = (contrasts - contrasts.mean()) * math.sqrt(n / (n - 1))
-    error = max(_over_units(pool, n, generator), within)
-    return Estimate(log_ratio=float(contrasts.mean()), error=error, df=n - 1)
-
-
-def _pool(own: Array, lottery: Array) -> tuple[Array, int]:
-    """Return deviations whose mean square estimates a contrast's variance without bias, and their freedom."""
-    n = len(own)
-    if n > 1 and own @ own / (n - 1) > _SCATTER_ALONE * (lottery @ lottery) / n:
-        return own * math.sqrt(n / (n - 1)), n - 1
-    return np.concatenate([own, lottery]) * math.sqrt(2 * n / (2 * n - 1)), 2 * n - 1
-
-
-def _over_units(pool: Array, units: int, generator: np.random.Generator) -> float:
-    """Return the standard error of a mean over ``units`` draws; signs are drawn too, as either could be called A."""
     signs = generator.choice(np.array([-1.0, 1.0]), size=(RESAMPLES, units))
-    return float(np.std((generator.choice(pool, size=(RESAMPLES, units)) * signs).mean(axis=1)))
-
-
-def _over_rounds(rounds: Sequence[Array], generator: np.random.Generator) -> float:
-    drawn = [np.median(item[generator.integers(0, len(item), size=(RESAMPLES, len(item)))], axis=1) for item in rounds]
-    return float(np.std(np.mean(drawn, axis=0)))
+    drawn = generator.choice(location.pool, size=(RESAMPLES, units)) * signs
+    return Estimate(log_ratio=location.centre, error=float(np.std(drawn.mean(axis=1))), df=location.df)
 
 
 def quantile_in_blocks(samples: Array, p: float, *, correlation: float, seed: int) -> tuple[float, Estimate] | None:

@@ -18,7 +18,7 @@ from hwbench.compare.metrics import NOT_RECORDED, UNITS, WORDS, absolute, peak_b
 from hwbench.compare.resample import Estimate
 from hwbench.errors import InvalidMeasurement, UsageError
 from hwbench.records.base import Missing
-from hwbench.records.comparison import Difference, Metric, OneOff, Pair, Settings, Side, Verdict
+from hwbench.records.comparison import Difference, Metric, OneOff, Outputs, Pair, Settings, Side, Verdict
 from hwbench.records.measurement import Measurement, ProfileResult
 
 HINDERING = (
@@ -26,6 +26,7 @@ HINDERING = (
     "stop",
 )  # fmt: skip
 _CONFIDENCE = 0.95
+_OUTPUTS = Missing(code="not_kept", why="saved results do not hold outputs")
 _MANY = 200  # degrees of freedom of an uncertainty that was told, not estimated here
 _MEMORY_STEP_BYTES = 2**20  # /proc lags by some pages a CPU
 
@@ -131,6 +132,7 @@ def compare_saved(a: One, b: One, choice: Choice, settings: Settings, *, ignore:
         absent=absent,
         one_off=_one_off(a.measurement, b.measurement),
         differences=(*hindering, *_compared(a, b)),
+        outputs=Outputs(b=_OUTPUTS, control=_OUTPUTS),
     )
 
 

@@ -3,10 +3,11 @@
 With a minimum effect m (a ratio above 1), the whole interval must be above m for "higher", below 1/m for "lower",
 between the two for "same". Anything else is unclear.
 
-Stopping early. A comparison looks at its data after a third, two thirds and all of its restarts, and stops as soon as
-nothing it was asked is unclear. Looking three times at 5 % would be wrong more often than 5 %, so the looks share it:
-1 %, 1 % and 3 % (Bonferroni, uneven on purpose: an early stop is for large differences, the last look keeps most). The
-probability that any of the three intervals misses the truth is at most their sum. This holds for each metric by itself.
+Stopping early. From six restarts on, a comparison looks at its data after a third (three at least), two thirds and all
+of them, and stops as soon as nothing it was asked is unclear. Looking three times at 5 % would be wrong more often than
+5 %, so the looks share it: 0.2 %, 0.8 % and 4 % (Bonferroni, uneven on purpose: an early stop is for large differences,
+the last look keeps most). The probability that any of the three intervals misses the truth is at most their sum. This
+holds for each metric by itself.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from hwbench.records.comparison import Ratio, Word
 
 Side = Literal["higher", "lower", "same", "unclear"]
 
-_LEVELS = {1: (0.05,), 2: (0.02, 0.03), 3: (0.01, 0.01, 0.03)}
+_LEVELS = {1: (0.05,), 3: (0.002, 0.008, 0.04)}
+_FEWEST_FOR_LOOKS = 6
+_FIRST_LOOK = 3
 _MOST_TIMES = 100
 _LARGEST_LOG = 700.0  # JSON has no infinity
 
 
 def looks(restarts: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Return after how many restarts to look, and the error probability spent each time."""
-    count = min(3, restarts)
-    return tuple(math.ceil(restarts * (look + 1) / count) for look in range(count)), _LEVELS[count]
+    count = 3 if restarts >= _FEWEST_FOR_LOOKS else 1
+    thirds = (math.ceil(restarts * (look + 1) / count) for look in range(count))
+    return tuple(max(min(_FIRST_LOOK, restarts), look) for look in thirds), _LEVELS[count]
 
 
 def minimum(relative: float, absolute: float, value: float) -> float:
@@ -93,7 +97,9 @@ def unsettled(estimate: Estimate, min_ratio: float, confidence: float, *, budget
     for more in range(restarts + 1, _MOST_TIMES * restarts + 1):
         degrees = max(1, 2 * more - 1 if estimate.df != restarts - 1 else more - 1)
         if t_quantile(confidence, degrees) * estimate.error * math.sqrt(restarts / more) < distance:
-            cure = f"--restarts {more} --budget {math.ceil(budget_s * more / restarts)}s would about settle it"
+            cure = (
+                f"--budget {math.ceil(budget_s * more / restarts)}s (a given --restarts in proportion) would about do"
+            )
             return Missing(code="too_wide", why=why, cure=cure)
     if distance > margin / 5:
         cure = f"it would take more than {_MOST_TIMES} times as long: use a quieter machine"

@@ -13,11 +13,12 @@ from hwbench.children import Emit, serve
 from hwbench.dialogue import answer, questions
 from hwbench.energy.choose import Chosen, choose
 from hwbench.energy.recorder import Recorder
-from hwbench.measure.job import Job, inference
+from hwbench.measure.job import OUTPUTS, Job, inference
 from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import Call, sample, undisturbed
 from hwbench.measure.session import energy_of
 from hwbench.measure.stop import Count, Duration, make_stopper
+from hwbench.measure.worker import save_outputs
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Block, BlockQuestion, ProcessRun, Ready
 from hwbench.units import Clock, MonotonicClock
@@ -32,6 +33,7 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
     loaded = load(job, folder, emit, clock)
     call = loaded.bound[0].run
     with inference(job.engine), undisturbed():
+        finite = save_outputs(loaded.bound[0].outputs(), folder / OUTPUTS)
         loaded.memory.start_run()
         warmup = sample(call, clock, make_stopper(job.settings.warmup), _silent)
         chosen = choose(job.settings.meter, job.device)
@@ -42,7 +44,11 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
                 answer(emit, _block(call, clock, question.count, chosen, recorder))
         used = loaded.memory.finish(model_bytes(job))
     result = ProcessRun(
-        built=loaded.runner.built(), phases=loaded.opening.phases, memory=used, timed_region=loaded.runner.timed_region
+        built=loaded.runner.built(),
+        phases=loaded.opening.phases,
+        memory=used,
+        timed_region=loaded.runner.timed_region,
+        outputs_finite=finite,
     )
     loaded.runner.close()
     return result

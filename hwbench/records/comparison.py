@@ -7,12 +7,12 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
 from hwbench.records.energy import EnergyReading
-from hwbench.records.measurement import Built, Memory, Phases
+from hwbench.records.measurement import Built, Memory, Parity, Phases
 
 COMPARISON_SCHEMA = 1
 
-Metric = Literal["latency", "latency_p90", "throughput", "energy", "peak_memory"]
-METRICS: tuple[Metric, ...] = ("latency", "latency_p90", "throughput", "energy", "peak_memory")
+Metric = Literal["latency", "latency_p90", "throughput", "energy", "peak_memory", "accuracy"]
+METRICS: tuple[Metric, ...] = ("latency", "latency_p90", "throughput", "energy", "peak_memory", "accuracy")
 Word = Literal["SAME", "FASTER", "SLOWER", "LESS", "MORE", "INCONCLUSIVE"]
 Process = Literal["a", "control", "b"]
 
@@ -85,7 +85,10 @@ class Difference(Record, frozen=True, kw_only=True):
 
 
 class Goal(Record, frozen=True, kw_only=True):
-    """One ``--fail-if``: it is missed when the change of ``metric`` goes beyond ``limit`` (a ratio B/A)."""
+    """One ``--fail-if``: it is missed when the change of ``metric`` goes beyond ``limit``.
+
+    ``limit`` is a ratio B/A; of accuracy it is the difference B - A, as a share (1 pp is 0.01).
+    """
 
     text: str
     metric: Metric
@@ -109,6 +112,17 @@ class OneOff(Record, frozen=True, kw_only=True):
     b_s: tuple[float, ...] | Missing
 
 
+class Outputs(Record, frozen=True, kw_only=True):
+    """What the two sides answered to the same inputs; information, not a verdict.
+
+    ``b``: B's outputs against A's. ``control``: those of A's second process against those of its first; where they
+    differ, A is not deterministic.
+    """
+
+    b: Parity | Missing
+    control: Parity | Missing
+
+
 class Pair(Record, frozen=True, kw_only=True):
     """One engine and precision (of each side) compared."""
 
@@ -119,6 +133,7 @@ class Pair(Record, frozen=True, kw_only=True):
     absent: dict[str, Missing]  # metrics without a verdict, and why
     one_off: tuple[OneOff, ...]
     differences: tuple[Difference, ...]
+    outputs: Outputs
     goals: tuple[GoalOutcome, ...] = ()
 
     def verdict(self, metric: str) -> Verdict | None:
@@ -145,7 +160,7 @@ class Settings(Record, frozen=True, kw_only=True):
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """How two sides are measured beside each other: settled before the first inference."""
+    """How two sides are measured beside each other: settled before the first block."""
 
     threads: int
     cpus: tuple[int, ...]
@@ -193,6 +208,7 @@ class ProcessRun(Record, frozen=True, kw_only=True):
     phases: Phases
     memory: Memory
     timed_region: str
+    outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
 
 
 class BlockProcess(Record, frozen=True, kw_only=True):

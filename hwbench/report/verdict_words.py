@@ -80,7 +80,7 @@ def interval(ratio: Ratio) -> str:
 def confidence(pair: Pair) -> str:
     """Return what the intervals of a pair hold."""
     levels = sorted({verdict.ratio.confidence for verdict in pair.verdicts})
-    words = " and ".join(f"{level:.0%}" for level in levels)
+    words = " and ".join(f"{100 * level:.3g}%" for level in levels)
     kept = "; all looks together hold with 95%" if levels and levels[-1] > 0.95 else ""
     return f"intervals hold with {words}{kept}" if levels else "no intervals"
 
@@ -88,14 +88,31 @@ def confidence(pair: Pair) -> str:
 def remarks(pair: Pair) -> list[str]:
     """Return everything else that is to be said about a pair, a line each."""
     lines = [f"{v.metric}: {v.why}" for v in pair.verdicts if v.why is not None]
-    controls = [f"{v.metric} {interval(v.control)}" for v in pair.verdicts if isinstance(v.control, Ratio)]
+    controls = [(v.metric, v.control) for v in pair.verdicts if isinstance(v.control, Ratio)]
     if controls:
-        lines.append(f"control, A against A in another process: {', '.join(controls)}")
+        told = ", ".join(f"{metric} {interval(control)}" for metric, control in controls)
+        lines.append(f"control, A against A in another process ({controls[0][1].confidence:.0%}): {told}")
     lines += [f"no {name}: {reason}" for name, reason in pair.absent.items()]
     lines += [f"{_PHASES[item.name]} (no verdict): {_one_off(item)}" for item in pair.one_off]
+    lines += outputs(pair)
     lines += [f"A: {note}" for note in pair.a.notes] + [f"B: {note}" for note in pair.b.notes]
     lines += [difference(item) for item in pair.differences]
     return lines
+
+
+def outputs(pair: Pair) -> list[str]:
+    """Return how far B's outputs are from A's, where both were there to be compared."""
+    found = pair.outputs.b
+    if isinstance(found, Missing):
+        return [] if found.code == "not_kept" else [f"outputs (no verdict): {found}"]
+    if not found.finite:
+        return ["outputs (no verdict): those of B hold NaN or infinity"]
+    if found.max_absolute == 0:
+        return ["outputs (no verdict): B's equal A's"]
+    return [
+        f"outputs (no verdict): B's differ from A's by {found.max_absolute:.2g} at most, "
+        f"{found.max_relative:.2g} of the largest value"
+    ]
 
 
 def difference(item: Difference) -> str:

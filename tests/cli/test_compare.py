@@ -52,6 +52,8 @@ def run(capsysbinary, *arguments):
         ("slow", ("--fail-if", "latency>3"), 2),
         ("slow", ("--fail-if", "beauty>3%"), 2),
         ("slow", ("--fail-if", "energy>3%"), 4),
+        ("slow", ("--fail-if", "accuracy<-1pp"), 4),
+        ("slow", ("--fail-if", "accuracy<-1%"), 2),
         ("other", (), 4),
         ("other", ("--ignore", "threads"), 0),
         ("other", ("--ignore", "weather"), 2),
@@ -98,9 +100,9 @@ def test_a_refusal_names_what_differs_and_how_to_go_on(results, capsysbinary):
     assert "--ignore threads" in err
 
 
-def make_net(path, layers, rows=64, width=128):
+def make_net(path, layers, rows=64, width=128, scale=1.0):
     chance = np.random.default_rng(0)
-    weights = [(chance.normal(size=(width, width)) / 12).astype(np.float32) for _ in range(layers)]
+    weights = [(scale * chance.normal(size=(width, width)) / 12).astype(np.float32) for _ in range(layers)]
     nodes = [helper.make_node("MatMul", [f"t{i}", f"w{i}"], [f"t{i + 1}"], name=f"m{i}") for i in range(layers)]
     shape = [rows, width]
     graph = helper.make_graph(
@@ -114,7 +116,7 @@ def make_net(path, layers, rows=64, width=128):
     return path
 
 
-QUICK = ("--engine", "onnxruntime", "--threads", "1", "--budget", "4s", "--block", "50ms", "--meter", "none", "--json")
+QUICK = ("--engine", "onnxruntime", "--threads", "1", "--budget", "4s", "--meter", "none", "--json")
 
 
 @pytest.mark.slow
@@ -127,8 +129,51 @@ def test_the_same_model_measured_now_is_neither_faster_nor_slower(capsysbinary, 
     roles = {(item.restart, item.process) for item in comparison.source.processes}
     assert {name for _, name in roles} == {"a", "control", "b"}
     assert comparison.pairs[0].absent["energy"].code == "not_asked"
-    assert comparison.source.looked > 1  # one restart says nothing about memory: no verdict, and no failure either
     assert comparison.pairs[0].goals[0].goal.metric == "peak_memory"
+    outputs = comparison.pairs[0].outputs
+    assert outputs.b.max_absolute == outputs.control.max_absolute == 0
+    assert not any("deterministic" in warning for warning in comparison.warnings)
+
+
+@pytest.mark.slow
+def test_other_and_broken_outputs_are_told_and_decide_nothing(capsysbinary, tmp_path):
+    net, other, broken = (tmp_path / f"{name}.onnx" for name in ("net", "other", "broken"))
+    make_net(net, 2)
+    make_net(other, 2, scale=1.5)
+    make_net(broken, 2, scale=float("nan"))
+    *quick, _ = QUICK
+    code, out, _ = run(capsysbinary, net, other, *quick, "--quiet")
+    assert code == 0
+    assert "outputs (no verdict): B's differ from A's by" in out
+    code, out, _ = run(capsysbinary, net, broken, *quick, "--quiet")
+    assert code == 0
+    assert "those of B hold NaN or infinity" in out
+    assert "B: outputs_not_finite" in out
+
+
+@pytest.mark.slow
+def test_outputs_that_differ_from_process_to_process_are_told(capsysbinary, tmp_path):
+    net = tmp_path / "random.onnx"
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["noise"]), helper.make_node("Add", ["x", "noise"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [64, 64]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "random", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), net)
+    _, out, _ = run(capsysbinary, net, net, *QUICK, "--quiet")
+    comparison = msgspec.json.decode(out, type=Comparison)
+    assert comparison.pairs[0].outputs.control.max_absolute > 0
+    assert any("not deterministic" in warning for warning in comparison.warnings)
+
+
+@pytest.mark.parametrize(
+    ("goal", "why"),
+    [("accuracy<-1pp", "accuracy is not in these results"), ("throughput<-5%", "one request at a time")],
+)
+def test_a_goal_that_no_measured_comparison_has_is_refused_before_anything_runs(capsysbinary, tmp_path, goal, why):
+    net = make_net(tmp_path / "net.onnx", 1)
+    code, out, err = run(capsysbinary, net, net, "--engine", "onnxruntime", "--fail-if", goal)
+    assert (code, out) == (4, "")
+    assert why in err
+    assert "reading" not in err
 
 
 @pytest.mark.slow

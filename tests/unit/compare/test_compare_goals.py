@@ -25,6 +25,8 @@ def verdict(low, high, **changes):
         ("throughput<-5%", "throughput", "below", 0.95),
         ("p90>0.5%", "latency_p90", "above", 1.005),
         ("latency>+2%", "latency", "above", 1.02),
+        ("accuracy<-1pp", "accuracy", "below", -0.01),
+        ("accuracy < -0.5 pp", "accuracy", "below", -0.005),
     ],
 )
 def test_goals_are_read(text, metric, direction, limit):
@@ -33,11 +35,28 @@ def test_goals_are_read(text, metric, direction, limit):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "latency", "latency>3", "latency>=3%", "speed>3%", "latency>x%", "throughput<-100%", "latency>3%%"]
+    "text",
+    [
+        "",
+        "latency",
+        "latency>3",
+        "latency>=3%",
+        "speed>3%",
+        "latency>x%",
+        "throughput<-100%",
+        "latency>3%%",
+        "latency>3pp",
+    ],
 )
 def test_what_is_no_goal_is_refused(text):
     with pytest.raises(UsageError, match="--fail-if"):
         parse_goal(text)
+
+
+def test_accuracy_is_asked_for_in_percentage_points():
+    with pytest.raises(UsageError, match="percentage points") as raised:
+        parse_goal("accuracy<-1%")
+    assert raised.value.hint == 'write "accuracy<-1pp"'
 
 
 @pytest.mark.parametrize(

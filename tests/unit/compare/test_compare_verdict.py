@@ -1,6 +1,14 @@
-"""The verdict on simulated samples, whose truth is known: how often it is wrong, and how often it finds."""
+"""The verdict on simulated samples, whose truth is known: how often it is wrong, and how often it finds.
 
+What is simulated is what saved comparisons show (docs/compare.md): a floor that is the same to a few tenths of a
+percent, and disturbances from outside that only ever slow down, by a few percent to a fifth, for one block or for
+several rounds; to that the offsets that processes of larger programs have.
+"""
+
+import functools
 import math
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,71 +18,121 @@ from hwbench.compare.resample import Estimate, Restart
 from hwbench.compare.student import t_quantile
 from hwbench.records.base import Missing
 
-ROUNDS, INFERENCES = 20, 15  # what the default budget gives for a model of 7 ms, in each of three restarts
+ROUNDS, RESTARTS = 5, 10  # what the default budget gives where a process starts in half a second
 MINIMUM = 1.02
+MORE = 33 / 32 - 1  # one layer more
 
 
-def blocks(chance, rounds, noise):
-    """Log medians of blocks: AR(1) noise within a block, one inference in twenty in a long tail."""
-    shocks = chance.normal(size=(rounds, INFERENCES))
-    samples = np.empty_like(shocks)
-    samples[:, 0] = shocks[:, 0]
-    for index in range(1, INFERENCES):
-        samples[:, index] = 0.6 * samples[:, index - 1] + 0.8 * shocks[:, index]
-    tail = (chance.random(shocks.shape) < 0.05) * chance.exponential(0.5, shocks.shape)
-    return np.median(noise * samples + tail, axis=1)
+def disturbed(chance, count, share, length):
+    """A chain of two states over ``count`` blocks: a ``share`` of them is disturbed, ``length`` in a row on average."""
+    leave, enter = 1 / length, share / (1 - share) / length
+    states, now = np.empty(count, bool), chance.random() < share
+    for index, throw in enumerate(chance.random(count)):
+        states[index] = now
+        now = throw >= leave if now else throw < enter
+    return states
 
 
-def simulate(chance, *, change=0.0, process=0.005, noise=0.03, restarts=3):
-    """Three processes a restart, each with an offset of its own, on a machine that drifts from round to round."""
+def offsets(chance, kind, process):
+    """What each of three processes is off by for as long as it lives."""
+    if kind == "heavy":
+        return chance.standard_t(3, 3) / math.sqrt(3) * process
+    if kind == "lucky":  # one in seven is far off
+        return (chance.random(3) < 0.15) * 4 * process * chance.random(3)
+    if kind == "uneven":  # some restarts scatter much more than others
+        return chance.normal(0, process, 3) * math.exp(chance.normal())
+    return chance.normal(0, process, 3)
+
+
+def simulate(
+    chance, *, change=0.0, process=0.003, kind="normal", share=0.12, length=3.0, drift=0.0, restarts=RESTARTS, b=1.0
+):
+    """Restarts of three processes; ``b``: how much more B's processes scatter than A's."""
     found = []
     for _ in range(restarts):
-        offsets = chance.normal(0, process, 3) + np.array([0, 0, math.log1p(change)])
-        drift = np.cumsum(chance.normal(0, 0.01, ROUNDS))
-        values = [offset + drift + blocks(chance, ROUNDS, noise) for offset in offsets]
+        count = 3 * ROUNDS
+        noise = 0.002 * np.abs(chance.standard_t(4, count))
+        hit = disturbed(chance, count, share, length) * chance.gamma(2, 0.04, count) if share else 0.0
+        times = noise + hit + np.cumsum(chance.normal(0, drift, count))
+        values = chance.permuted(times.reshape(ROUNDS, 3), axis=1).T
+        values = values + (offsets(chance, kind, process) * (1, 1, b) + (0, 0, math.log1p(change)))[:, None]
         found.append(Restart(a=values[0], again=values[1], b=values[2]))
     return found
 
 
-def sides(count, minimum=MINIMUM, **truth):
-    """The decision of each of ``count`` comparisons, stopped early where that is allowed."""
+@functools.cache
+def intervals(count, restarts=RESTARTS, **truth):
+    """The intervals at the looks of each of ``count`` comparisons."""
     chance = np.random.default_rng(7)
-    when, levels = verdict.looks(3)
-    said = []
+    when, levels = verdict.looks(restarts)
+    found = []
     for seed in range(count):
-        restarts = simulate(chance, **truth)
-        for look, level in zip(when, levels, strict=True):
-            estimate = resample.effect(restarts[:look], seed=seed)
-            side = verdict.decide(verdict.ratio(estimate, 1 - level), minimum)
-            if side != "unclear":
-                break
-        said.append(side)
-    return said
+        measured = simulate(chance, restarts=restarts, **truth)
+        estimates = [resample.effect(measured[:look], seed=seed) for look in when]
+        found.append([verdict.ratio(item, 1 - level) for item, level in zip(estimates, levels, strict=True)])
+    return found
 
 
-@pytest.mark.parametrize("process", [0.0, 0.01, 0.04])
-def test_the_same_thing_is_called_faster_or_slower_in_at_most_one_of_twenty(process):
-    said = sides(200, process=process)
-    assert said.count("higher") + said.count("lower") <= 10
+def sides(count, minimum=MINIMUM, **truth):
+    """What is decided in each, stopped early where that is allowed; a Counter."""
+    decided = [[verdict.decide(item, minimum) for item in found] for found in intervals(count, **truth)]
+    return Counter(next((side for side in said if side != "unclear"), "unclear") for said in decided)
 
 
-def test_without_a_minimum_effect_the_interval_misses_the_truth_in_at_most_one_of_twenty():
+MACHINES = {
+    "as measured": {},
+    "quiet": {"process": 0.0, "share": 0.0},
+    "busy": {"share": 0.4, "length": 6.0},
+    "heavy tails": {"process": 0.01, "kind": "heavy"},
+    "some far off": {"process": 0.02, "kind": "lucky"},
+    "uneven restarts": {"process": 0.005, "kind": "uneven"},
+    "drifting": {"drift": 0.004},
+    "wide scatter": {"process": 0.02},
+    "three restarts": {"process": 0.01, "restarts": 3},
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_same_thing_is_called_faster_or_slower_in_at_most_one_of_twenty(machine):
+    said = sides(200, **MACHINES[machine])
+    assert said["higher"] + said["lower"] <= 10
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_without_a_minimum_effect_the_interval_misses_the_truth_in_at_most_one_of_twenty(machine):
     """The minimum effect hides how good the interval is; with next to none, only the interval keeps the rate down.
 
     Sixteen of two hundred: the rate is 5 % at most, and the 99 % limit of so many throws is sixteen.
     """
-    said = sides(200, minimum=1 + 1e-12, process=0.01)
-    assert said.count("higher") + said.count("lower") <= 16
+    said = sides(200, minimum=1 + 1e-12, **MACHINES[machine])
+    assert said["higher"] + said["lower"] <= 16
 
 
-def test_a_slow_down_of_five_percent_is_found():
-    said = sides(200, change=0.05)
-    assert said.count("higher") >= 180
-    assert "lower" not in said
+def test_the_truth_is_missed_little_more_often_where_b_scatters_twice_as_much():
+    said = sides(200, minimum=1 + 1e-12, process=0.005, b=2.0)
+    assert said["higher"] + said["lower"] <= 20
 
 
-def test_the_same_thing_is_mostly_called_the_same_on_a_quiet_machine():
-    assert sides(50, process=0.002, noise=0.02).count("same") >= 40
+@pytest.mark.parametrize("machine", ["as measured", "quiet", "drifting"])
+def test_a_slow_down_of_three_percent_is_found(machine):
+    said = sides(200, change=MORE, **MACHINES[machine])
+    assert said["higher"] >= 180
+    assert not said["lower"]
+
+
+@pytest.mark.parametrize("machine", ["as measured", "quiet", "drifting", "uneven restarts"])
+def test_the_same_thing_is_mostly_called_the_same(machine):
+    assert sides(200, **MACHINES[machine])["same"] >= 180
+
+
+def test_lopsided_noise_does_not_favour_a_side():
+    """The median of ``b - (a + again) / 2`` lies off zero where noise only slows down; levels told apart hardly do."""
+    chance = np.random.default_rng(11)
+    simulated = [simulate(chance, process=0.0) for _ in range(200)]
+    plain = [np.median(item.b - (item.a + item.again) / 2) for restarts in simulated for item in restarts]
+    found = [resample.effect(restarts, seed=0).log_ratio for restarts in simulated]
+    assert np.mean(plain) < -0.0003
+    assert abs(np.mean(found)) < 0.00015
 
 
 def test_a_process_lottery_larger_than_the_effect_is_not_called_an_effect():
@@ -113,6 +171,25 @@ def test_student(confidence, df, expected):
     assert t_quantile(confidence, df) == pytest.approx(expected, abs=5e-4 * expected / 10)
 
 
+def test_one_disturbed_restart_of_ten_changes_little():
+    measured = simulate(np.random.default_rng(5), process=0.001, share=0.0)
+    clean = resample.effect(measured, seed=0)
+    hit = [Restart(a=item.a, again=item.again, b=item.b + (0.1 if number == 4 else 0.0)) for number, item in
+           enumerate(measured)]  # fmt: skip
+    spoilt = resample.effect(hit, seed=0)
+    assert abs(spoilt.log_ratio - clean.log_ratio) < 0.001
+    assert spoilt.half_width(0.95) < 0.002
+
+
+def test_adding_a_constant_to_b_adds_it_to_the_ratio_and_does_nothing_else():
+    measured = simulate(np.random.default_rng(6))
+    shifted = [Restart(a=item.a, again=item.again, b=item.b + 0.7) for item in measured]
+    before, after = (resample.effect(item, seed=0) for item in (measured, shifted))
+    assert after.log_ratio - before.log_ratio == pytest.approx(0.7)
+    assert after.error == pytest.approx(before.error)
+    assert resample.control(measured, seed=0).log_ratio == pytest.approx(resample.control(shifted, seed=0).log_ratio)
+
+
 @pytest.mark.parametrize("restarts", [1, 2, 3, 4, 7, 20])
 def test_looks_share_five_percent_and_end_with_the_last_restart(restarts):
     when, levels = verdict.looks(restarts)
@@ -146,11 +223,10 @@ def test_an_unsettled_comparison_says_what_would_settle_it():
     estimate = Estimate(log_ratio=0.035, error=0.008, df=5)
     reason = verdict.unsettled(estimate, MINIMUM, 0.97, budget_s=30, restarts=3)
     assert reason.code == "too_wide"
-    more = int(reason.cure.split()[1])
+    more = int(re.match(r"--budget (\d+)s", reason.cure)[1]) // 10
     assert 3 < more < 12
     shrunk = t_quantile(0.97, 2 * more - 1) * 0.008 * math.sqrt(3 / more)
     assert 0.035 - shrunk > math.log(MINIMUM)
-    assert f"--budget {10 * more}s" in reason.cure
 
 
 def test_a_difference_at_the_minimum_effect_is_said_to_be_there():
