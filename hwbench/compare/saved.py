@@ -19,6 +19,7 @@ from hwbench.compare.resample import Estimate
 from hwbench.errors import InvalidMeasurement, UsageError
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Difference, Metric, OneOff, Outputs, Pair, Settings, Side, Verdict
+from hwbench.records.energy import EnergyReading, EnergyRun
 from hwbench.records.measurement import Measurement, ProfileResult
 
 HINDERING = (
@@ -298,18 +299,49 @@ def _throughput(a: Measurement, b: Measurement, settings: Settings) -> Quantity 
 
 
 def _energy(a: Measurement, b: Measurement, settings: Settings) -> Quantity | Missing:
+    """Compare joules of one instrument: what its scale is off by is in both, and cancels."""
     if isinstance(a.energy, Missing):
         return a.energy
     if isinstance(b.energy, Missing):
         return b.energy
-    if (a.energy.meter, a.energy.boundary) != (b.energy.meter, b.energy.boundary):
-        why = f"measured by {a.energy.meter} ({a.energy.boundary}) and {b.energy.meter} ({b.energy.boundary})"
-        return Missing(code="other_meter", why=why, cure="measure both with the same --meter")
-    if "replayed" in {a.energy.provenance, b.energy.provenance}:
-        return Missing(code="replayed", why="the energy was replayed from a recording, not measured")
+    if (reason := _other_joules(a.energy, b.energy)) is not None:
+        return reason
+    if isinstance(a.energy_run, EnergyRun) and isinstance(b.energy_run, EnergyRun):
+        return _plateaus(a.energy_run, b.energy_run, settings)
+    if isinstance(a.energy_run, EnergyRun) != isinstance(b.energy_run, EnergyRun):
+        why = "one is an energy run of repeated windows, the other has the energy of one window"
+        return Missing(code="other_mode", why=why, cure="measure both with --mode energy")
     values = [m.energy_per_inference_j for m in (a, b)]
-    told = [m.energy.relative_uncertainty for m in (a, b) if not isinstance(m.energy, Missing)]
-    return _told(values, [uncertainty / 2 for uncertainty in told], settings)
+    return _told(values, [_own_error(a.energy), _own_error(b.energy)], settings)
+
+
+def _other_joules(a: EnergyReading, b: EnergyReading) -> Missing | None:
+    """Return why two readings are not of one kind, if so."""
+    if (a.meter, a.boundary) != (b.meter, b.boundary):
+        why = f"measured by {a.meter} ({a.boundary}) and {b.meter} ({b.boundary})"
+        return Missing(code="other_meter", why=why, cure="measure both with the same --meter")
+    if "replayed" in {a.provenance, b.provenance}:
+        return Missing(code="replayed", why="the energy was replayed from a recording, not measured")
+    return None
+
+
+def _plateaus(a: EnergyRun, b: EnergyRun, settings: Settings) -> Quantity | Missing:
+    """Compare the totals of two energy runs: their windows scatter, and their edges and steps are their own."""
+    values: list[float | Missing] = []
+    errors: list[float] = []
+    for run in (a, b):
+        if isinstance(run.total_j, Missing):
+            return run.total_j
+        scatter = run.total_j.stdev / math.sqrt(run.total_j.n) / abs(run.total_j.value)
+        own = [_own_error(w.reading) for w in run.windows if isinstance(w.reading, EnergyReading)]
+        values.append(run.total_j.value)
+        errors.append(math.hypot(scatter, max(own, default=0.0)))
+    return _told(values, errors, settings)
+
+
+def _own_error(reading: EnergyReading) -> float:
+    """Return the relative standard error of a reading but for the gain, which is k=2 in the record, as the whole is."""
+    return math.sqrt(max(0.0, reading.relative_uncertainty**2 - reading.gain_uncertainty**2)) / 2
 
 
 def _memory(a: Measurement, b: Measurement, settings: Settings) -> Quantity | Missing:

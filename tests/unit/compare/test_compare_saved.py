@@ -63,6 +63,21 @@ def test_throughput_has_its_own_direction():
     assert "latency" in pair.absent
 
 
+def test_what_the_scale_is_off_by_cancels_between_readings_of_one_instrument():
+    """RAPL's 10 % is in both: 5 % less is seen through it."""
+
+    def reading(joules):
+        fields = make_energy(joules, 1000)
+        changed = msgspec.structs.replace(fields["energy"], relative_uncertainty=0.1, gain_uncertainty=gain)
+        return {**fields, "energy": changed}
+
+    words = {}
+    for gain in (0.0, 0.0999):
+        low, high = one(**reading(0.095)), one(**reading(0.100))
+        words[gain] = compare(high, low).pairs[0].verdict("energy").word
+    assert words == {0.0: "INCONCLUSIVE", 0.0999: "LESS"}
+
+
 def test_energy_only_by_the_same_meter_and_never_estimated_or_replayed():
     low, high = (one(**make_energy(joules, 1000)) for joules in (0.1, 0.2))
     assert compare(low, high).pairs[0].verdict("energy").word == "MORE"
