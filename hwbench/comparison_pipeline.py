@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TypeVar
 
 from hwbench import plugins
 from hwbench.children import run_child
 from hwbench.compare.blocks import PROCESSES, Watch, interleave, restarts_in
 from hwbench.compare.goals import refuse_missing, with_goals
-from hwbench.compare.metrics import NEVER_LIVE, one_off, verdicts
+from hwbench.compare.metrics import NEVER_LIVE, NO_DATA, one_off, verdicts
 from hwbench.compare.saved import Choice, choose, compare_saved, hindrances
 from hwbench.compare.sides import LIVE_FACTS, Contender, compared, live_facts, side
 from hwbench.compare.verdict import looks
@@ -32,9 +33,10 @@ from hwbench.inventory import Target, default_threads, find_target
 from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.parity import compare_outputs
 from hwbench.protocols import Engine
-from hwbench.records.base import Missing
+from hwbench.records.base import Missing, Record
 from hwbench.records.comparison import (
     COMPARISON_SCHEMA,
+    AccuracyChange,
     BlockProcess,
     Comparison,
     Difference,
@@ -49,7 +51,18 @@ from hwbench.records.comparison import (
 )
 from hwbench.records.measurement import Parity, ProfileResult, RunSettings, StopRule
 from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.verification import (
+    DataFacts,
+    DataJob,
+    DataResult,
+    RunJob,
+    RunResult,
+    ScoreJob,
+    ScoreResult,
+)
 from hwbench.units import MonotonicClock
+
+R = TypeVar("R", bound=Record)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NOT_YET = frozenset({"one_process", "too_few_samples"})  # more restarts may still give these metrics
@@ -80,6 +93,7 @@ class Wanted:
     restarts: int | None
     block_s: float
     meter: str
+    data: str | None = None  # labelled, for accuracy
     timeout_s: float
 
 
@@ -133,7 +147,8 @@ def compare_models(
         HwbenchError: a model, the device or an engine failed.
         Interrupted: Ctrl-C; nothing is kept.
     """
-    refuse_missing(goals, NEVER_LIVE, "models that are measured now")
+    never = NEVER_LIVE if wanted.data is not None else {**NEVER_LIVE, "accuracy": NO_DATA}
+    refuse_missing(goals, never, "models that are measured now")
     for model in (wanted.model_a, wanted.model_b):
         parse_spec(model)
     target = find_target(wanted.device)
@@ -176,6 +191,7 @@ class _Live:
         self.hindering = self._hindering()
         self.outputs = Outputs(b=_NOT_YET_COMPARED, control=_NOT_YET_COMPARED)
         self.threads = self.wanted.threads or default_threads(self.target)
+        self.accuracy = self._accuracy(self.wanted.data) if self.wanted.data is not None else NO_DATA
         clock = MonotonicClock()
         begun = clock.now_ns()
         processes, looked = interleave(
@@ -347,10 +363,13 @@ class _Live:
         pair = with_goals(pair, self.goals)
         speed = pair.headline
         told = speed is not None and speed.word != "INCONCLUSIVE"
-        return told and all(outcome.status != "unknown" for outcome in pair.goals)
+        timed = [outcome for outcome in pair.goals if outcome.goal.metric != "accuracy"]  # time tells no more of that
+        return told and all(outcome.status != "unknown" for outcome in timed)
 
     def _pair(self, processes: Sequence[BlockProcess], look: int) -> Pair:
         found, absent = verdicts(processes, self.settings, self.planned, 1 - self.planned.levels[look])
+        if isinstance(self.accuracy, Missing):
+            absent["accuracy"] = self.accuracy
         a, b = (side(ready, processes, role, created_at=_now()) for ready, role in ((self.a, "a"), (self.b, "b")))
         label_a, label_b = f"{a.engine} {a.built.precision}", f"{b.engine} {b.built.precision}"
         return Pair(
@@ -362,6 +381,89 @@ class _Live:
             one_off=one_off(processes),
             differences=(*self.hindering, *compared(a, b)),
             outputs=self.outputs,
+            accuracy=self.accuracy,
+        )
+
+    def _accuracy(self, data: str) -> AccuracyChange | Missing:
+        """Run both built networks over labelled samples, the same ones.
+
+        Raises:
+            UsageError: the data do not fit, or have no labels of classes.
+        """
+        runs = [self._over_samples(side, data, name) for side, name in ((self.a, "a"), (self.b, "b"))]
+        (_, facts), _ = runs
+        judged = self._child_of(
+            "hwbench.verify.score",
+            ScoreJob(
+                folder=str(runs[1][0]),
+                reference_folder=str(runs[0][0]),
+                data_folder=str(self.folder / "data-b"),
+                labels=True,
+                task="classification",
+                metric=None,
+                max_drop=0.0,
+                seed=self.settings.seed,
+            ),
+            ScoreResult,
+            "accuracy",
+            "comparing accuracy",
+        )
+        found = judged.certificate
+        if isinstance(found, Missing):
+            return found
+        assert not isinstance(found.worse, Missing)
+        assert not isinstance(found.better, Missing)
+        b = judged.scores[0].value
+        return AccuracyChange(
+            data=data,
+            data_sha256=facts.sha256,
+            n=found.n,
+            a=b + found.drop,
+            b=b,
+            difference=-found.drop,
+            low=-found.high,
+            high=-found.low,
+            lost=found.worse,
+            won=found.better,
+        )
+
+    def _over_samples(self, side: Contender, data: str, name: str) -> tuple[Path, DataFacts]:
+        model = side.imported.model
+        read = self._child_of(
+            "hwbench.verify.data",
+            DataJob(data=data, model=model, limit=None),
+            DataResult,
+            f"data-{name}",
+            f"reading '{data}'",
+        )
+        if not read.facts.labels:
+            raise UsageError(f"'{data}' has no labels, and accuracy needs them", hint="add 'labels', a class a sample")
+        job = RunJob(
+            engine=side.engine,
+            precision=side.precision,
+            model=model,
+            files=side.imported.files,
+            device=self.target.device,
+            data_folder=read.folder,
+            samples=read.facts.samples,
+            expose=False,
+            threads=self.threads,
+            cpus=self._cpus(),
+        )
+        self._child_of("hwbench.verify.run", job, RunResult, f"samples-{name}", f"{name.upper()} over the data")
+        return self.folder / f"samples-{name}", read.facts
+
+    def _child_of(self, module: str, job: Record, result: type[R], where: str, what: str) -> R:
+        self.watch(what, 0.0)
+        return run_child(
+            module,
+            job,
+            result,
+            folder=self.folder / where,
+            what=what,
+            failure=EngineError,
+            timeout_s=self.wanted.timeout_s,
+            env=dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
         )
 
     def _warnings(self, elapsed_s: float) -> tuple[str, ...]:

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from hwbench.records.comparison import Comparison, Goal, Settings
 
 _PERCENT_OF_ONE = 100
-_ONLY_MEASURED_NOW = ("device", "batch_size", "shapes", "threads", "budget", "restarts", "block", "meter", "timeout")
+_ONLY_MEASURED_NOW = (
+    "device",
+    "batch_size",
+    "shapes",
+    "threads",
+    "budget",
+    "restarts",
+    "block",
+    "meter",
+    "data",
+    "timeout",
+)
 _ONLY_SAVED = ("between_runs",)
 
 
@@ -48,6 +59,9 @@ def compare(
         list[str] | None, typer.Option("--ignore", help="Compare although this differs; repeat for more.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare whatever differs.")] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled data for accuracy: data.npz, or file.py:function; see docs/verify.md.")
+    ] = None,
     device: Device = "cpu",
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
     shapes: Annotated[list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224.")] = None,
@@ -109,6 +123,7 @@ def compare(
             "restarts": restarts,
             "block_s": _positive("--block", block),
             "meter": meter,
+            "data": data,
             "timeout_s": _positive("--timeout", timeout),
         }
         comparison = _measured(terminal, a, b, choice, settings, goals, waived, given)

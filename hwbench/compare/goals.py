@@ -9,7 +9,7 @@ import msgspec
 
 from hwbench.errors import InvalidMeasurement, UsageError
 from hwbench.records.base import Missing
-from hwbench.records.comparison import METRICS, Goal, GoalOutcome, Metric, Pair, Verdict
+from hwbench.records.comparison import METRICS, AccuracyChange, Goal, GoalOutcome, Metric, Pair, Verdict
 
 _GOAL = re.compile(r"\s*(?P<metric>[a-z0-9_]+)\s*(?P<sign>[<>])\s*(?P<number>[+-]?\d+(?:\.\d+)?)\s*(?P<unit>%|pp)\s*")
 _SPELLINGS: dict[str, Metric] = {metric: metric for metric in METRICS} | {"p90": "latency_p90"}
@@ -84,7 +84,25 @@ def with_goals(pair: Pair, goals: Sequence[Goal]) -> Pair:
     """
     refuse_missing(goals, pair.absent, pair.label)
     found = {verdict.metric: verdict for verdict in pair.verdicts}
-    return msgspec.structs.replace(pair, goals=tuple(outcome(goal, found[goal.metric]) for goal in goals))
+    outcomes = (
+        accuracy_outcome(goal, pair.accuracy)
+        if isinstance(pair.accuracy, AccuracyChange) and goal.metric == "accuracy"
+        else outcome(goal, found[goal.metric])
+        for goal in goals
+    )
+    return msgspec.structs.replace(pair, goals=tuple(outcomes))
+
+
+def accuracy_outcome(goal: Goal, change: AccuracyChange) -> GoalOutcome:
+    """Hold a goal on accuracy against the whole interval of the difference."""
+    low, high, limit = change.low, change.high, goal.limit
+    said = f"accuracy changed by {100 * low:+.2f} pp to {100 * high:+.2f} pp (n = {change.n})"
+    beyond, within = (low > limit, high <= limit) if goal.direction == "above" else (high < limit, low >= limit)
+    if beyond:
+        return GoalOutcome(goal=goal, status="missed", why=f"{said}: surely beyond the limit")
+    if within:
+        return GoalOutcome(goal=goal, status="holds", why=f"{said}: surely within the limit")
+    return GoalOutcome(goal=goal, status="unknown", why=f"{said}: the limit lies inside; more samples would tell")
 
 
 def _change(ratio: float) -> str:

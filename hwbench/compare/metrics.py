@@ -19,10 +19,12 @@ from hwbench.records.comparison import BlockProcess, Metric, OneOff, Plan, Proce
 from hwbench.records.energy import EnergyReading
 from hwbench.records.measurement import Memory
 
-NOT_RECORDED = Missing(code="not_recorded", why="accuracy is not in these results: compare measures none")
+NOT_RECORDED = Missing(
+    code="not_recorded", why="accuracy is not in saved results", cure="compare the models themselves, with --data"
+)
+NO_DATA = Missing(code="no_data", why="accuracy needs labelled data", cure="--data")
 NEVER_LIVE: dict[str, Missing] = {
     "throughput": Missing(code="other_mode", why="measured one request at a time", cure="compare saved results"),
-    "accuracy": NOT_RECORDED,
 }
 UNITS: dict[Metric, str] = {
     "latency": "s", "latency_p90": "s", "throughput": "1/s", "energy": "J", "peak_memory": "B",

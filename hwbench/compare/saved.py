@@ -133,6 +133,7 @@ def compare_saved(a: One, b: One, choice: Choice, settings: Settings, *, ignore:
         absent=absent,
         one_off=_one_off(a.measurement, b.measurement),
         differences=(*hindering, *_compared(a, b)),
+        accuracy=NOT_RECORDED,
         outputs=Outputs(b=_OUTPUTS, control=_OUTPUTS),
     )
 

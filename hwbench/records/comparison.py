@@ -123,6 +123,28 @@ class Outputs(Record, frozen=True, kw_only=True):
     control: Parity | Missing
 
 
+class AccuracyChange(Record, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
+    """Accuracy of both built networks on the same labelled samples, as shares; ``difference`` is B - A.
+
+    Each of ``low`` and ``high`` holds with 95 % (Tango's interval of a paired difference). ``lost``: samples that A has
+    right and B wrong; ``won``: the other way round.
+    """
+
+    data: str
+    data_sha256: str
+    n: int
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    lost: int
+    won: int
+
+    def __post_init__(self) -> None:
+        check(self.low <= self.difference <= self.high, "the interval must contain the difference")
+
+
 class Pair(Record, frozen=True, kw_only=True):
     """One engine and precision (of each side) compared."""
 
@@ -134,6 +156,7 @@ class Pair(Record, frozen=True, kw_only=True):
     one_off: tuple[OneOff, ...]
     differences: tuple[Difference, ...]
     outputs: Outputs
+    accuracy: AccuracyChange | Missing
     goals: tuple[GoalOutcome, ...] = ()
 
     def verdict(self, metric: str) -> Verdict | None:

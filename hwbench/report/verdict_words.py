@@ -5,7 +5,17 @@ from __future__ import annotations
 import statistics
 
 from hwbench.records.base import Missing
-from hwbench.records.comparison import Comparison, Difference, GoalOutcome, Interleaved, OneOff, Pair, Ratio, Verdict
+from hwbench.records.comparison import (
+    AccuracyChange,
+    Comparison,
+    Difference,
+    GoalOutcome,
+    Interleaved,
+    OneOff,
+    Pair,
+    Ratio,
+    Verdict,
+)
 from hwbench.units import format_bytes, format_seconds, format_si
 
 HEADINGS = ("metric", "A", "B", "B/A", "interval", "verdict")
@@ -94,10 +104,19 @@ def remarks(pair: Pair) -> list[str]:
         lines.append(f"control, A against A in another process ({controls[0][1].confidence:.0%}): {told}")
     lines += [f"no {name}: {reason}" for name, reason in pair.absent.items()]
     lines += [f"{_PHASES[item.name]} (no verdict): {_one_off(item)}" for item in pair.one_off]
+    lines += [accuracy(pair.accuracy)] if isinstance(pair.accuracy, AccuracyChange) else []
     lines += outputs(pair)
     lines += [f"A: {note}" for note in pair.a.notes] + [f"B: {note}" for note in pair.b.notes]
     lines += [difference(item) for item in pair.differences]
     return lines
+
+
+def accuracy(found: AccuracyChange) -> str:
+    """Return how the accuracy of B is to that of A."""
+    return (
+        f"accuracy: A {found.a:.2%}, B {found.b:.2%}: {100 * found.difference:+.2f} pp ({100 * found.low:+.2f} pp to "
+        f"{100 * found.high:+.2f} pp; n = {found.n}, {found.lost} lost and {found.won} won; each end holds with 95%)"
+    )
 
 
 def outputs(pair: Pair) -> list[str]:

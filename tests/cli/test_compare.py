@@ -5,8 +5,10 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from command import failed, hwbench
 from fixtures_results import STOLEN, make_measurement, make_result
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
 
 from hwbench.cli.main import main
 from hwbench.files import read_record, write_record
@@ -166,7 +168,7 @@ def test_outputs_that_differ_from_process_to_process_are_told(capsysbinary, tmp_
 
 @pytest.mark.parametrize(
     ("goal", "why"),
-    [("accuracy<-1pp", "accuracy is not in these results"), ("throughput<-5%", "one request at a time")],
+    [("accuracy<-1pp", "accuracy needs labelled data"), ("throughput<-5%", "one request at a time")],
 )
 def test_a_goal_that_no_measured_comparison_has_is_refused_before_anything_runs(capsysbinary, tmp_path, goal, why):
     net = make_net(tmp_path / "net.onnx", 1)
@@ -207,3 +209,20 @@ def test_models_with_other_inputs_are_refused(capsysbinary, tmp_path):
     code, _, err = run(capsysbinary, *nets, "--engine", "onnxruntime")
     assert code == 4
     assert "--ignore inputs" in err
+
+
+def test_accuracy_is_compared_on_the_same_samples(tmp_path):
+    """Real digits; bf16 against fp32 of one trained network: the goal holds; without data it is refused."""
+    images, labels = load_digits(return_X_y=True)
+    np.savez(tmp_path / "d.npz", x=(images[:400].reshape(-1, 1, 8, 8) / 16).astype(np.float32), labels=labels[:400])
+    quick = ("--budget", "1s", "--restarts", "1", "-b", "16", "--engine", "onnxruntime")
+    run = hwbench("compare", "digits_cnn", "digits_cnn", *quick, "--data", "d.npz", "--fail-if", "accuracy<-1pp",
+                  "-o", "c.json", cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    pair = json.loads((tmp_path / "c.json").read_text())["pairs"][0]
+    assert pair["accuracy"]["n"] == 400
+    assert pair["accuracy"]["a"] == pair["accuracy"]["b"] > 0.95
+    assert (pair["accuracy"]["lost"], pair["accuracy"]["won"]) == (0, 0)
+    assert pair["goals"][0]["status"] == "holds"
+    assert "accuracy: A 9" in run.stdout
+    failed(hwbench("compare", "digits_cnn", "digits_cnn", "--fail-if", "accuracy<-1pp", cwd=tmp_path), 4, "--data")

@@ -199,7 +199,7 @@ def test_verdicts_on_what_was_measured(lab):
     assert words == {"latency": "SLOWER", "latency_p90": "SLOWER", "peak_memory": "SAME"}
     assert found[0].a == pytest.approx(1e-3, rel=0.01)
     assert found[0].ratio.value == pytest.approx(2, rel=0.01)
-    assert set(absent) == {"throughput", "energy", "accuracy"}
+    assert set(absent) == {"throughput", "energy"}
 
 
 def test_a_control_that_differs_makes_it_inconclusive():
