@@ -32,7 +32,7 @@ from hwbench.measure.cold import together
 from hwbench.measure.job import BUILD, OUTPUTS, Job
 from hwbench.measure.layers import iterations_for, reconcile
 from hwbench.measure.mlperf import check_preset
-from hwbench.measure.parity import compare_outputs
+from hwbench.measure.parity import compare_outputs, worst
 from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
 from hwbench.protocols import NOT_OFFERED, Engine
@@ -246,13 +246,14 @@ class _Profile:
         return engine.precisions(self.target.device) if self.imported.model.arithmetic == "fp32" else ("auto",)
 
     def _kept(self, engine: str, precision: str) -> bool:
-        """Say whether an earlier run has this one, whole: one whose layers are not done is measured again."""
-        for measurement in self.result.measurements:
+        """Say whether an earlier run has this one; layers that it has not done are done now, its timing stays."""
+        measurements = self.result.measurements
+        for number, measurement in enumerate(measurements):
             if (measurement.engine, measurement.precision_asked) == (engine, precision):
                 if isinstance(measurement.layers, Missing) and measurement.layers.code in {ENGINE_FAILED, NOT_REACHED}:
-                    self._replace(measurements=tuple(m for m in self.result.measurements if m is not measurement))
-                    return False
-                self.watcher.measured(measurement)
+                    whole = self._with_layers(measurement, f"{engine} {precision}")
+                    self._replace(measurements=(*measurements[:number], whole, *measurements[number + 1 :]))
+                self.watcher.measured(self.result.measurements[number])
                 return True
         return False
 
@@ -398,12 +399,13 @@ class _Profile:
         )
 
     def _parity(self, engine: str, precision: str, folder: Path) -> Parity | Missing:
-        outputs = folder / OUTPUTS
+        """Compare the outputs with the reference's; of several builds, those of the one that differs most."""
         if self.reference is None:
             self._remember_reference(engine, precision, folder)
             return Missing(code=IS_REFERENCE, why="the other engines are compared with this one")
         label, of, reference = self.reference
-        return compare_outputs(reference, outputs, label=label, precision=of)
+        folders = [folder, *(folder / f"build-{number}" for number in range(2, self.request.repeat_build + 1))]
+        return worst([compare_outputs(reference, one / OUTPUTS, label=label, precision=of) for one in folders])
 
     def _remember_reference(self, engine: str, precision: str, folder: Path) -> None:
         if self.reference is None and (folder / OUTPUTS).exists():

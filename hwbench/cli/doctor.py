@@ -89,13 +89,15 @@ def _check(terminal: Terminal, *, strict: bool, json: bool) -> None:
 
 def _run_changed(terminal: Terminal, asked: list[str], work: list[str]) -> int:
     """Run the user's command with changed settings and return its exit code."""
-    from hwbench.doctor.change import changed
+    from hwbench.doctor.change import changed, refuse_another
     from hwbench.doctor.foreground import check_command, run, signals_held
     from hwbench.doctor.settings import parse_settings, plan
     from hwbench.doctor.subject import look
+    from hwbench.resources import sysfs_root
 
     values = parse_settings(asked)
     check_command(work)
+    refuse_another(sysfs_root())
     subject = look()
     changes = plan(subject, values)
     with signals_held():

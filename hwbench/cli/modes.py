@@ -40,6 +40,7 @@ _LEAST = 20
 _PROCESSES, _REST_S, _MAX_WARMUP_S = 10, 5.0, 300.0
 _WARM_WINDOW_S, _MEDIAN_CHANGE, _SLOPE_C_PER_10S = 2.5, 0.01, 0.5
 _ENERGY_REPEATS, _ENERGY_WARMUP_S = 5, 180.0
+_SHORTEST_PLATEAU_S = 13.0  # the temperature must stand still for 10 s, from the end of one of ten windows or more
 _PARTS, _MINUTE_S = 10, 60.0
 _SPIN_S = 1e-3
 _MOST_QUERIES = 1_000_000
@@ -193,6 +194,11 @@ def _steady(options: ModeOptions, warmup_s: float) -> dict[str, float]:
     longest_s = _MAX_WARMUP_S if options.max_warmup is None else _positive("--max-warmup", options.max_warmup)
     if warmup_s > longest_s:
         raise UsageError(f"--warmup ({warmup_s:g} s) is longer than --max-warmup ({longest_s:g} s)")
+    if longest_s < _SHORTEST_PLATEAU_S:
+        raise UsageError(
+            f"--max-warmup {longest_s:g} s is too short to see a plateau: the temperature must stand still for 10 s",
+            hint=f"give {_SHORTEST_PLATEAU_S:g}s or more, or use --mode latency",
+        )
     return {
         "max_warmup_s": longest_s,
         "window_s": min(_WARM_WINDOW_S, longest_s / _PARTS),

@@ -29,14 +29,14 @@ def changed(root: Path, changes: Sequence[Change], command: Sequence[str]) -> It
         DeviceError: a change cannot be made, and none was; or, at the end, a value could not be put back.
     """
     if not changes:  # needs no rights; and what another run has changed would not stay so
-        if journal.is_held(root):
-            raise journal.at_work()
+        refuse_another(root)
         _refuse_left_over(root)
         yield
         return
     _check_permitted(root, changes)
     with journal.held(root):
         _refuse_left_over(root)
+        _refuse_changed_meanwhile(root, changes)
         journal.write_journal(
             root,
             Journal(
@@ -54,6 +54,16 @@ def changed(root: Path, changes: Sequence[Change], command: Sequence[str]) -> It
         finally:
             _put_back(root, changes)
             journal.remove_journal(root)
+
+
+def refuse_another(root: Path) -> None:
+    """Refuse while another run is at work: before the machine is looked at, which shows that run's settings.
+
+    Raises:
+        DeviceError: it is.
+    """
+    if journal.is_held(root):
+        raise journal.at_work()
 
 
 def restore(root: Path) -> tuple[list[Change], list[Change]] | None:
@@ -79,6 +89,13 @@ def _refuse_left_over(root: Path) -> None:
     if journal.read_journal(root) is not None:
         msg = "an earlier hwbench doctor --apply was killed, and its changes are still there"
         raise DeviceError(msg, hint="put them back first: sudo hwbench doctor --restore")
+
+
+def _refuse_changed_meanwhile(root: Path, changes: Sequence[Change]) -> None:
+    """Refuse a plan whose values are no longer there: what it calls «before» may be another run's, put back since."""
+    for change in changes:
+        if _read(root, change) != change.before:
+            raise DeviceError(f"/{change.path} has changed meanwhile; nothing has been changed", hint="run it again")
 
 
 def _check_permitted(root: Path, changes: Sequence[Change]) -> None:

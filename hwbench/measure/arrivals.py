@@ -18,6 +18,7 @@ from hwbench.measure.loop import Call, Tick
 from hwbench.units import Clock
 
 _POLL_S = 0.05
+_TOLD_S = 1.0  # a parent takes silence for a hang
 
 
 def poisson(rate_per_s: float, seconds: float, least: int, seed: int) -> list[int]:
@@ -30,7 +31,7 @@ def poisson(rate_per_s: float, seconds: float, least: int, seed: int) -> list[in
         found.append(round(t_s * 1e9))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Served:
     """One query; times in nanoseconds since the start. ``waited``: a worker was there before it."""
 
@@ -51,7 +52,7 @@ def serve(
         arrivals_ns: ascending, since the start.
         spin_s: how long before a query its worker stops sleeping and watches the clock; 0 sleeps until it is due.
         give_up_s: no query is begun later than this after the start.
-        tick: told the share of queries that have arrived.
+        tick: told the share of queries that have arrived, before each and while one is waited for; it throttles itself.
 
     Raises:
         BaseException: what a call raised in its thread, raised again here.
@@ -117,22 +118,24 @@ class _Worker:
     def _work(self, tick: Tick | None) -> None:
         now, call, started = self.clock.now_ns, self.call, self.started
         for index in self.queries:
-            due = started + self.arrivals_ns[index]
+            due, share = started + self.arrivals_ns[index], index / len(self.arrivals_ns)
+            if tick is not None:
+                tick(share)
             waited = now() < due
             if waited:
-                if tick is not None:
-                    tick(index / len(self.arrivals_ns))
-                self._wait(due)
+                self._wait(due, share, tick)
             began = now()
             if self.stop or began > self.last_ns:
                 return
             call()
             self.served.append(Served(index, began - started, now() - started, waited))
 
-    def _wait(self, due: int) -> None:
+    def _wait(self, due: int, share: float, tick: Tick | None) -> None:
         """Sleep, then watch the clock for the last ``spin_s``: a sleep alone overshoots by tens of microseconds."""
         now = self.clock.now_ns
         while (left_s := (due - now()) / 1e9 - self.spin_s) > 0:
-            self.clock.sleep(left_s)
+            self.clock.sleep(min(left_s, _TOLD_S))
+            if tick is not None and left_s > _TOLD_S:
+                tick(share)
         while now() < due:
             pass

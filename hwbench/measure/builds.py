@@ -66,18 +66,19 @@ def stretches(samples: Sequence[int], parts: int) -> list[float]:
 
 
 def over_builds(runs: Sequence[Sequence[int]], found: BuildVariance | Missing) -> LatencySummary:
-    """Return the latency over all samples, its interval at least as wide as that of the mean over builds.
+    """Return the latency over all samples, but the median: each build counts once there, however long it ran.
 
-    Half its width is t s / sqrt(k) over the k builds' medians, which holds both components of variance.
+    It is the mean of the builds' medians; its interval holds that of this mean, t s / sqrt(k) to both sides over the k
+    medians, which has both components of variance, and that of the pooled median.
     """
     latency = summarize(list(itertools.chain.from_iterable(runs)))
     if isinstance(found, Missing):
         return latency
-    half = (found.high_s - found.low_s) / 2
     return msgspec.structs.replace(
         latency,
-        median_low_s=min(latency.median_low_s, max(0.0, latency.median_s - half)),
-        median_high_s=max(latency.median_high_s, latency.median_s + half),
+        median_s=found.mean_s,
+        median_low_s=min(latency.median_low_s, found.mean_s, max(0.0, found.low_s)),
+        median_high_s=max(latency.median_high_s, found.mean_s, found.high_s),
     )
 
 

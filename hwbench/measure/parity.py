@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def compare_outputs(reference: Path, other: Path, *, label: str, precision: str)
         max_relative=max((relative for _, relative in differences), default=0.0),
         finite=finite,
     )
+
+
+def worst(found: Sequence[Parity | Missing]) -> Parity | Missing:
+    """Return the gravest of several builds' comparisons with one reference."""
+    return max(found, key=_gravity)
+
+
+def _gravity(found: Parity | Missing) -> tuple[int, float]:
+    if isinstance(found, Missing):
+        return (2 if found.code == "other_outputs" else 0), 0.0
+    return 1, found.max_relative if found.finite else math.inf
 
 
 def _load(path: Path) -> dict[str, _Array]:

@@ -52,14 +52,21 @@ class PlateauDetector:
 
     @property
     def slope(self) -> float | Missing:
-        """The slope of the temperature over the last ten seconds or more, in °C per 10 s."""
+        """The slope of the temperature over the last ten seconds or more, in °C per 10 s.
+
+        Windows without a temperature are passed over: a thermometer that fails once is a thermometer all the same.
+        """
         points: list[tuple[float, float]] = []
+        unread: Missing | None = None
         for window in reversed(self.windows):
             if isinstance(window.temperature_c, Missing):
-                return window.temperature_c
+                unread = unread or window.temperature_c
+                continue
             points.append((window.end_s, window.temperature_c))
             if points[0][0] - points[-1][0] >= TEN_S:
                 return TEN_S * slope(points)
+        if not points and unread is not None:
+            return unread
         return Missing(code="too_few_windows", why="the windows so far do not span 10 s")
 
     @property

@@ -3,7 +3,7 @@
 count           a fixed number of inferences
 duration        a fixed time
 stable-median   at least a time and a count, then until the 95 % interval of the median is within a share of it; gives
-                up at a longest time, and the result says so
+                up at a longest time or at the most samples that are kept, and the result says so
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hwbench.errors import UsageError
 from hwbench.records.measurement import StopRule
 from hwbench.stats import effective_size, median_interval, quantile
 
+MOST_SAMPLES = 5_000_000  # each is kept, here and in the result: 8 bytes in an array, some 40 as Python's integers
 _LOOKED_AT = 4000  # samples, evenly spaced: fewer make the interval wider, never too narrow
 
 
@@ -76,7 +77,7 @@ class Duration:
 class StableMedian:
     """Stop when the median is known to within ``relative`` of itself (half-width of its 95 % interval)."""
 
-    limit: int | None = None
+    limit: int | None = MOST_SAMPLES
 
     def __init__(self, *, min_seconds: float, min_count: float, max_seconds: float, relative: float) -> None:
         self.min_seconds = min_seconds
@@ -86,7 +87,7 @@ class StableMedian:
         self._next_check = 0
 
     def done(self, samples: Sequence[int], elapsed_s: float) -> bool:
-        if len(samples) >= self.min_count and elapsed_s >= self.max_seconds:
+        if len(samples) >= MOST_SAMPLES or (len(samples) >= self.min_count and elapsed_s >= self.max_seconds):
             return True
         if elapsed_s < self.min_seconds or len(samples) < max(self.min_count, self._next_check):
             return False
@@ -104,6 +105,27 @@ class StableMedian:
         """Progress towards the shortest time while that lasts, then towards the longest."""
         goal = self.min_seconds if elapsed_s < self.min_seconds else self.max_seconds
         return min(0.99, elapsed_s / goal if goal else 1.0, len(samples) / max(1, self.min_count))
+
+
+def refuse_too_many(rule: StopRule, per_s: float) -> None:
+    """Refuse, after warm-up and before the time is spent, a run by time that would take more samples than are kept.
+
+    Args:
+        rule: what ends the run.
+        per_s: how many inferences a second the warm-up completed.
+
+    Raises:
+        UsageError: they are more than :data:`MOST_SAMPLES`.
+    """
+    if rule.name != "duration":
+        return
+    seconds = rule.settings["seconds"]
+    if seconds * per_s > MOST_SAMPLES:
+        raise UsageError(
+            f"{seconds:g} s at {per_s:.0f} inferences a second are more than {MOST_SAMPLES} samples, "
+            "each of which is kept",
+            hint="give a larger --batch-size or a shorter --duration, or leave --preset out",
+        )
 
 
 _RULES: dict[str, type[Count] | type[Duration] | type[StableMedian]] = {

@@ -48,7 +48,7 @@ def judge(measurement: Measurement, usable_cpus: int) -> Validity:
         found.extend(check(measurement, cpus))
     for number, other in enumerate(measurement.more_builds, start=2):
         run = msgspec.structs.replace(measurement, **msgspec.structs.asdict(other))
-        for check in _RUN_CHECKS:
+        for check in (*_RESULT_CHECKS, *_RUN_CHECKS):
             found.extend(_of_build(number, finding) for finding in check(run, cpus))
     return validity(tuple(found))
 
@@ -73,7 +73,8 @@ def _precision(m: Measurement, _: int) -> Iterator[Finding]:
 
 def _finite(m: Measurement, _: int) -> Iterator[Finding]:
     compared = not isinstance(m.parity, Missing)  # with a reference whose outputs are finite
-    if m.outputs_finite and (isinstance(m.parity, Missing) or m.parity.finite):
+    of_this_build = not m.more_builds  # otherwise it is that of the worst, which says so itself
+    if m.outputs_finite and (isinstance(m.parity, Missing) or m.parity.finite or not of_this_build):
         return
     yield _finding(
         "invalid" if compared else "warning",
@@ -124,13 +125,13 @@ def _noise(m: Measurement, _: int) -> Iterator[Finding]:
             f"{m.latency.n} samples hold no 95 % interval of the median; {_FEW} is the least",
             "take more (--iterations, --duration or --processes)",
         )
-    if not m.target_reached and m.latency.n >= _FEW:
+    if not all(run.target_reached for run in (m, *m.more_builds)) and m.latency.n >= _FEW:
         width = m.latency.median_high_s - m.latency.median_low_s
         half = width / 2 / m.latency.median_s if m.latency.median_s else 0.0
         yield _finding(
             "warning",
             "not_settled",
-            f"time ran out with the median known to +-{half:.1%}",
+            f"time or room for samples ran out with the median known to +-{half:.1%}",
             "run longer (--max-duration), or on a quieter machine",
         )
     if m.latency.median_s < _TOO_SHORT_S:
@@ -239,6 +240,14 @@ def _plateau(m: Measurement, _: int) -> Iterator[Finding]:
             f"no plateau in {state.after_s:.0f} s of warm-up: {state.basis}",
             "warm up longer (--max-warmup), or look at cooling and other programs",
         )
+    run = m.energy_run
+    if not isinstance(run, Missing) and not run.plateau.reached:
+        yield _finding(
+            "warning",
+            "no_plateau",
+            f"no plateau in {run.plateau.after_s:.0f} s of warm-up: {run.plateau.by}",
+            "warm up longer (--max-warmup), or look at cooling and other programs",
+        )
 
 
 def _short(m: Measurement, _: int) -> Iterator[Finding]:
@@ -317,12 +326,13 @@ def _layers(m: Measurement, _: int) -> Iterator[Finding]:
         )
 
 
-_RUN_CHECKS: tuple[Callable[[Measurement, int], Iterator[Finding]], ...] = (
+_Check = Callable[[Measurement, int], Iterator[Finding]]
+_RESULT_CHECKS: tuple[_Check, ...] = (_precision, _finite)
+_RUN_CHECKS: tuple[_Check, ...] = (
     _throttle, _drift, _clock_change, _steal, _foreign, _swap, _plateau,
 )  # fmt: skip
 _CHECKS = (
-    _precision,
-    _finite,
+    *_RESULT_CHECKS,
     _parity,
     _noise,
     *_RUN_CHECKS,

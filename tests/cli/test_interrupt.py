@@ -1,5 +1,6 @@
 """Ctrl-C at any moment: exit 130, what was finished is kept, nothing stays running, ``--resume`` goes on."""
 
+import json
 import time
 
 import pytest
@@ -79,6 +80,25 @@ def test_during_the_second_engine_then_resume(group, net, stubs):
     assert after["run_id"] == before["run_id"]
     assert after["measurements"][0] == before["measurements"][0]
     assert [m["engine"] for m in after["measurements"]] == ["stub-good", "stub-slow"]
+
+
+def test_layers_that_were_not_reached_are_done_on_resume_and_the_timing_stays(net, stubs):
+    names = engines("stub-good", "stub-slow")
+    arguments = ("tiny.onnx", "--iterations", "20", "--warmup", "10ms", "-o", "out", *names)
+    assert hwbench("profile", *arguments, cwd=net, path=[stubs], STUB_SLOW_S="0.001").returncode == 0
+    path = net / "out" / "result.json"
+    before = result_of(net / "out")
+    first = before["measurements"][0]
+    first["layers"] = {"kind": "missing", "code": "not_reached", "why": "the run ended before the layers were profiled"}
+    path.write_text(json.dumps({**before, "status": "interrupted", "measurements": [first]}))
+    again = hwbench("profile", *arguments, "--resume", cwd=net, path=[stubs], STUB_SLOW_S="0.001")
+    assert again.returncode == 0, again.stderr
+    after = result_of(net / "out")["measurements"]
+    assert [m["engine"] for m in after] == ["stub-good", "stub-slow"]
+    assert after[0]["samples_ns"] == first["samples_ns"]
+    assert after[0]["layers"].get("code") != "not_reached"
+    assert after[0]["parity"]["code"] == "is_reference"
+    assert after[1]["parity"]["reference"] == "stub-good fp32"
 
 
 def test_what_a_worker_started_ends_with_it(net, stubs):

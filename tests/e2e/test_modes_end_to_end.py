@@ -5,7 +5,7 @@ from command import engines, hwbench, result_of
 
 ARGUMENTS = {
     "burst": ("--rest", "300ms", "--duration", "500ms"),
-    "steady": ("--warmup", "100ms", "--max-warmup", "1s", "--duration", "200ms", "--max-duration", "500ms"),
+    "steady": ("--warmup", "100ms", "--max-warmup", "13s", "--duration", "200ms", "--max-duration", "500ms"),
     "sustained": ("--warmup", "100ms", "--duration", "1s"),
     "server": ("--warmup", "100ms", "--rate", "100", "--duration", "1s", "--streams", "1"),
     "cold": ("--processes", "2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwbench.measure.loop import Concurrent, sample_streams, sub_window_rates
 from hwbench.measure.session import Seen, Session
-from hwbench.measure.stop import make_stopper
+from hwbench.measure.stop import make_stopper, refuse_too_many
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Throughput
 from hwbench.stats import mean_interval
@@ -15,6 +15,7 @@ def run(session: Session) -> Seen:
     calls, clock, settings = session.calls, session.clock, session.settings
     warmup = sample_streams(calls, clock, make_stopper(settings.warmup), session.tick("warm-up"))
     stopper = make_stopper(settings.stop)
+    refuse_too_many(settings.stop, len(warmup.completions_s) / warmup.window_s)
     with session.window() as edges:
         streams = sample_streams(calls, clock, stopper, session.tick("measure"))
     return Seen(

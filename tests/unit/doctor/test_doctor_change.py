@@ -1,10 +1,13 @@
+import contextlib
 import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from hwbench.doctor import change, journal, left_over
+from hwbench.cli.doctor import _run_changed
+from hwbench.cli.terminal import Terminal
+from hwbench.doctor import change, journal, left_over, subject
 from hwbench.doctor.settings import parse_settings, plan
 from hwbench.errors import DeviceError, StorageError, UsageError
 from hwbench.records.changes import Change
@@ -268,3 +271,33 @@ def test_a_damaged_journal(whole):
     assert left_over.left_changed(whole).severity == "cannot_tell"
     with pytest.raises(StorageError):
         change.restore(whole.tree.root)
+
+
+def test_a_plan_made_while_another_run_had_its_settings_is_refused(whole):
+    """Its «before» is that run's value, and putting it back would leave the machine changed for good."""
+    root = whole.tree.root
+    with change.changed(root, planned(whole, "governor"), ["true"]):
+        stale = planned(whole, "turbo,governor=powersave")
+    before = contents(root)
+    with pytest.raises(DeviceError, match="has changed meanwhile") as raised, change.changed(root, stale, ["true"]):
+        pytest.fail("ran all the same")
+    assert "again" in raised.value.hint
+    assert contents(root) == before
+    assert journal.read_journal(root) is None
+
+
+def test_the_machine_is_not_looked_at_while_another_run_has_its_settings(whole, monkeypatch):
+    """That run ends after the look: all was «set so already», and does not stay so."""
+    root, other, look = whole.tree.root, contextlib.ExitStack(), subject.look
+    other.enter_context(change.changed(root, planned(whole, "turbo"), ["true"]))
+
+    def late_look():
+        seen = look(root, root)
+        other.close()
+        return seen
+
+    monkeypatch.setenv("HWBENCH_SYSFS_ROOT", str(root))
+    monkeypatch.setattr("hwbench.doctor.subject.look", late_look)
+    monkeypatch.setattr("hwbench.doctor.foreground.run", lambda work: pytest.fail("ran all the same"))
+    with other, pytest.raises(DeviceError, match="another"):
+        _run_changed(Terminal(quiet=True, verbose=False, no_color=True), ["turbo"], ["true"])

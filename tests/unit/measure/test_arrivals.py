@@ -115,6 +115,20 @@ class TestOneWorker:
         assert seen.timer.waits == 200
         assert latencies[5] == pytest.approx(0.0042)
 
+    @pytest.mark.parametrize("gap_s", [0.5, 30.0], ids=["overloaded", "idle"])
+    def test_it_is_never_silent_for_long(self, gap_s):
+        """A parent takes silence for a hang."""
+        clock, told = FakeClock(), []
+        serve(
+            [lambda: clock.advance(2.0)],
+            clock,
+            every(gap_s, 50),
+            spin_s=0.0,
+            give_up_s=1e9,
+            tick=lambda _: told.append(clock.now_ns()),
+        )
+        assert max(b - a for a, b in itertools.pairwise(told)) <= 3_000_000_000
+
     def test_never_idle_has_no_timer_error(self):
         served = [Served(0, 1_000_000, 2_000_000, waited=False), Served(1, 2_000_000, 3_000_000, waited=False)]
         seen = account(served, [100, 200], rate_per_s=1.0, workers=1, seed=0, spin_s=0.0)

@@ -67,3 +67,11 @@ def test_too_little_to_tell():
     assert build_variance([[1, 2, 3]]).code == "one_build"
     assert build_variance([[1, 2, 3], [1]]).code == "too_few_samples"
     assert isinstance(build_variance([[5] * 20, [5] * 20]).icc, Missing)
+
+
+def test_a_build_that_ran_longer_counts_once_all_the_same():
+    runs = [[10_000_000] * 100, [12_000_000] * 1000]
+    latency = over_builds(runs, build_variance(runs))
+    assert latency.median_s == pytest.approx(0.011)
+    assert latency.median_low_s <= 0.010
+    assert latency.median_high_s >= 0.012

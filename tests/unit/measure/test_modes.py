@@ -2,18 +2,26 @@
 
 import itertools
 import math
+import random
+import statistics
+import tracemalloc
+from array import array
 
 import fixtures_results
 import pytest
 
 from hwbench.energy.choose import Chosen
 from hwbench.energy.recorder import Recorder
+from hwbench.errors import UsageError
+from hwbench.measure.binned import _quantiles
 from hwbench.measure.cold import together
 from hwbench.measure.loaded import Opening
+from hwbench.measure.loop import Concurrent
 from hwbench.measure.modes import MODES
 from hwbench.measure.session import Session
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Mode, Phases, StopRule, TimedRun
+from hwbench.stats import quantile
 from hwbench.testing import FakeClock
 
 NONE = Missing(code="none", why="no meter here")
@@ -164,6 +172,56 @@ class TestSustained:
         slow = {"name": "duration", "settings": {"seconds": 10.0}}
         series = World(latency=lambda t: 2.5).run("sustained", tmp_path, stop=slow, bin_s=1.0).parts["series"]
         assert sum(part.inferences for part in series.bins) == len(series.bins) == 4
+
+    def test_what_is_made_of_a_part_does_not_pause_the_load(self, tmp_path, monkeypatch):
+        world = World()
+
+        def slow(chosen, recorded):
+            world.clock.advance(10.0)
+            return NONE
+
+        monkeypatch.setattr("hwbench.measure.binned.energy_of", slow)
+        seen = world.run("sustained", tmp_path, stop=TEN_MINUTES, bin_s=60.0)
+        bins = seen.parts["series"].bins
+        assert all(b.start_s - a.end_s < 1 for a, b in itertools.pairwise(bins))
+
+    def test_quantiles_need_no_memory_beside_the_samples(self):
+        chance = random.Random(1)
+        samples = array("q", (chance.randrange(10**6, 10**7) for _ in range(100_001)))
+        ordered = sorted(samples)
+        tracemalloc.start()
+        found = _quantiles(samples)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found == pytest.approx((ordered[50_000] / 1e9, ordered[90_000] / 1e9))
+        assert sorted(samples) == ordered
+        assert peak < samples.itemsize * len(samples) / 10
+
+    @pytest.mark.parametrize("count", [1, 2, 7, 99, 100, 101])
+    def test_quantiles_of_few(self, count):
+        samples = [random.Random(count).randrange(10**9) for _ in range(count)]
+        median_s, p90_s = _quantiles(array("q", samples))
+        assert median_s == pytest.approx(statistics.median(samples) / 1e9)
+        if count < 100:
+            assert p90_s.code == "too_few_samples"
+        else:
+            assert p90_s == pytest.approx(quantile(sorted(samples), 0.9) / 1e9)
+
+
+class TestMoreThanCanBeKept:
+    @pytest.mark.parametrize("mode", ["latency", "steady"])
+    def test_a_long_run_of_a_fast_model_is_refused_before_its_time_is_spent(self, mode, tmp_path):
+        world = World(latency=lambda t: 20e-6, heat=lambda t: NONE)
+        with pytest.raises(UsageError, match="600 s at 50000 inferences a second") as raised:
+            world.run(mode, tmp_path, stop=TEN_MINUTES, **WARM)
+        assert "--batch-size" in raised.value.hint
+        assert world.t_s < 10
+
+    def test_in_throughput_mode_too(self, tmp_path, monkeypatch):
+        warm = Concurrent(samples=array("q", [1]), completions_s=(0.1,) * 10_000, window_s=1.0)
+        monkeypatch.setattr("hwbench.measure.modes.throughput.sample_streams", lambda *_: warm)
+        with pytest.raises(UsageError, match="600 s at 10000 inferences a second"):
+            World().run("throughput", tmp_path, stop=TEN_MINUTES)
 
 
 class TestServer:

@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from hwbench.measure.parity import compare_outputs
+from hwbench.measure.job import OUTPUTS
+from hwbench.measure.parity import compare_outputs, worst
+from hwbench.pipeline import _Profile
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Parity
 
@@ -110,3 +114,22 @@ def test_other_names_are_other_outputs_whatever_they_hold(compare):
 def test_complex_numbers(compare):
     parity = compare({"y": np.complex64([3 + 4j])}, {"y": np.complex64([3 + 5j])})
     assert (parity.max_absolute, parity.max_relative) == (1, 0.2)
+
+
+def test_the_worst_of_several(compare):
+    near, far = (compare({"y": np.ones(3)}, {"y": np.full(3, value)}) for value in (1.1, 1.5))
+    broken, other = compare({"y": np.ones(3)}, {"y": np.full(3, np.nan)}), compare({"y": np.ones(3)}, {"z": np.ones(3)})
+    assert worst([near, far, near]) == far
+    assert worst([near, broken, far]) == broken
+    assert worst([broken, other, near]) == other
+
+
+def test_every_build_is_compared_with_the_reference(tmp_path):
+    for name, value in (("reference", 1.0), ("run", 1.0), ("run/build-2", 1.5), ("run/build-3", 1.0)):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / OUTPUTS, y=np.full(3, value))
+    profile = SimpleNamespace(
+        reference=("torch-eager fp32", "fp32", tmp_path / "reference" / OUTPUTS),
+        request=SimpleNamespace(repeat_build=3),
+    )
+    assert _Profile._parity(profile, "other", "fp32", tmp_path / "run").max_relative == 0.5

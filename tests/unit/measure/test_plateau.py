@@ -75,3 +75,13 @@ def test_what_is_not_known_yet_has_a_reason():
     found.add(1.0, 0.01, 50.0)
     assert isinstance(found.change, Missing)
     assert isinstance(found.slope, Missing)
+
+
+def test_one_unreadable_temperature_is_passed_over():
+    found = settled_at(lambda t: 0.01, lambda t: NO_SENSOR if t == pytest.approx(10) else 40 + 0.2 * t, windows=100)
+    assert found is None
+
+
+def test_readings_with_a_hole_settle_when_they_stand_still():
+    found = settled_at(lambda t: 0.01, lambda t: NO_SENSOR if t == pytest.approx(10) else 60.0)
+    assert found == pytest.approx(WINDOW_S + 10)

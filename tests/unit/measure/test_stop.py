@@ -3,7 +3,7 @@ import random
 import pytest
 
 from hwbench.errors import UsageError
-from hwbench.measure.stop import Count, Duration, StableMedian, make_stopper
+from hwbench.measure.stop import MOST_SAMPLES, Count, Duration, StableMedian, make_stopper
 from hwbench.records.measurement import StopRule
 
 QUIET = [1000] * 200
@@ -53,6 +53,11 @@ class TestStableMedian:
         assert not stable().done(QUIET, 2.99)
         assert not stable().done(QUIET[:49], 5)
         assert stable().done(QUIET[:50], 3)
+
+    def test_gives_up_at_the_most_samples_that_are_kept(self):
+        rule = stable(max_seconds=1e9)
+        assert rule.limit == MOST_SAMPLES
+        assert rule.done(range(MOST_SAMPLES), 1.0)
 
     def test_goes_on_while_the_median_is_not_known(self):
         rule = stable()

@@ -393,6 +393,30 @@ def test_every_build_is_judged_and_named():
     assert finding.why.startswith("build 3: ")
 
 
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("precision_not_as_asked", {"built": msgspec.structs.replace(clean().built, precision="int8")}),
+        ("outputs_not_finite", {"outputs_finite": False}),
+    ],
+)
+def test_what_another_build_computed_is_judged(code, changes):
+    measurement = clean(parity=parity(0.0, finite="precision" in code))
+    first = TimedRun(**{name: getattr(measurement, name) for name in TimedRun.__struct_fields__})
+    (finding,) = judge(
+        msgspec.structs.replace(measurement, more_builds=(first, msgspec.structs.replace(first, **changes))), CPUS
+    ).findings
+    assert (finding.code, finding.severity) == (code, "invalid")
+    assert finding.why.startswith("build 3: ")
+
+
+def test_a_later_build_that_did_not_settle_is_said():
+    measurement = clean()
+    first = TimedRun(**{name: getattr(measurement, name) for name in TimedRun.__struct_fields__})
+    late = msgspec.structs.replace(first, target_reached=False)
+    assert codes(msgspec.structs.replace(measurement, more_builds=(late,))) == [("not_settled", "warning")]
+
+
 def test_one_invalid_finding_decides():
     everything = clean(**{k: v for changes in (BEYOND["throttled"], BEYOND["noisy"]) for k, v in changes.items()})
     assert judge(everything, CPUS).status == "invalid"

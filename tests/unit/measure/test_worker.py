@@ -238,7 +238,7 @@ class TestForeignEngine:
                 Engine.calls += 1
                 if Engine.calls > 20: raise RuntimeError("the 21st")
         """
-        job = theirs(text, mode="throughput", streams=2, stop=StopRule(name="duration", settings={"seconds": 20}))
+        job = theirs(text, mode="throughput", streams=2, stop=StopRule(name="duration", settings={"seconds": 5}))
         with pytest.raises(EngineError, match="the 21st"):
             work(job)
 

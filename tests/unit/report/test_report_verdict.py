@@ -44,7 +44,7 @@ def test_the_text_says_it_all_in_80_columns():
         "--fail-if energy>50%: holds",
         "4.5",
         "intervals hold with 95%",
-        "no accuracy: accuracy is not in these results",
+        "no accuracy: accuracy is not in saved results",
         "compile (no verdict): A 420 ms, B 420 ms",
         "differs: model: mobilenet_v2 1111",
         "not interleaved",
