@@ -293,8 +293,8 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     """One engine, one precision, one mode, in a process of its own; the run and what follows from it.
 
     Where it was built several times, the run is that of the first build, ``more_builds`` holds those of the others, and
-    ``latency`` is over the samples of all of them: its median is the mean of the builds' medians, its interval holds both
-    that of the samples and what ``builds`` found.
+    ``latency`` is over the samples of all of them: its median is the mean of the builds' medians, its interval holds
+    both that of the samples and what ``builds`` found.
     """
 
     engine: str
