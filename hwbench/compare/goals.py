@@ -48,14 +48,24 @@ def outcome(goal: Goal, verdict: Verdict) -> GoalOutcome:
     """
     if verdict.why is not None and verdict.why.code == "control_differs":
         return GoalOutcome(goal=goal, status="unknown", why=verdict.why.why)
-    low, high, limit = verdict.ratio.low, verdict.ratio.high, goal.limit
-    said = f"{_change(low)} to {_change(high)}"
+    low, high = verdict.ratio.low, verdict.ratio.high
+    return _held(goal, low, high, f"{goal.metric} changed by {_change(low)} to {_change(high)}")
+
+
+def accuracy_outcome(goal: Goal, change: AccuracyChange) -> GoalOutcome:
+    """Hold a goal on accuracy against the whole interval of the difference."""
+    said = f"accuracy changed by {100 * change.low:+.2f} pp to {100 * change.high:+.2f} pp (n = {change.n})"
+    return _held(goal, change.low, change.high, said)
+
+
+def _held(goal: Goal, low: float, high: float, said: str) -> GoalOutcome:
+    limit = goal.limit
     beyond, within = (low > limit, high <= limit) if goal.direction == "above" else (high < limit, low >= limit)
     if beyond:
-        return GoalOutcome(goal=goal, status="missed", why=f"{goal.metric} changed by {said}: surely beyond the limit")
+        return GoalOutcome(goal=goal, status="missed", why=f"{said}: surely beyond the limit")
     if within:
-        return GoalOutcome(goal=goal, status="holds", why=f"{goal.metric} changed by {said}: surely within the limit")
-    return GoalOutcome(goal=goal, status="unknown", why=f"{goal.metric} changed by {said}: the limit lies inside")
+        return GoalOutcome(goal=goal, status="holds", why=f"{said}: surely within the limit")
+    return GoalOutcome(goal=goal, status="unknown", why=f"{said}: the limit lies inside")
 
 
 def refuse_missing(goals: Sequence[Goal], absent: Mapping[str, Missing], label: str) -> None:
@@ -91,18 +101,6 @@ def with_goals(pair: Pair, goals: Sequence[Goal]) -> Pair:
         for goal in goals
     )
     return msgspec.structs.replace(pair, goals=tuple(outcomes))
-
-
-def accuracy_outcome(goal: Goal, change: AccuracyChange) -> GoalOutcome:
-    """Hold a goal on accuracy against the whole interval of the difference."""
-    low, high, limit = change.low, change.high, goal.limit
-    said = f"accuracy changed by {100 * low:+.2f} pp to {100 * high:+.2f} pp (n = {change.n})"
-    beyond, within = (low > limit, high <= limit) if goal.direction == "above" else (high < limit, low >= limit)
-    if beyond:
-        return GoalOutcome(goal=goal, status="missed", why=f"{said}: surely beyond the limit")
-    if within:
-        return GoalOutcome(goal=goal, status="holds", why=f"{said}: surely within the limit")
-    return GoalOutcome(goal=goal, status="unknown", why=f"{said}: the limit lies inside; more samples would tell")
 
 
 def _change(ratio: float) -> str:

@@ -20,7 +20,7 @@ from hwbench.errors import EngineError
 from hwbench.records.base import Missing
 from hwbench.records.model import Layer, Model, ModelFiles, TensorSpec
 from hwbench.records.verification import LayerError, LayerErrors, LayersJob
-from hwbench.verify.metrics import cosine
+from hwbench.verify.distance import rows, smallest_cosine, sqnr_db
 from hwbench.verify.stores import OUTPUTS, Array, load_arrays
 
 EXPOSED = "exposed.onnx"
@@ -98,26 +98,19 @@ def layer_errors(
 
 
 def _error(layer: Layer, mine: Array, theirs: Array, before: Sequence[float]) -> LayerError:
-    a, b = (array.astype(np.float64).reshape(len(array) if array.ndim else 1, -1) for array in (mine, theirs))
+    a, b = rows(mine), rows(theirs)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         reason = Missing(code="not_finite", why="NaN or infinity in the output")
         return LayerError(
             layer=layer.name, op=layer.op, max_absolute=reason, sqnr_db=reason, cosine=reason, added_db=reason
         )
-    signal, noise = float(np.sum(b * b)), float(np.sum((a - b) ** 2))
-    sqnr: float | Missing
-    if noise == 0:
-        sqnr = Missing(code="no_error", why="equal to the last bit")
-    elif signal == 0:
-        sqnr = Missing(code="no_signal", why="the reference puts out nothing but zeros")
-    else:
-        sqnr = 10 * math.log10(signal / noise)
+    sqnr = sqnr_db(a, b)
     return LayerError(
         layer=layer.name,
         op=layer.op,
         max_absolute=float(np.abs(a - b).max(initial=0.0)),
         sqnr_db=sqnr,
-        cosine=float(cosine(a, b).min()) if signal else Missing(code="no_signal", why="the reference is all zeros"),
+        cosine=smallest_cosine(a, b),
         added_db=_added(sqnr, before),
     )
 

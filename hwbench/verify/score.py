@@ -23,6 +23,7 @@ from hwbench.records.verification import (
     Task,
     Word,
 )
+from hwbench.verify.distance import rows, smallest_cosine, sqnr_db
 from hwbench.verify.intervals import (
     Z95_ONE_SIDED,
     bootstrap,
@@ -31,7 +32,7 @@ from hwbench.verify.intervals import (
     paired_shares,
     wilson,
 )
-from hwbench.verify.metrics import Metric, cosine, guess_task, metrics_of
+from hwbench.verify.metrics import Metric, guess_task, metrics_of
 from hwbench.verify.stores import LABELS, OUTPUTS, Array, load_arrays
 
 _IS_REFERENCE = Missing(code="is_reference", why="the others are held against this one")
@@ -136,24 +137,15 @@ def output_errors(outputs: dict[str, Array], reference: dict[str, Array]) -> tup
 
 
 def _error(name: str, mine: Array, theirs: Array) -> OutputError:
-    a, b = (array.astype(np.float64).reshape(len(array), -1) for array in (mine, theirs))
-    error = a - b
-    signal, noise = float(np.sum(b * b)), float(np.sum(error * error))
+    a, b = rows(mine), rows(theirs)
     largest = float(np.abs(b).max(initial=0.0))
-    absolute = float(np.abs(error).max(initial=0.0))
-    sqnr: float | Missing
-    if noise == 0:
-        sqnr = Missing(code="no_error", why="equal to the last bit")
-    elif signal == 0:
-        sqnr = Missing(code="no_signal", why="the reference puts out nothing but zeros")
-    else:
-        sqnr = 10 * math.log10(signal / noise)
+    absolute = float(np.abs(a - b).max(initial=0.0))
     return OutputError(
         output=name,
         max_absolute=absolute,
         max_relative=absolute / largest if largest else absolute,
-        sqnr_db=sqnr,
-        cosine=float(cosine(a, b).min()) if signal else Missing(code="no_signal", why="the reference is all zeros"),
+        sqnr_db=sqnr_db(a, b),
+        cosine=smallest_cosine(a, b),
     )
 
 
