@@ -5,8 +5,10 @@ Pure functions of a :class:`hwbench.energy.trace.Trace`: the same file gives the
 * Channels with the role ``total`` are added up, each joule once: of counters that show one register, the first counts.
 * Channels with the role ``check`` are another view of the same energy. Where counters and power disagree by more than
   5 % over ten seconds or more, the power integral is the headline and the reading is flagged: energy counters are known
-  that fall far short (see the sources in docs/energy.md), power integrals of a plateau are not.
-* A counter that jumped, may have gone round unseen, or went backwards unexplained has no energy.
+  that fall far short (see the sources in docs/energy.md), power integrals of a plateau are not. But a power that stood
+  still, or has gaps, is never put before a counter.
+* A counter that jumped, may have gone round unseen, or went backwards unexplained has no energy; nor has a sum of
+  counters of which one that matters stood still.
 """
 
 from __future__ import annotations
@@ -81,29 +83,32 @@ def energy_between(
     check = _added(trace, "check", start_s, end_s, load_period_s)
     if isinstance(total, Missing):
         return total
-    crosscheck: CrossCheck | Missing = _NO_CHECK
-    flags = list(total.flags)
-    if not isinstance(check, Missing) and check.energy_j > 0 and total.energy_j >= 0:
-        head, other = total, check
-        differ = abs(math.log(max(total.energy_j, 1e-12) / check.energy_j)) > math.log1p(MISMATCH)
-        mismatch = differ and end_s - start_s >= MISMATCH_WINDOW_S
-        if headline == "check" or (headline == "auto" and mismatch and _is_power(check)):
+    if headline == "check" and isinstance(check, Missing):
+        return check
+    head, crosscheck, flags = total, _NO_CHECK, list(total.flags)
+    if isinstance(check, Missing):
+        crosscheck = _NO_CHECK if check.code == "no_readings" else check
+    elif headline == "check" or (check.energy_j > 0 and total.energy_j >= 0):
+        mismatch = end_s - start_s >= MISMATCH_WINDOW_S and _differ(total, check)
+        other = check
+        if headline == "check" or (headline == "auto" and mismatch and _is_sound_power(check)):
             head, other = check, total
         flags = [*head.flags, "counter_power_mismatch"] if mismatch else [*head.flags]
-        total = head
         if other.energy_j > 0:
-            crosscheck = CrossCheck(
-                channel=_names(other), energy_j=other.energy_j, ratio=head.energy_j / other.energy_j
-            )
-    elif isinstance(check, Missing) and check.code != "no_readings":
-        crosscheck = check
-    if total.energy_j <= 0:
-        why = f"{_names(total)} gives {total.energy_j:g} J in {end_s - start_s:.3g} s"
+            ratio = head.energy_j / other.energy_j
+            crosscheck = CrossCheck(channel=_names(other), energy_j=other.energy_j, ratio=ratio)
+    if head.energy_j <= 0:
+        why = f"{_names(head)} gives {head.energy_j:g} J in {end_s - start_s:.3g} s"
         return Missing(code="energy_not_positive", why=why, cure="is the sensor on what is being measured?")
-    return _reading(trace, total, start_s, end_s, crosscheck, flags)
+    return _reading(trace, head, start_s, end_s, crosscheck, flags)
 
 
-_NO_CHECK = Missing(code="no_second_channel", why="the instrument has one view only")
+_NO_CHECK: CrossCheck | Missing = Missing(code="no_second_channel", why="the instrument has one view only")
+
+
+def _differ(a: _Sum, b: _Sum) -> bool:
+    low_j, high_j = sorted((max(a.energy_j, 1e-12), max(b.energy_j, 1e-12)))
+    return math.log(high_j / low_j) > math.log1p(MISMATCH)
 
 
 def _reading(
@@ -194,6 +199,8 @@ def _added(trace: Trace, role: str, start_s: float, end_s: float, load_period_s:
         if isinstance(seen, Missing) and seen.code == "counter_constant":
             constant = constant or seen
             still.append(channel.name)
+            if channel.essential:
+                return _nothing_moved(seen, channels, end_s - start_s)
         elif isinstance(seen, Missing):
             return seen
         else:
@@ -237,8 +244,10 @@ def _near(a_j: float, b_j: float, range_j: float | None) -> bool:
     return apart <= max(_MIRROR_J, _MIRROR_RELATIVE * max(a_j, b_j))
 
 
-def _is_power(total: _Sum) -> bool:
-    return all(item.channel.quantity == "power" for item in total.shares)
+def _is_sound_power(view: _Sum) -> bool:
+    """Say whether this is a power integral that nothing speaks against: one that is stuck, or has gaps, is no judge."""
+    power = all(item.channel.quantity == "power" for item in view.shares)
+    return power and not {"sensor_stale", "low_coverage", "negative_power"} & set(view.flags)
 
 
 def _names(total: _Sum) -> str:

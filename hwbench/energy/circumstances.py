@@ -10,6 +10,7 @@ from hwbench.records.base import Missing
 
 FOREIGN = 0.10  # of the CPUs
 CLOCKS = 0.02  # relative
+_OF_CPUS = "clock:"  # how the meters of this machine name them
 
 
 def circumstances(trace: Trace, windows: Sequence[Span]) -> list[str]:
@@ -43,15 +44,20 @@ def _foreign(trace: Trace, start_s: float, end_s: float) -> float:
 
 
 def _clocks(trace: Trace, windows: Sequence[Span]) -> list[str]:
-    """Say whether clocks moved, or may: by the instrument's own clocks, else by what the system has set."""
-    channels = [channel for channel in trace.header.channels if channel.quantity == "frequency"]
+    """Say whether clocks moved, or may: by the instrument's own, else by what the system has set, else by the CPUs'.
+
+    The CPUs' clocks are those of idle cores too, so they count only where nothing is told.
+    """
+    told = [mark.facts["clocks_locked"] for mark in looks(trace, HOST) if "clocks_locked" in mark.facts]
+    clocks = [channel for channel in trace.header.channels if channel.quantity == "frequency"]
+    own = [channel for channel in clocks if not channel.name.startswith(_OF_CPUS)]
+    channels = own or ([] if told else clocks)
     for channel in channels:
         inside = [s.value for s in trace.of(channel) if any(w.start_s <= s.t_s <= w.end_s for w in windows)]
         if inside and max(inside) - min(inside) > CLOCKS * max(inside):
             return ["clocks_not_locked"]
     if channels:
         return []
-    told = [mark.facts["clocks_locked"] for mark in looks(trace, HOST) if "clocks_locked" in mark.facts]
     if not told:
         return ["clocks_unknown"]
     return [] if all(told) else ["clocks_not_locked"]

@@ -8,22 +8,30 @@ work of one group once, whatever its shape.
 
 The start counts on the sensor's clock: a pause is the rest to the wanted phase, not a fixed time. How long the sensor's
 period is must therefore be known to a small part of a sensing window over one measurement: detect it
-(:mod:`hwbench.energy.update_period`).
+(:mod:`hwbench.energy.update_period`). Where it was not detected, or the sensor is read less often than it changes, no
+phase can be steered to: groups of about a second start after pauses of random length, which makes of a constant error a
+scatter that the repeats show, and the reading keeps its ``aliasing_risk``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, field
 
+from hwbench.energy.plateau import summed
+from hwbench.energy.shares import polled_s
+from hwbench.energy.trace import Trace
 from hwbench.records.base import Missing
 from hwbench.records.energy import Channel
 
 _GROUP_S = 2.5  # groups are not shorter than this where the window allows
+_CHANCE_GROUP_S = 1.0  # where only chance spreads the phases, many groups are needed
 _FEW_PERIODS = 10.0  # a group is at least so many update periods
 _GOLDEN = (math.sqrt(5) - 1) / 2  # steps of this part of a circle fill it most evenly, however many there are
 _SEEN_WHOLE = 10.0  # so many loads within one sensing window are seen well enough
 _ROUNDING = 1e-9
+_READ_IN_TIME = 1.01  # the median interval of a reader that keeps up is not longer than so many periods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +39,69 @@ class Dephasing:
     """How to split a window: ``groups`` groups of ``inferences`` each, a pause before each but the first.
 
     ``pause_share`` is the part of the window that the pauses are expected to take. They belong to the window: what is
-    drawn in them is in its energy.
+    drawn in them is in its energy. Without ``step_s`` they are of random length, up to a period.
     """
 
     groups: int
     inferences: int
-    step_s: float
+    step_s: float | None
     period_s: float
     pause_share: float
     why: str
+    chance: random.Random = field(default_factory=random.Random, compare=False)
 
     def pause_s(self, group: int, elapsed_s: float) -> float:
         """Return how long to wait before ``group`` (the second is 1), ``elapsed_s`` after the first one's start."""
+        if self.step_s is None:
+            return self.chance.uniform(0, self.period_s)
         rest_s = (group * self.step_s - elapsed_s) % self.period_s
         return 0.0 if self.period_s - rest_s < _ROUNDING else rest_s
+
+
+def sensors(trace: Trace) -> list[Channel]:
+    """Return the channels whose clock counts: those of power, where there are any; a counter is fed by the same."""
+    channels = summed(trace)
+    return [channel for channel in channels if channel.quantity == "power"] or channels
+
+
+def phase_known(trace: Trace, channel: Channel) -> bool:
+    """Say whether pauses can steer to a phase of a sensor: its period was detected, and it was read often enough."""
+    detected = "(detected" in trace.header.settings.get("update_period", "")
+    return (
+        detected
+        and isinstance(channel.period_s, float)
+        and polled_s(trace.of(channel)) <= _READ_IN_TIME * channel.period_s
+    )
+
+
+def plan(trace: Trace, load_period_s: float, window_s: float) -> Dephasing | None:
+    """Return the plan for the first sensor that would see a part of the load only; None where none would."""
+    for channel in sensors(trace):
+        if phase_known(trace, channel):
+            found = dephasing(channel, load_period_s, window_s)
+        else:
+            found = _by_chance(channel, load_period_s, window_s, polled_s(trace.of(channel)))
+        if found is not None:
+            return found
+    return None
+
+
+def _by_chance(channel: Channel, load_period_s: float, window_s: float, polled_every_s: float) -> Dephasing | None:
+    """Return groups of about a second with pauses of random length; one read rarely looks as often as it is read."""
+    if isinstance(channel.period_s, Missing) or sees_all(channel, load_period_s):
+        return None
+    period_s = max(channel.period_s, polled_every_s)
+    groups = max(4, round(window_s / _CHANCE_GROUP_S))
+    inferences = math.ceil(max(window_s / groups, _FEW_PERIODS * period_s) / load_period_s - _ROUNDING)
+    paused_s, worked_s = (groups - 1) * period_s / 2, groups * inferences * load_period_s
+    return Dephasing(
+        groups=groups,
+        inferences=inferences,
+        step_s=None,
+        period_s=period_s,
+        pause_share=paused_s / (paused_s + worked_s),
+        why=f"the update period of {channel.name} was not detected, or it is read less often: pauses of random length",
+    )
 
 
 def dephasing(channel: Channel, load_period_s: float, window_s: float) -> Dephasing | None:

@@ -45,11 +45,11 @@ FLAGS: dict[str, Flag] = {
     ),
     "aliasing_risk": Flag(
         "the sensor looks at a part of the time, and its period fits the load's nearly a whole number of times",
-        "another batch size, or another meter",
+        "`hwbench energy selftest` (it detects the period of NVML's sensor), another batch size, or another meter",
     ),
     "dephased": Flag(
-        "the loop paused on purpose so that a part-time sensor saw all of the load; the idle energy of the pauses is "
-        "taken off",
+        "the loop paused on purpose so that a part-time sensor saw all of the load (or, with `aliasing_risk`, chance "
+        "parts of it); the idle energy of the pauses is taken off",
         "nothing to do: the pauses and their uncertainty are stated",
     ),
     "throttled": Flag("the device held itself back in a window; by reason", "cool it, or raise its limit"),
@@ -66,7 +66,8 @@ FLAGS: dict[str, Flag] = {
         "energy above idle is smaller than its uncertainty", "use the total, or a meter with finer steps"
     ),
     "counter_power_mismatch": Flag(
-        "counter and power of one instrument differ by more than 5 % over 10 s or more: the power integral is shown",
+        "counter and power of one instrument differ by more than 5 % over 10 s or more: the power integral is shown, "
+        "unless it stood still or has gaps; not ranked",
         "hold it against an external meter; `hwbench energy selftest`",
     ),
     "counter_backwards": Flag("a counter fell unexplained; the steps beside it are left out", "measure again"),
@@ -91,9 +92,10 @@ FLAGS: dict[str, Flag] = {
         "record until after the last load pulses",
     ),
     "unreadable_readings": Flag("lines of an imported file hold no number; they are left out", "look at the file"),
-    "duplicate_times": Flag("an imported file has one time twice; the first reading counts", "look at the file"),
+    "duplicate_times": Flag("an imported file has one time twice; the mean of the readings counts", "look at the file"),
     "frozen_readings": Flag("an imported file holds one value for a long time", "look at the meter"),
     "gaps": Flag("an imported file lacks readings in between", "record without other work on the meter's computer"),
+    "last_line_dropped": Flag("an imported file ends within a line, which is left out", "copy the whole file"),
     "sign_reversed": Flag("the gauge counts discharge as positive; its sign was turned", "nothing to do"),
     "vm": Flag("a virtual machine: the counters may be shares that the hypervisor makes up", "the physical machine"),
 }

@@ -1,7 +1,7 @@
 """The power without work, before and after: how much, how sure, and whether it held still.
 
-The state is ``idle_active``: the model is loaded and nothing runs. Its uncertainty leaves the gain out, because the
-idle power is subtracted from energies of the same instrument, whose gain is already in theirs.
+The state is ``idle_active``: the model is loaded and nothing runs. Its uncertainty leaves gain and offset out: it is
+subtracted from energies of the same instrument, where the offset cancels, and the gain is that of the difference.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import statistics
 
 from hwbench.energy.account import Headline, energy_between
 from hwbench.energy.phases import IDLE_AFTER, IDLE_BEFORE, Span, first
+from hwbench.energy.plateau import summed
 from hwbench.energy.trace import Trace
 from hwbench.records.base import Missing
 from hwbench.records.energy import EnergyReading, Idle
@@ -27,7 +28,7 @@ def idle_power(trace: Trace, headline: Headline) -> Idle | Missing:
         return before if isinstance(before, Missing) else _UNMARKED
     powers = [_watts(reading) for reading in seen]
     mean_w = statistics.fmean(powers)
-    own = [_own_uncertainty(reading) * _watts(reading) for reading in seen]
+    own = [own_uncertainty(trace, reading) * _watts(reading) for reading in seen]
     apart_w = (max(powers) - min(powers)) / 2 / math.sqrt(3)  # anywhere between the two sides
     return Idle(
         state="idle_active",
@@ -60,6 +61,12 @@ def _watts(reading: EnergyReading) -> float:
     return reading.energy_j / reading.window_s
 
 
-def _own_uncertainty(reading: EnergyReading) -> float:
-    """Return the relative standard uncertainty (k=1) less the gain's part."""
-    return math.sqrt(max(0.0, reading.relative_uncertainty**2 - reading.gain_uncertainty**2)) / 2
+def own_uncertainty(trace: Trace, reading: EnergyReading) -> float:
+    """Return the relative standard uncertainty (k=1) less what all readings of the instrument share: gain, offset."""
+    offset_w = sum(
+        channel.offset
+        for channel in summed(trace)
+        if channel.quantity == "power" and channel.name in reading.domains_j  # of two views, the one that is shown
+    )
+    shared = math.hypot(reading.gain_uncertainty, 2 * offset_w * reading.window_s / reading.energy_j)
+    return math.sqrt(max(0.0, reading.relative_uncertainty**2 - shared**2)) / 2

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from hwbench.energy.idle import own_uncertainty
 from hwbench.energy.repeats import repeated
 from hwbench.energy.shares import adds_power
 from hwbench.energy.trace import Trace
@@ -41,7 +42,10 @@ def total_per_inference(windows: Sequence[EnergyWindow], idle: Idle | Missing) -
                 f"the window of {reading.window_s:.3g} s holds less than 10 updates of the instrument ({period_s:g} s)"
             )
             return Missing(code="window_too_short", why=why, cure=f"--energy-window {window_rule_s(period_s):g}s")
-    relative = max(math.hypot(r.relative_uncertainty, _pause_uncertainty(w, r, idle)) for w, r in usable)
+    if isinstance(idle, Missing) and any(window.paused_s for window, _ in usable):
+        why = f"the windows hold deliberate pauses, and what the machine draws in them is not known: {idle.why}"
+        return Missing(code=idle.code, why=why, cure=idle.cure)
+    relative = max(math.hypot(r.relative_uncertainty, 2 * _pause_u_j(w, r, idle) / r.energy_j) for w, r in usable)
     return repeated([_worked_j(w, r, idle) / w.inferences for w, r in usable], relative)
 
 
@@ -50,18 +54,24 @@ def _worked_j(window: EnergyWindow, reading: EnergyReading, idle: Idle | Missing
     return reading.energy_j if isinstance(idle, Missing) else reading.energy_j - idle.mean_w * window.paused_s
 
 
-def _pause_uncertainty(window: EnergyWindow, reading: EnergyReading, idle: Idle | Missing) -> float:
-    """Return the relative part (k=2) for pauses whose power lay somewhere between idle and load."""
+def _pause_u_j(window: EnergyWindow, reading: EnergyReading, idle: Idle | Missing) -> float:
+    """Return the standard part (k=1) for pauses whose power lay somewhere between idle, which is taken off, and load.
+
+    About an end of a rectangle, not its middle: the whole width over sqrt(3).
+    """
     if isinstance(idle, Missing) or not window.paused_s:
         return 0.0
-    above_w = max(0.0, reading.energy_j / reading.window_s - idle.mean_w)
-    return 2 * above_w * window.paused_s / math.sqrt(12) / reading.energy_j
+    worked_w = _worked_j(window, reading, idle) / max(reading.window_s - window.paused_s, window.paused_s)
+    return max(0.0, worked_w - idle.mean_w) * window.paused_s / math.sqrt(3)
 
 
 def dynamic_per_inference(
     trace: Trace, windows: Sequence[EnergyWindow], idle: Idle | Missing, total: Repeated | Missing
 ) -> Repeated | Missing:
-    """Return the energy above idle: ``u(E_dyn)² = u(E)² + T² u(P_idle)²``."""
+    """Return the energy above idle: ``u(E_dyn)² = u(E)² + T² u(P_idle)² + g² E_dyn² + u(pauses)²``.
+
+    ``u(E)`` and ``u(P_idle)`` are without gain and offset: the offset cancels, the gain ``g`` is the difference's.
+    """
     if isinstance(total, Missing):
         return total
     if isinstance(idle, Missing):
@@ -74,12 +84,16 @@ def dynamic_per_inference(
         why = f"the load draws {above_w:.2g} W above idle, and the sensor's steps add up to {step_w:.2g} W"
         return Missing(code="below_resolution", why=why, cure="use the total, or a meter with finer steps")
     window, reading = max(usable, key=lambda item: item[1].relative_uncertainty)
-    energy_u = reading.relative_uncertainty / 2 * reading.energy_j
-    idle_u = reading.window_s * idle.standard_uncertainty_w
     mean_j = statistics.fmean(values)
     if mean_j == 0:
         return Missing(code="below_resolution", why="the load draws as much as idle", cure="use the total")
-    return repeated(values, 2 * math.hypot(energy_u, idle_u) / window.inferences / abs(mean_j))
+    parts = (
+        own_uncertainty(trace, reading) * reading.energy_j,
+        reading.window_s * idle.standard_uncertainty_w,
+        reading.gain_uncertainty / 2 * mean_j * window.inferences,
+        _pause_u_j(window, reading, idle),
+    )
+    return repeated(values, 2 * math.hypot(*parts) / window.inferences / abs(mean_j))
 
 
 def inverse(total: Repeated | Missing) -> float | Missing:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hwbench.energy.account import energy_between
-from hwbench.energy.integrate import update_period_s
 from hwbench.energy.phases import LOOK, looks
+from hwbench.energy.shares import seen_period_s
 from hwbench.energy.trace import Trace
 from hwbench.records.energy import Channel, EnergyReading, Plateau
 
@@ -69,9 +69,7 @@ def slowest_period_s(trace: Trace) -> float:
 
 
 def _period_s(trace: Trace, channel: Channel) -> float:
-    if isinstance(channel.period_s, float):
-        return channel.period_s
-    return update_period_s(trace.of(channel), counter=True) or 0.0
+    return channel.period_s if isinstance(channel.period_s, float) else seen_period_s(trace.of(channel))
 
 
 def longest_averaging_s(trace: Trace) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hwbench.energy.account import Headline, energy_between
 from hwbench.energy.circumstances import circumstances, temperatures
+from hwbench.energy.dephase import phase_known, sensors
 from hwbench.energy.idle import idle_flags, idle_power
 from hwbench.energy.per_inference import dynamic_per_inference, inverse, total_per_inference, window_rule_s
 from hwbench.energy.phases import LOOK, RECORDER, WARMUP, WINDOW, Span, first, loaded_stretch, looks, spans
@@ -114,6 +115,7 @@ def _refusal(trace: Trace, loaded_s: float) -> Missing | None:
 def _run(trace: Trace, windows: Sequence[Span], name: str, sha256: str) -> EnergyRun:
     load_period_s = statistics.median(_per_inference_s(window) for window in windows)
     headline = _headline(trace, windows)
+    steered = all(phase_known(trace, channel) for channel in sensors(trace))  # then pauses show every phase of the load
     results = [
         EnergyWindow(
             start_s=window.start_s,
@@ -124,7 +126,7 @@ def _run(trace: Trace, windows: Sequence[Span], name: str, sha256: str) -> Energ
                 trace,
                 window.start_s,
                 window.end_s,
-                load_period_s=None if window.fact("paused_s", 0.0) else load_period_s,  # pauses show every phase of it
+                load_period_s=None if window.fact("paused_s", 0.0) and steered else load_period_s,
                 headline=headline,
             ),
         )
@@ -158,7 +160,7 @@ def _run(trace: Trace, windows: Sequence[Span], name: str, sha256: str) -> Energ
         recorder_cpu_share=facts[-1]["cpu_s"] / facts[-1]["span_s"] if facts else _NO_COST,
         settings=dict(trace.header.settings),
         not_used=dict(trace.header.not_used),
-        flags=_flags(trace, windows, results, idle, plateau, dynamic),
+        flags=_flags(trace, windows, results, idle, plateau, dynamic, headline),
         trace=name,
         trace_sha256=sha256,
     )
@@ -177,11 +179,10 @@ def _per_inference_s(window: Span) -> float:
 
 def _headline(trace: Trace, windows: Sequence[Span]) -> Headline:
     """Return which view all windows show: the one that holds over the whole of them."""
-    whole = energy_between(trace, windows[0].start_s, windows[-1].end_s)
-    if isinstance(whole, Missing) or "counter_power_mismatch" not in whole.flags:
-        return "total"
-    checks = [channel for channel in trace.header.channels if channel.role == "check"]
-    return "check" if all(channel.quantity == "power" for channel in checks) else "total"
+    start_s, end_s = windows[0].start_s, windows[-1].end_s
+    whole = energy_between(trace, start_s, end_s)
+    check = energy_between(trace, start_s, end_s, headline="check")
+    return "check" if isinstance(whole, EnergyReading) and whole == check else "total"
 
 
 def _plateau(trace: Trace) -> Plateau:
@@ -221,9 +222,12 @@ def _flags(
     idle: Idle | Missing,
     plateau: Plateau,
     dynamic: Repeated | Missing,
+    headline: Headline,
 ) -> tuple[str, ...]:
     readings = _readings(results)
     flags = [flag for reading in readings for flag in reading.flags]
+    if headline == "check":  # no window need be long enough to say so itself
+        flags.append("counter_power_mismatch")
     rule_s = window_rule_s(slowest_period_s(trace))
     if any(window.seconds < rule_s * 0.999 for window in windows):  # a whole number of inferences may fall short
         flags.append("window_too_short")

@@ -120,9 +120,10 @@ class Recorder:
         return mark
 
     def end_mark(self, name: str, **facts: float) -> Mark:
-        """Like :meth:`mark` for the end of work: the moment is noted before the readings."""
+        """Like :meth:`mark` for the end of work: the moment is noted before the readings, and before any wait."""
+        t_s = self.now_s()
         with self._lock:
-            mark = Mark(t_s=self.now_s(), mark=name, facts=facts)
+            mark = Mark(t_s=t_s, mark=name, facts=facts)
             self.trace.marks.append(mark)
             for number in range(len(self._sources)):
                 self._read(number)

@@ -53,12 +53,13 @@ def share(trace: Trace, channel: Channel, start_s: float, end_s: float, load_per
     counter = channel.quantity == "energy"
     period_s = channel.period_s
     if isinstance(period_s, Missing):
-        period_s = update_period_s(samples, counter=counter) or Missing(
+        period_s = seen_period_s(samples) or Missing(
             code="no_samples", why=f"{channel.name} was read {len(samples)} times: too few for an update period"
         )
     if isinstance(period_s, Missing):
         return period_s
-    around = _around(samples, start_s, end_s, 0.0 if counter else _reach_s(samples, channel, period_s))
+    reach_s = 0.0 if counter else _reach_s(samples, channel, period_s)
+    around = _around(samples, start_s, end_s, reach_s, counter=counter)
     nonsense = _nonsense(around, channel)
     if nonsense is not None:
         return nonsense
@@ -74,11 +75,19 @@ def share(trace: Trace, channel: Channel, start_s: float, end_s: float, load_per
                 seen.append("aliasing_risk")  # its sensor is the one behind the power
             result = replace(result, flags=(*result.flags, *seen))
     else:
-        result = _power(around, channel, start_s, end_s, max(period_s, _polled_s(samples)), load_period_s)
+        result = _power(around, channel, start_s, end_s, max(period_s, polled_s(samples)), load_period_s)
     if isinstance(result, Missing):
         return result
     inside = sum(start_s <= sample.t_s <= end_s for sample in samples)
     return Share(channel=channel, integral=result, period_s=period_s, readings=inside)
+
+
+def seen_period_s(samples: Sequence[Sample]) -> float:
+    """Return how often a channel seems to change, whose documents do not tell; zero with too few readings.
+
+    Never less than the time between two changes: how often it was read says nothing of the sensor.
+    """
+    return max(update_period_s(samples, counter=counter) or 0.0 for counter in (True, False))
 
 
 def _nonsense(samples: Sequence[Sample], channel: Channel) -> Missing | None:
@@ -93,15 +102,17 @@ def _nonsense(samples: Sequence[Sample], channel: Channel) -> Missing | None:
     return None
 
 
-def _around(samples: Sequence[Sample], start_s: float, end_s: float, reach_s: float) -> list[Sample]:
+def _around(samples: Sequence[Sample], start_s: float, end_s: float, reach_s: float, *, counter: bool) -> list[Sample]:
     """Return the samples of a window, those that bracket it, and those up to ``reach_s`` beyond.
 
-    Before it, back to the last change: the increment of a counter counts from there.
+    Before it, back to the last change, and of a counter on to the next: an increment counts from change to change.
     """
     first = max(0, bisect.bisect_right(samples, start_s - reach_s, key=_time) - 1)
     while first > 0 and samples[first - 1].value == samples[first].value:
         first -= 1
     last = bisect.bisect_left(samples, end_s + reach_s, key=_time)
+    while counter and 0 < last < len(samples) - 1 and samples[last].value == samples[last - 1].value:
+        last += 1
     return list(samples[first : last + 1])
 
 
@@ -112,7 +123,7 @@ def _time(sample: Sample) -> float:
 def _reach_s(samples: Sequence[Sample], channel: Channel, period_s: float) -> float:
     """Return how far beyond a window a power reading may still matter: its lag, and how long it may be held."""
     lag_s = channel.averaging_s if isinstance(channel.averaging_s, float) else 0.0
-    return lag_s + 2 * LONGEST_HOLD_PERIODS * max(period_s, _polled_s(samples))
+    return lag_s + 2 * LONGEST_HOLD_PERIODS * max(period_s, polled_s(samples))
 
 
 def _power(
@@ -168,7 +179,7 @@ def _counter_flags(samples: Sequence[Sample], channel: Channel, start_s: float, 
         if len(same) >= _STILL_READS and same[-1].t_s - same[0].t_s > _STILL_PERIODS * period_s:
             flags = ["sensor_stale"]
     gaps_s = [b.t_s - a.t_s for a, b in pairwise(samples)]
-    if len(gaps_s) >= STALE_READINGS and max(gaps_s) > _LATE * max(_polled_s(samples), period_s):
+    if len(gaps_s) >= STALE_READINGS and max(gaps_s) > _LATE * max(polled_s(samples), period_s):
         flags.append("late_readings")
     return flags
 
@@ -178,7 +189,7 @@ def _blinks(channel: Channel, period_s: float, load_period_s: float) -> bool:
     return isinstance(channel.sensed_s, float) and channel.sensed_s > 0 and _aliases(channel, period_s, load_period_s)
 
 
-def _polled_s(samples: Sequence[Sample]) -> float:
+def polled_s(samples: Sequence[Sample]) -> float:
     """Return how often the channel was read: a slow reader is as blind as a slow sensor."""
     stride = max(1, (len(samples) - 1) // _LOOKED_AT)
     gaps_s = sorted(samples[i + 1].t_s - samples[i].t_s for i in range(0, len(samples) - 1, stride))

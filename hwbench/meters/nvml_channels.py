@@ -149,17 +149,14 @@ def find_sources(gpu: Gpu, timing: Timing, counter_period_s: float | None) -> tu
 
 
 def _counter(timing: Timing, period_s: float) -> Read:
-    """Return the channel of the counter; nobody says that its sensor looks at more than the power reading's."""
+    """Return the channel of the counter; nobody says that its sensor looks at more than the power reading's.
+
+    However often it moves, its period is not shorter than that of its sensor, which decides what it may miss.
+    """
+    slowest_s = max(period_s, timing.period_s) if isinstance(timing.period_s, float) else period_s
     source = f"NVML field {FIELD_ENERGY}"
-    channel = _electric(COUNTER, "energy", "total", source, period_s=period_s, sensed_s=_of_period(timing, period_s))
+    channel = _electric(COUNTER, "energy", "total", source, period_s=slowest_s, sensed_s=timing.sensed_s)
     return Read(channel=channel, unit=_MILLI, field=(FIELD_ENERGY, SCOPE_GPU))
-
-
-def _of_period(timing: Timing, period_s: float) -> float | Missing:
-    """Return how much of a counter's update period its sensor looks at, from the share of the power reading's."""
-    if isinstance(timing.sensed_s, Missing) or isinstance(timing.period_s, Missing):
-        return timing.sensed_s
-    return period_s * timing.sensed_s / timing.period_s
 
 
 def _power(gpu: Gpu, timing: Timing, *, counted: bool) -> NvmlSource | Missing:

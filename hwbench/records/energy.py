@@ -201,7 +201,7 @@ class Idle(Record, frozen=True, kw_only=True, tag_field="kind", tag="idle"):
     before_w: float | Missing
     after_w: float | Missing
     mean_w: float
-    standard_uncertainty_w: float  # k=1: edges, resolution, offset, and what the two sides differ by; not the gain
+    standard_uncertainty_w: float  # k=1: edges, resolution, what the two sides differ by; not gain and offset
     window_s: float  # of each side
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """What may be said over several rows of energy: which needs least, the front of energy and time, the knee of a curve.
 
-Only plateau runs take part, only within one boundary, and joules per inference only of the same network. Every point
-is a measured one: nothing is said of batch sizes, limits or engines between them.
+Only plateau runs take part whose instrument does not contradict itself, only within one boundary, and joules per
+inference only of the same network. Every point is a measured one: nothing is said of batch sizes, limits or engines
+between them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hwbench.report.energy_rows import EnergyRow, Group, Joules
 from hwbench.units import format_si
 
 KNEE = 0.95  # of the best that was measured
+_DOUBTS = {"counter_power_mismatch", "sensor_stale", "counter_constant"}  # the instrument contradicts itself
 _LEAST_POINTS = 3  # two points have no knee
 
 REPEAT_ONLY = "one instrument, so its gain cancels between them; intervals are repeatability"
@@ -42,6 +44,9 @@ def eligible(row: EnergyRow) -> Missing | None:
         return Missing(code="invalid", why="the measurement is invalid; see its findings")
     if isinstance(row.total, Missing):
         return row.total
+    doubts = [flag for flag in row.flags if flag.partition(":")[0] in _DOUBTS]
+    if doubts:
+        return Missing(code="doubtful", why=f"its energy is in doubt: {', '.join(doubts)}")
     return None if row.total.value > 0 else Missing(code="no_energy", why="it is 0 J")
 
 

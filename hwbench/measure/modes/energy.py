@@ -11,26 +11,32 @@ recording they bring onto this clock.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
 import time
 from array import array
+from collections.abc import Sequence
 
 import msgspec
 
 from hwbench.energy.choose import EXTERNAL, refuse
-from hwbench.energy.dephase import Dephasing, dephasing
+from hwbench.energy.dephase import Dephasing, plan
 from hwbench.energy.per_inference import window_rule_s
 from hwbench.energy.phases import HOST, IDLE_AFTER, IDLE_BEFORE, LOOK, PULSE, RECORDER, TAIL, WARMUP, WINDOW
-from hwbench.energy.plateau import longest_averaging_s, settled, slowest_period_s, summed
+from hwbench.energy.plateau import longest_averaging_s, settled, slowest_period_s
 from hwbench.energy.protocol import TRACE, energy_run_of
 from hwbench.energy.recorder import Window
 from hwbench.energy.trace import write_trace
+from hwbench.measure.binned import MOST_SAMPLES
 from hwbench.measure.loop import sample
 from hwbench.measure.session import Edges, Seen, Session
 from hwbench.measure.stop import Count, Duration
+from hwbench.records.base import Missing, Record
 from hwbench.records.energy import EnergySettings, Mark
+from hwbench.records.modes import Bin, Series
+from hwbench.stats import quantile, supported_percentile
 
 LEAST_INFERENCES = 50  # in a window
 _PROGRESS_S = 1.0  # counters, which else are read at marks alone, are read so often
@@ -61,7 +67,8 @@ class _Run:
         )
         self.recorder = session.recorder
         self._tell_choice()
-        self.samples = array("q")
+        self.samples: list[array[int]] = []  # of each window
+        self.spans_s: list[tuple[float, float]] = []  # of each window, since the first one began
 
     def run(self) -> Seen:
         self.recorder.at_least_every(_PROGRESS_S)
@@ -77,12 +84,16 @@ class _Run:
         self.recorder.mark(RECORDER, cpu_s=self.recorder.cpu_s, span_s=self.recorder.now_s())
         path = self.session.folder / TRACE
         write_trace(path, self.recorder.trace)
+        parts: dict[str, Record] = {"energy_run": energy_run_of(path)}
+        every = max(1, math.ceil(sum(map(len, self.samples)) / MOST_SAMPLES))
+        if every > 1:
+            parts["series"] = _series(self.samples, self.spans_s, every)
         return Seen(
             warmup_ns=warmup,
-            samples_ns=self.samples,
+            samples_ns=array("q", itertools.chain.from_iterable(window[::every] for window in self.samples)),
             edges=edges,
             target_reached=True,  # all windows; whether the machine had settled before is in the run
-            parts={"energy_run": energy_run_of(path)},
+            parts=parts,
         )
 
     def _tell_choice(self) -> None:
@@ -162,11 +173,12 @@ class _Run:
         """Measure the repeats; ``inference_s`` is the pilot's mean time of one inference."""
         window_s = self._window_s()
         count = max(LEAST_INFERENCES, math.ceil(window_s / inference_s))
-        plan = self._dephasing(inference_s, window_s)
+        groups = plan(self.recorder.trace, inference_s, max(window_s, LEAST_INFERENCES * inference_s))
         before, cpu_before = self.session.host(), time.process_time()
         self._host()
         opened_ns = self.session.clock.now_ns()
-        marks = [self._window(count, plan, number) for number in range(self.settings.repeats)]
+        marks = [self._window(count, groups, number) for number in range(self.settings.repeats)]
+        self.spans_s = [(start.t_s - marks[0][0].t_s, end.t_s - marks[0][0].t_s) for start, end in marks]
         recorded = Window(self.recorder, marks[0][0])
         recorded.end = marks[-1][1]
         edges = Edges(
@@ -180,29 +192,25 @@ class _Run:
         self._host()
         return edges
 
-    def _dephasing(self, inference_s: float, window_s: float) -> Dephasing | None:
-        """Return the plan for the first channel that would see a part of the load only."""
-        plans = (dephasing(channel, inference_s, window_s) for channel in summed(self.recorder.trace))
-        return next((plan for plan in plans if plan is not None), None)
-
-    def _window(self, count: int, plan: Dephasing | None, number: int) -> tuple[Mark, Mark]:
+    def _window(self, count: int, groups: Dephasing | None, number: int) -> tuple[Mark, Mark]:
+        self.samples.append(array("q"))
         start = self.recorder.mark(f"{WINDOW}.start")
-        if plan is None:
+        if groups is None:
             paused_s, done = 0.0, self._count(count, number, 0.0, 1.0)
         else:
-            paused_s, done = self._groups(plan, number)
+            paused_s, done = self._groups(groups, number)
         return start, self.recorder.end_mark(f"{WINDOW}.end", inferences=float(done), paused_s=paused_s)
 
-    def _groups(self, plan: Dephasing, number: int) -> tuple[float, int]:
+    def _groups(self, groups: Dephasing, number: int) -> tuple[float, int]:
         """Run groups with pauses between them; return the seconds paused and the inferences done."""
         clock, paused_ns, done = self.session.clock, 0, 0
         began_ns = clock.now_ns()
-        for group in range(plan.groups):
+        for group in range(groups.groups):
             if group:
                 from_ns = clock.now_ns()
-                clock.sleep(plan.pause_s(group, (from_ns - began_ns) / 1e9))
+                clock.sleep(groups.pause_s(group, (from_ns - began_ns) / 1e9))
                 paused_ns += clock.now_ns() - from_ns
-            done += self._count(plan.inferences, number, group / plan.groups, 1 / plan.groups)
+            done += self._count(groups.inferences, number, group / groups.groups, 1 / groups.groups)
         return paused_ns / 1e9, done
 
     def _count(self, count: int, number: int, base: float, share: float) -> int:
@@ -211,5 +219,36 @@ class _Run:
         def overall(fraction: float) -> None:
             tick((number + base + share * fraction) / repeats)
 
-        self.samples.extend(sample(self.session.calls[0], self.session.clock, Count(count=count), overall))
+        self.samples[-1].extend(sample(self.session.calls[0], self.session.clock, Count(count=count), overall))
         return count
+
+
+_IN_THE_RUN = Missing(code="in_energy_run", why="the energy run tells it, for its windows")
+
+
+def _series(windows: Sequence[Sequence[int]], spans_s: Sequence[tuple[float, float]], every: int) -> Series:
+    """Return the windows as parts over all inferences, for a result that keeps but every so-many-th as a sample."""
+    bins = []
+    for samples_ns, (start_s, end_s) in zip(windows, spans_s, strict=True):
+        seconds = [sample_ns / 1e9 for sample_ns in sorted(samples_ns)]
+        bins.append(
+            Bin(
+                start_s=start_s,
+                end_s=end_s,
+                inferences=len(seconds),
+                median_s=quantile(seconds, 0.5),
+                p90_s=supported_percentile(seconds, 0.9),
+                inferences_per_s=len(seconds) / (end_s - start_s),
+                temperature_c=_IN_THE_RUN,
+                clock_hz=_IN_THE_RUN,
+                throttle_events=_IN_THE_RUN,
+                power_w=_IN_THE_RUN,
+            )
+        )
+    return Series(
+        rest_s=0.0,
+        bin_s=spans_s[0][1] - spans_s[0][0],
+        kept_every=every,
+        bins=tuple(bins),
+        last_over_first=_IN_THE_RUN,
+    )

@@ -6,9 +6,11 @@ import math
 import random
 
 import pytest
+from synthetic_traces import channel as synthetic
+from synthetic_traces import trace_of
 
 from hwbench.energy.account import energy_between
-from hwbench.energy.dephase import dephasing, sees_all
+from hwbench.energy.dephase import dephasing, plan, sees_all
 from hwbench.energy.integrate import Sample
 from hwbench.energy.trace import Trace
 from hwbench.records.base import Missing
@@ -125,6 +127,49 @@ class TestNotNeeded:
         unknown = Missing(code="not_known", why="nobody has looked")
         assert dephasing(power(period_s=unknown), 0.1, 10.0) is None
         assert not sees_all(power(period_s=unknown), 0.1), "not needed and not possible are two things"
+
+
+class TestPlan:
+    """Which sensor's clock counts, and whether its phase can be steered to."""
+
+    DETECTED = {"update_period": "0.1 s (detected: 29 changes, read every 1 ms)"}  # noqa: RUF012 - a constant
+
+    def plan(self, *channels, read_s=0.05, load_period_s=0.1, settings=None):
+        samples = {channel.name: [(read_s * i, float(i)) for i in range(200)] for channel in channels}
+        return plan(trace_of(channels, samples, settings=settings or {}), load_period_s, 10.0)
+
+    def test_the_powers_clock_counts_and_not_the_counters(self):
+        counter = synthetic("energy_counter", "energy", period_s=0.02, sensed_s=0.005)
+        check = synthetic("power_instant", role="check", period_s=0.1, sensed_s=0.025)
+        found = self.plan(counter, check, settings=self.DETECTED)
+        assert (found.period_s, found.step_s) == (0.1, 0.025)
+
+    def test_a_counter_behind_a_sensor_that_sees_all_needs_no_pauses(self):
+        counter = synthetic("energy_counter", "energy", period_s=0.02, sensed_s=0.005)
+        assert self.plan(counter, synthetic("power_instant", role="check"), settings=self.DETECTED) is None
+
+    def test_a_period_that_was_not_detected_gets_pauses_by_chance(self):
+        found = self.plan(synthetic(sensed_s=0.025))
+        assert found.step_s is None
+        assert found.groups == 10
+        assert "not detected" in found.why
+        pauses = [found.pause_s(1, 1.0) for _ in range(400)]
+        assert min(pauses) < 0.01
+        assert 0.09 < max(pauses) <= 0.1
+        assert sum(pauses) / 400 == pytest.approx(0.05, abs=0.01)
+
+    def test_a_sensor_that_is_read_rarely_looks_as_often_as_it_is_read(self):
+        """INA3221: a cycle of 6.6 ms, read every 50 ms. Pauses of up to 6.6 ms would show but a part of the load."""
+        cycle = {"update_period": "0.0066 s (detected: 29 changes, read every 1 ms)"}
+        found = self.plan(synthetic(period_s=0.0066, sensed_s=0.0011), settings=cycle)
+        assert found.step_s is None
+        assert found.period_s == pytest.approx(0.05)
+
+    def test_chance_turns_an_error_into_scatter(self):
+        """Single windows scatter, and they do so around the truth."""
+        shown = [run(0.1, plan=self.plan(synthetic(sensed_s=0.025)), phase_s=0.03, period_s=0.1) for _ in range(24)]
+        assert sum(shown) / 24 == pytest.approx(150, abs=40)
+        assert max(shown) - min(shown) > 10
 
 
 def test_the_plan_fills_the_window_with_whole_inferences():

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from synthetic_traces import Schedule, channel, counter_samples, power_samples, span, trace_of
 
+from hwbench.energy.account import energy_between
 from hwbench.energy.flags import FLAGS, explain
 from hwbench.energy.per_inference import window_rule_s
 from hwbench.energy.protocol import energy_run, energy_run_of, trace_name
@@ -61,11 +62,13 @@ def test_type_b_stands_apart_and_does_not_shrink_with_repeats():
 
 
 def test_uncertainty_of_the_energy_above_idle():
-    """u(E_dyn)^2 = u(E)^2 + T^2 u(P_idle)^2."""
-    run = run_of(Schedule(idle_after_w=20.8), channel(gain=0.01))
-    reading = run.windows[0].reading
-    energy_u = reading.relative_uncertainty / 2 * reading.energy_j
-    expected_j = math.hypot(energy_u, 10 * run.idle.standard_uncertainty_w)
+    """u(E_dyn)^2 = u(E)^2 + T^2 u(P_idle)^2 + g^2 E_dyn^2; u(E) without gain and offset."""
+    run = run_of(Schedule(idle_after_w=20.8), channel(gain=0.01, offset=0.5))
+    plain = run_of(Schedule(idle_after_w=20.8), channel(gain=0.0, offset=0.0))
+    energy_u = plain.windows[0].reading.relative_uncertainty / 2 * 1000
+    gain_u = 0.01 * run.dynamic_j.value * 1000
+    assert run.idle.standard_uncertainty_w == pytest.approx(plain.idle.standard_uncertainty_w)
+    expected_j = math.hypot(energy_u, gain_u, 10 * run.idle.standard_uncertainty_w)
     assert run.dynamic_j.relative_uncertainty * run.dynamic_j.value * 1000 / 2 == pytest.approx(expected_j)
     assert run.idle.standard_uncertainty_w >= 0.4 / math.sqrt(3)
 
@@ -231,7 +234,92 @@ def test_pauses_are_taken_off_at_idle_power():
     assert run.time_per_inference_s == pytest.approx(0.0095)
     assert run.windows[0].paused_s == 0.5
     assert "dephased" in run.flags
-    assert run.total_j.relative_uncertainty > 2 * 75 * 0.5 / math.sqrt(12) / 960
+    pauses = 2 * 80 * 0.5 / math.sqrt(3)  # idle power is taken off: an end of the range, not its middle
+    assert run.total_j.relative_uncertainty > pauses / 960
+    assert run.dynamic_j.relative_uncertainty * run.dynamic_j.value * 1000 > pauses
+
+
+def test_pauses_without_an_idle_power_leave_no_energy():
+    trace = Schedule(paused_s=0.5).trace(channel())
+    trace.marks = [mark for mark in trace.marks if not mark.mark.startswith("idle")]
+    run = energy_run(trace)
+    assert run.total_j.code == "no_idle"
+    assert "pauses" in run.total_j.why
+    assert run.dynamic_j.code == "no_idle"
+
+
+def test_gain_and_offset_cancel_in_the_energy_above_idle():
+    """100 W over 92 W with a gain of 5 % (k=1): of the 8 W 10 % are in doubt by that, not 125 %."""
+    run = run_of(Schedule(idle_w=92, load_w=100), channel(gain=0.05, offset=2.0, lsb=1e-3))
+    assert run.total_j.relative_uncertainty > 0.1
+    assert 0.1 <= run.dynamic_j.relative_uncertainty < 0.2
+    assert "dynamic_not_resolved" not in run.flags
+
+
+def noisy(schedule, watts=None):
+    """Power readings with a little noise: a sensor that is alive."""
+    watts = watts or schedule.watts
+    return power_samples(lambda t_s: watts(t_s) + math.sin(11 * t_s), schedule.end_s)
+
+
+def test_windows_of_one_run_never_mix_two_views():
+    """Where the power is the headline, a window without it has no energy: the counter does not stand in."""
+    schedule = Schedule()
+    counter = channel("counter", "energy", lsb=0.001)
+    power = channel("power", role="check", lsb=0.001)
+    low = counter_samples(schedule.watts, schedule.end_s, gain=0.85)
+    trace = schedule.trace(counter, power, samples={"counter": low, "power": noisy(schedule)})
+    trace.samples["power"] = [s for s in trace.samples["power"] if s.t_s < schedule.last_end - 9.9]
+    trace.samples["power"] += [s for s in noisy(schedule) if s.t_s > schedule.last_end]
+    gapped = energy_run(trace)
+    assert {w.reading.boundary for w in gapped.windows if isinstance(w.reading, EnergyReading)} == {gapped.boundary}
+    assert gapped.boundary.endswith("counter)"), "a power with gaps is not put before a counter"
+    shown = [energy_between(trace, w.start_s, w.end_s, headline="check") for w in gapped.windows]
+    assert [isinstance(one, Missing) for one in shown] == [False, False, False, False, True]
+
+
+def test_a_frozen_power_is_not_put_before_a_counter():
+    """The counter says 100 W idle and 600 W under load; the power sensor stands at 70 W."""
+    schedule = Schedule(idle_w=100, load_w=600)
+    counter, power = channel("counter", "energy", lsb=0.001), channel("power", role="check", lsb=0.001)
+    stuck = [(0.1 * i, 70.0) for i in range(round(schedule.end_s * 10) + 1)]
+    run = energy_run(schedule.trace(counter, power, samples={"power": stuck}))
+    assert run.total_j.value == pytest.approx(6.0, rel=1e-3)
+    assert run.boundary.endswith("counter)")
+    assert "counter_power_mismatch" in run.flags
+
+
+def test_the_view_that_is_shown_is_told_of_in_short_windows_too():
+    schedule = Schedule(window_s=5.0)
+    counter, power = channel("counter", "energy", lsb=0.001), channel("power", role="check", lsb=0.001)
+    low = counter_samples(schedule.watts, schedule.end_s, gain=0.85)
+    run = energy_run(schedule.trace(counter, power, samples={"counter": low, "power": noisy(schedule)}))
+    assert run.boundary.endswith("power)")
+    assert "counter_power_mismatch" in run.flags
+
+
+def test_pauses_do_not_clear_aliasing_unless_the_period_was_detected():
+    """Of a table's period, 1 % off, the phase is lost within 100 periods; one read too rarely was never seen."""
+    schedule = Schedule(inferences=100, paused_s=0.1)  # 99 ms each
+    board = channel(sensed_s=0.025)
+    table = {"update_period": "0.1 s (table, compute capability 9.0)"}
+    detected = {"update_period": "0.1 s (detected: 29 changes, read every 1 ms)"}
+    assert "aliasing_risk" in run_of(schedule, board).flags
+    assert "aliasing_risk" in run_of(schedule, board, settings=table).flags
+    assert "aliasing_risk" not in run_of(schedule, board, settings=detected).flags
+    rarely = schedule.trace(board, samples={"board": power_samples(schedule.watts, schedule.end_s, 0.2)})
+    rarely.header = msgspec.structs.replace(rarely.header, settings=detected)
+    assert "aliasing_risk" in energy_run(rarely).flags
+
+
+def test_idle_cores_do_not_unlock_the_clocks():
+    """What the system has set counts before the clocks of CPUs, of which some idle; a GPU's own clock counts first."""
+    clock = channel("clock:cores up to 3.4 GHz", "frequency", role="context")
+    schedule = Schedule()
+    moving = {clock.name: [(i * 0.5, 1.0e9 + 1e7 * i) for i in range(200)]}
+    assert "clocks_not_locked" not in energy_run(schedule.trace(channel(), clock, samples=moving)).flags
+    untold = Schedule(host={})
+    assert "clocks_not_locked" in energy_run(untold.trace(channel(), clock, samples=moving)).flags
 
 
 def test_difference_below_the_sensors_steps_is_not_reported():
@@ -241,7 +329,7 @@ def test_difference_below_the_sensors_steps_is_not_reported():
 
 
 def test_difference_below_its_uncertainty_is_flagged():
-    run = run_of(Schedule(idle_w=95, load_w=100), channel(gain=0.05))
+    run = run_of(Schedule(idle_w=97, idle_after_w=99.8, load_w=100), channel(lsb=0.5))
     assert "dynamic_not_resolved" in run.flags
 
 

@@ -42,6 +42,17 @@ def recorded(source, seconds=1.0):
     return recorder, window.reading()
 
 
+def test_the_end_of_a_window_does_not_wait_for_the_lock():
+    """A slow reading in the thread must not lengthen the window: the moment is noted before the wait."""
+    with Recorder(Instrument(Source(float, every_s=None)), clock=MonotonicClock()) as recorder:
+        recorder._lock.acquire()
+        threading.Timer(0.3, recorder._lock.release).start()
+        called_s = recorder.now_s()
+        mark = recorder.end_mark("window.end")
+        assert recorder.now_s() - called_s > 0.2
+    assert mark.t_s - called_s < 0.1
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_reading_that_is_no_number_is_a_fault(value):
     recorder, reading = recorded(Source(lambda n: value if n > 5 else float(n), every_s=0.1))

@@ -16,6 +16,7 @@ from hwbench.energy.integrate import Sample, integrate_power
 from hwbench.energy.protocol import energy_run
 from hwbench.energy.trace import read_trace, write_trace
 from hwbench.errors import StorageError
+from hwbench.records.base import Missing
 from hwbench.records.energy import EnergyReading, Provenance
 
 START_S, END_S, TRUE_W = 5.0, 25.0, 60.0
@@ -223,6 +224,37 @@ def test_a_partial_freeze_is_flagged():
     assert "sensor_stale" in energy_between(trace_of([POWER], {"board": half}), 5, 25).flags
     stuck = frozen(GOOD["energy"], 150, None)
     assert "sensor_stale" in energy_between(trace_of([COUNTER], {"board": stuck}), 5, 25).flags
+
+
+def test_of_two_counters_one_that_stands_still_leaves_no_energy():
+    """Half of the packages is no total; a part that may well stand still (DRAM) is flagged alone."""
+    other = channel("other", "energy", lsb=1e-3)
+    still = [(0.1 * i, 5.0) for i in range(301)]
+    trace = trace_of([COUNTER, other], {"board": GOOD["energy"], "other": still})
+    assert energy_between(trace, START_S, END_S).code == "counter_constant"
+    part = trace_of([COUNTER, msgspec.structs.replace(other, essential=False)], trace.samples)
+    assert "counter_constant:other" in energy_between(part, START_S, END_S).flags
+
+
+def test_the_poll_interval_is_not_taken_for_the_update_period():
+    """A gauge that changes every 5 s, read at 4 Hz: nothing below 50 s can be told."""
+    gauge = channel(period_s=Missing(code="not_known", why="no document"), lsb=1e-3, sensed_s=0.0)
+    samples = power_samples(lambda t: 30.0 if t >= 28 else 5.0, 60, 5.0)
+    held = [Sample(0.25 * i, samples[i // 20].value + i // 20 * 1e-3) for i in range(240)]
+    reading = energy_between(trace_of([gauge], {"board": held}), 28.0, 31.0)
+    assert reading.update_period_s == pytest.approx(5.0)
+    assert "window_too_short" in reading.flags
+    assert reading.relative_uncertainty > 1
+
+
+def test_a_stepping_counter_counts_from_change_to_change_at_both_edges():
+    """100 W in steps of a second, read at 10 Hz: neither edge is cut, so neighbouring windows add up."""
+    board = channel("board", "energy", period_s=1.0, lsb=1e-3)
+    trace = trace_of([board], {"board": counter_samples(lambda _: 100.0, 40, 1.0, read_s=0.1)})
+    assert energy_between(trace, 10.0, 20.5).energy_j == pytest.approx(1050)
+    parts = [energy_between(trace, a, b).energy_j for a, b in ((5.3, 14.75), (14.75, 30.2))]
+    assert sum(parts) == pytest.approx(energy_between(trace, 5.3, 30.2).energy_j)
+    assert sum(parts) == pytest.approx(2490)
 
 
 def test_a_coarse_sensor_may_stand_still():

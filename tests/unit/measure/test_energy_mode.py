@@ -71,9 +71,14 @@ class Instrument:
         pass
 
 
-def go(tmp_path, meter="auto", sensed_s=0.1, reason=None, reasons=None, **mode_settings):
+DETECTED = {"update_period": "0.1 s (detected: 29 changes, read every 1 ms)"}
+
+
+def go(tmp_path, meter="auto", sensed_s=0.1, reason=None, reasons=None, told=None, every_s=None, **mode_settings):
     machine = Machine()
-    instrument = reason or Instrument(sources=(Counter(machine, sensed_s),))
+    counter = Counter(machine, sensed_s)
+    counter.every_s = every_s
+    instrument = reason or Instrument(sources=(counter,), settings=told or {})
     chosen = Chosen(instrument=instrument, not_used={"rapl": "machine comes first"}, reasons=reasons or {})
     folder = tmp_path / "runs" / "stub-fp32"
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +118,7 @@ def test_a_run(tmp_path):
     assert run.trace == "runs/stub-fp32/energy.jsonl"
     assert set(run.flags) <= {"clocks_not_locked"}  # the host's governor is schedutil
     assert len(seen.samples_ns) == 2500
+    assert "series" not in seen.parts, "every sample was kept"
     assert seen.edges.window_s == pytest.approx(50, rel=0.01)
     assert seen.edges.recorded.reading().energy_j == pytest.approx(5000, rel=0.01)
     assert energy_run_of(path) == run, "computed again from the file, it is the same"
@@ -151,13 +157,41 @@ def test_at_least_fifty_inferences(tmp_path):
 
 
 def test_a_part_time_sensor_gets_pauses(tmp_path):
-    machine, seen, _ = go(tmp_path, sensed_s=0.025, repeats=2, max_warmup_s=40)
+    machine, seen, _ = go(tmp_path, sensed_s=0.025, told=DETECTED, every_s=0.05, repeats=2, max_warmup_s=40)
     run = seen.parts["energy_run"]
     assert "dephased" in run.flags
     assert "aliasing_risk" not in run.flags
     assert any(0 < pause < 0.1 for pause in machine.pauses)
     assert all(0 < window.paused_s < 1 for window in run.windows)
     assert run.total_j.value == pytest.approx(LOAD_W * INFERENCE_S, rel=2e-3)  # the pauses' energy is taken off
+
+
+def test_a_part_time_sensor_of_undetected_period_gets_pauses_by_chance(tmp_path):
+    machine, seen, _ = go(tmp_path, sensed_s=0.025, every_s=0.05, repeats=2, max_warmup_s=40)
+    run = seen.parts["energy_run"]
+    assert {"dephased", "aliasing_risk"} <= set(run.flags)
+    pauses = [pause for pause in machine.pauses if 0 < pause < 0.1]
+    assert len(pauses) > 10
+    assert len(set(pauses)) == len(pauses)
+    assert run.total_j.value == pytest.approx(LOAD_W * INFERENCE_S, rel=2e-3)
+
+
+def test_pauses_leave_at_least_fifty_inferences(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.INFERENCE_S", 0.5)
+    _, seen, _ = go(tmp_path, sensed_s=0.025, told=DETECTED, every_s=0.05, repeats=2, window_s=0.1, max_warmup_s=2)
+    assert all(window.inferences >= 50 for window in seen.parts["energy_run"].windows)
+
+
+def test_of_a_very_fast_model_some_samples_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(energy, "MOST_SAMPLES", 300)
+    _, seen, _ = go(tmp_path, repeats=2, max_warmup_s=2)
+    series = seen.parts["series"]
+    assert series.kept_every == 4
+    assert len(seen.samples_ns) == 250
+    assert [part.inferences for part in series.bins] == [500, 500]
+    assert series.bins[0].median_s == pytest.approx(INFERENCE_S)
+    assert series.bins[1].start_s == pytest.approx(10, abs=0.1)
+    assert {window.inferences for window in seen.parts["energy_run"].windows} == {500}
 
 
 def test_no_meter_is_refused_before_any_work(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from types import SimpleNamespace
 
@@ -207,7 +208,8 @@ class TestReading:
         assert trace.samples["temperature"][-1].value == 60.0
 
     def test_a_counter_that_falls_short_is_flagged_and_the_power_shown(self, make, clock):
-        reading, _ = measure(make(counted=0.57)[1], clock)  # 187 J of 327 J, ml-energy/zeus#181
+        meter = make(lambda t_s: 300 + math.sin(7 * t_s), counted=0.57)[1]  # 187 J of 327 J, ml-energy/zeus#181
+        reading, _ = measure(meter, clock)
         assert "counter_power_mismatch" in reading.flags
         assert reading.energy_j == pytest.approx(300 * 12, rel=0.01)
         assert "power_instant" in reading.boundary
@@ -224,6 +226,13 @@ class TestWhichSensors:
         assert found["power_instant"].sensed_s == found["power_instant"].averaging_s == 0.025
         assert found["power_average"].averaging_s == 1.0
         assert found["energy_counter"].sensed_s == pytest.approx(0.25 * found["energy_counter"].period_s)
+
+    def test_a_counter_that_moves_faster_than_its_sensor_is_no_better(self, make):
+        """It moves every 20 ms, and what it adds up is still 25 of every 100 ms."""
+        driver, meter = make(counter_period_s=0.02)
+        counter = channels(meter)["energy_counter"]
+        assert (counter.period_s, counter.sensed_s) == (0.1, 0.025)
+        assert driver.running == 0
 
     def test_a_card_without_memory_power_has_no_such_part(self, make):
         found = channels(make(memory_w=0.0)[1])

@@ -53,6 +53,14 @@ def test_the_least_energy_apart_from_the_next_is_best():
     assert "gain cancels" in said.sentence
 
 
+@pytest.mark.parametrize("flag", ["counter_power_mismatch", "sensor_stale", "counter_constant:dram"])
+def test_a_row_whose_instrument_contradicts_itself_is_not_ranked(flag):
+    doubtful = with_run("b", "fp32", make_run(30.0, 4e-3, flags=(flag,)))
+    said = verdict(make_result(of("a", 60.0), of("c", 50.0), doubtful))
+    assert said.best.name == "c fp32"
+    assert f"Not ranked: b fp32 (its energy is in doubt: {flag})" in said.sentence
+
+
 def test_overlapping_repeats_are_a_tie():
     said = verdict(make_result(of("a", 50.0), of("b", 50.5)))
     assert said.best is None
