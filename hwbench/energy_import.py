@@ -126,9 +126,7 @@ def _with(measurement: Measurement, run: EnergyRun, trace: Trace, result: Profil
     """Return the measurement with the energy of the trace in every field that holds one."""
     windows = trace.windows(WINDOW)
     reading = energy_between(trace, windows[0][0].t_s, windows[-1][1].t_s)
-    each_j = (
-        reading if isinstance(reading, Missing) else reading.energy_j / sum(window.inferences for window in run.windows)
-    )
+    each_j = run.total_j if isinstance(run.total_j, Missing) else run.total_j.value
     changed = msgspec.structs.replace(measurement, energy_run=run, energy=reading, energy_per_inference_j=each_j)
     cpu = result.device.cpu
     return msgspec.structs.replace(changed, validity=judge(changed, len(cpu.usable_cpus) if cpu is not None else 1))

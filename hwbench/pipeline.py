@@ -37,7 +37,7 @@ from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
 from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
-from hwbench.records.energy import EnergyEstimate
+from hwbench.records.energy import EnergyEstimate, EnergyRun
 from hwbench.records.measurement import (
     NOT_THIS_MODE,
     PROFILE_RESULT_SCHEMA,
@@ -55,6 +55,7 @@ from hwbench.records.measurement import (
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.results import earlier_result
 from hwbench.roofs import roofs_of
+from hwbench.units import format_seconds
 
 R = TypeVar("R", bound=Record)
 
@@ -440,8 +441,17 @@ class _Profile:
 
 
 def _per_inference(run: TimedRun) -> float | Missing:
+    if isinstance(run.energy_run, EnergyRun):
+        total = run.energy_run.total_j
+        return total if isinstance(total, Missing) else total.value
     if isinstance(run.energy, Missing):
         return run.energy
+    if "window_too_short" in run.energy.flags:
+        return Missing(
+            code="window_too_short",
+            why=f"a window of {format_seconds(run.energy.window_s)} is less than ten updates of {run.energy.meter}",
+            cure="measure for longer (--duration), or with --mode energy",
+        )
     return run.energy.energy_j / _inferences(run)
 
 

@@ -239,5 +239,7 @@ def _energy(measurement: Measurement, notes: Notes) -> Cell:
         return notes.missing(per_inference)
     if isinstance(reading, Missing):
         return Cell(format_si(per_inference, "J"), (notes.number(f"no reading was kept: {reading}"),))
-    text = f"{format_si(per_inference, 'J')} ±{reading.relative_uncertainty * 100:.2g}%"
+    run = measurement.energy_run
+    total = reading if isinstance(run, Missing) or isinstance(run.total_j, Missing) else run.total_j
+    text = f"{format_si(per_inference, 'J')} ±{total.relative_uncertainty * 100:.2g}%"
     return Cell(text, (notes.number(energy_note(reading)),))
