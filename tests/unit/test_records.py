@@ -6,16 +6,19 @@ import pytest
 
 from hwbench.files import decode, encode
 from hwbench.records import (
+    changes,
     comparison,
     device,
     difference,
     energy,
     health,
+    layer_energy,
     measurement,
     memory,
     model,
     modes,
     profile,
+    selftest,
     verification,
 )
 from hwbench.records.base import Missing, Record, Support, check_finite, unsupported
@@ -54,6 +57,7 @@ WITHOUT_UNIT = {
         "energy_delay_js",
         "gain_uncertainty",
     ),  # shares, 1/J, as value, J s
+    *("difference", "values"),  # a share, as the two values beside it; in the key
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
 }
 
@@ -75,8 +79,8 @@ class TestEveryRecord:
 
     def test_none_of_them_is_left_out(self):
         modules = (
-            *(comparison, device, difference, energy, health, measurement),
-            *(memory, model, modes, profile, verification),
+            *(changes, comparison, device, difference, energy, health, layer_energy, measurement),
+            *(memory, model, modes, profile, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
@@ -124,13 +128,13 @@ class TestChecks:
 
     def test_a_device_with_an_impossible_cpu(self):
         cpu = example_cpu().cpu
-        for changes, words in (
+        for fields, words in (
             ({"physical_cores": 0}, "physical_cores must be positive"),
             ({"logical_cpus": 2}, "logical_cpus must be at least physical_cores"),
             ({"usable_cores": (9,)}, "usable_cores must be among usable_cpus"),
         ):
             with pytest.raises(ValueError, match=words):
-                msgspec.structs.replace(cpu, **changes)
+                msgspec.structs.replace(cpu, **fields)
 
     def test_latency_mode_runs_one_stream(self):
         with pytest.raises(ValueError, match="one stream"):
