@@ -250,6 +250,11 @@ def _protocol_stream() -> Iterator[IO[bytes]]:
         yield stream
 
 
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the environment that holds the thread pools of a child's libraries to ``threads``."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
 def spawned_ns() -> int:
     """Return when the parent started this child, by ``time.perf_counter_ns``: one clock for all processes.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hwbench import plugins
-from hwbench.children import run_child
+from hwbench.children import run_child, thread_limits
 from hwbench.compare.blocks import PROCESSES, Watch, interleave, restarts_in
 from hwbench.compare.goals import refuse_missing, with_goals
 from hwbench.compare.metrics import NEVER_LIVE, NO_DATA, one_off, verdicts
@@ -64,7 +64,6 @@ from hwbench.units import MonotonicClock
 
 R = TypeVar("R", bound=Record)
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NOT_YET = frozenset({"one_process", "too_few_samples"})  # more restarts may still give these metrics
 _WARMUP_SHARE = 0.005  # of the budget, for each process
 _NOT_YET_COMPARED = Missing(code="not_yet", why="the first restart is not finished")
@@ -339,7 +338,7 @@ class _Live:
             what=f"{process} ({side.engine} {side.precision})",
             failure=EngineError,
             timeout_s=self.wanted.timeout_s,
-            env=dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
+            env=thread_limits(self.threads),
         )
 
     def check(self, processes: Sequence[BlockProcess]) -> None:
@@ -463,7 +462,7 @@ class _Live:
             what=what,
             failure=EngineError,
             timeout_s=self.wanted.timeout_s,
-            env=dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
+            env=thread_limits(self.threads),
         )
 
     def _warnings(self, elapsed_s: float) -> tuple[str, ...]:

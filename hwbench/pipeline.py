@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from hwbench import plugins
-from hwbench.children import run_child
+from hwbench.children import run_child, thread_limits
 from hwbench.devices import environment
 from hwbench.energy.choose import require
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
@@ -59,7 +59,6 @@ from hwbench.units import format_seconds
 
 R = TypeVar("R", bound=Record)
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _WORKER = "hwbench.measure.worker"
 IS_REFERENCE = "is_reference"  # code of a Missing: the others are compared with this one
 NOT_REACHED = "not_reached"  # code of a Missing: the run ended before
@@ -368,7 +367,7 @@ class _Profile:
         return reconcile(run, self.imported.model.layers, median_s)
 
     def _child(self, module: str, job: Job, result: type[R], folder: Path, label: str) -> R:
-        per_stream = str(max(1, job.settings.threads // job.settings.streams))
+        per_stream = max(1, job.settings.threads // job.settings.streams)
         returned = run_child(
             module,
             job,
@@ -377,7 +376,7 @@ class _Profile:
             what=label,
             failure=EngineError,
             timeout_s=self.request.timeout_s,
-            env=dict.fromkeys(_THREAD_VARIABLES, per_stream),
+            env=thread_limits(per_stream),
             on_event=lambda event: self.watcher.phase(label, event["phase"], event.get("fraction")),
         )
         shutil.rmtree(folder / BUILD)  # compilers leave hundreds of megabytes; kept after a failure

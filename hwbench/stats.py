@@ -80,6 +80,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Return the slope of the least-squares line through points."""
+    mean_t = statistics.fmean(t for t, _ in points)
+    mean_v = statistics.fmean(v for _, v in points)
+    square = sum((t - mean_t) ** 2 for t, _ in points)
+    return sum((t - mean_t) * (v - mean_v) for t, v in points) / square if square else 0.0
+
+
 def supported_percentile(ordered: Sequence[float], p: float) -> float | Missing:
     """Return the percentile, or why the sample does not support it."""
     needed = math.ceil(round(10 / (1 - p), 6))  # 1 - p is not exact

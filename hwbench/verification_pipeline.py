@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from hwbench import plugins
-from hwbench.children import run_child
+from hwbench.children import run_child, thread_limits
 from hwbench.devices import environment
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, Unsupported, UsageError
 from hwbench.graph.spec import parse_spec
@@ -45,7 +45,6 @@ from hwbench.records.verification import (
 R = TypeVar("R", bound=Record)
 Watch = Callable[[str, float | None], None]
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _REFERENCE_ENGINE = "onnxruntime"  # runs the graph as it is written, in the precision it is written in
 
 
@@ -263,7 +262,7 @@ class _Verify:
             what=what,
             failure=failure,
             timeout_s=self.request.timeout_s,
-            env=dict.fromkeys(_THREAD_VARIABLES, str(self.request.threads)),
+            env=thread_limits(self.request.threads),
             on_event=lambda event: self.watch(what, event.get("fraction")),
         )
 

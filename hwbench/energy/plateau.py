@@ -8,7 +8,6 @@ of the power in ten seconds. Every temperature that the instrument reads must be
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +16,7 @@ from hwbench.energy.phases import LOOK, looks
 from hwbench.energy.shares import seen_period_s
 from hwbench.energy.trace import Trace
 from hwbench.records.energy import Channel, EnergyReading, Plateau
+from hwbench.stats import slope
 
 SHORTEST_S, LONGEST_S = 10.0, 60.0  # of the part that is looked at
 LIMIT_C, LIMIT_W, LIMIT_S = 0.5, 0.005, 0.005  # in ten seconds; power and latency relative
@@ -141,11 +141,3 @@ def _latency(trace: Trace, start_s: float, end_s: float) -> list[Trend]:
         return []
     middle = statistics.fmean(value for _, value in points)
     return [Trend(what="latency", per_10s=10 * slope(points) / middle, limit=LIMIT_S)] if middle else []
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Return the slope of the least-squares line through points."""
-    mean_t = statistics.fmean(t for t, _ in points)
-    mean_v = statistics.fmean(v for _, v in points)
-    square = sum((t - mean_t) ** 2 for t, _ in points)
-    return sum((t - mean_t) * (v - mean_v) for t, v in points) / square if square else 0.0

@@ -8,12 +8,11 @@ the slope of a least-squares line through the windows of at least the last ten s
 from __future__ import annotations
 
 import itertools
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hwbench.records.base import Missing
 from hwbench.records.modes import WarmWindow
+from hwbench.stats import slope
 
 TEN_S = 10.0
 _SUCCESSIVE = 2  # changes in a row that must be small: one may be by chance
@@ -80,8 +79,3 @@ class PlateauDetector:
         if isinstance(value, Missing):
             return value.code != "too_few_windows"  # no thermometer: the median alone decides, and the result says so
         return abs(value) < self.slope_c_per_10s
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Return the slope of the least-squares line through points whose x differ."""
-    return statistics.linear_regression(*zip(*points, strict=True)).slope

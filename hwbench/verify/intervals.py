@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.stats import Z95
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
-Z95 = 1.959963984540054  # two-sided
 Z95_ONE_SIDED = 1.6448536269514722
 RESAMPLES = 2000
 _STEPS = 100

@@ -13,12 +13,12 @@ from itertools import pairwise
 from hwbench.energy.account import MISMATCH, MISMATCH_WINDOW_S, energy_between
 from hwbench.energy.integrate import counter_faults, update_period_s
 from hwbench.energy.phases import IDLE_AFTER, IDLE_BEFORE, RECORDER, Span, first, looks, spans
-from hwbench.energy.plateau import slope, slowest_period_s, summed
+from hwbench.energy.plateau import slowest_period_s, summed
 from hwbench.energy.trace import Trace
 from hwbench.records.base import Missing
 from hwbench.records.energy import CrossCheck, EnergyReading
 from hwbench.records.selftest import SelfTestCheck
-from hwbench.stats import mean_interval
+from hwbench.stats import mean_interval, slope
 
 LOAD, DUTY, WITH, WITHOUT, CONTROL = "load", "duty", "latency_with", "latency_without", "latency_control"
 SIGMAS, IDLE_SHIFT, R_SQUARED, INTERCEPT, CPU_SHARE = 3.0, 0.05, 0.99, 0.10, 0.01

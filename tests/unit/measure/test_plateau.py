@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from hwbench.measure.plateau import PlateauDetector, slope
+from hwbench.measure.plateau import PlateauDetector
 from hwbench.records.base import Missing
+from hwbench.stats import slope
 
 NO_SENSOR = Missing(code="not_exposed", why="there is no thermometer")
 WINDOW_S = 2.5

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwbench.stats import Z95
 from hwbench.verify.intervals import (
-    Z95,
     bootstrap,
     clopper_pearson,
     paired_means,
