@@ -50,9 +50,8 @@ from hwbench.records.comparison import (
     Settings,
 )
 from hwbench.records.measurement import Parity, ProfileResult, RunSettings, StopRule
-from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.model import DataFacts, ImportJob, ImportResult
 from hwbench.records.verification import (
-    DataFacts,
     DataJob,
     DataResult,
     RunJob,

@@ -20,7 +20,8 @@ from hwbench.records.device import Device, Found
 from hwbench.records.energy import Channel, Provenance
 from hwbench.records.measurement import Built, BuiltLayer
 from hwbench.records.memory import RuntimeMemory
-from hwbench.records.model import Model, ModelFiles
+from hwbench.records.model import Layer, Model, ModelFiles, TensorSpec
+from hwbench.records.quantization import Calibration, Lowered, PrecisionPlan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,6 +157,71 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the runtime refuses it; the message is the runtime's own, shortened.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerRequest:
+    """A network that an engine is asked to write down for its runtime.
+
+    ``files.runtime_graph`` is the float graph, after the repairs of calibration; ``calibration`` has the ranges of its
+    tensors, and is None where the plan needs none.
+    """
+
+    model: Model
+    files: ModelFiles
+    plan: PrecisionPlan
+    calibration: Calibration | None
+    device: Device
+    folder: Path  # empty; gets the files
+
+
+@runtime_checkable
+class Builds(Protocol):
+    """An engine that can save what it runs, so that it can be deployed; an engine need not.
+
+    ``load`` of the engine then reads the saved files: ``request.model.artefact`` is set, ``files.runtime_graph`` is its
+    first file, and ``request.precision`` is ``auto``.
+    """
+
+    schemes: tuple[str, ...]  # of :data:`hwbench.records.quantization.PRECISIONS`, what it can build here
+
+    def lower(self, request: LowerRequest) -> Lowered:
+        """Write the engine into ``request.folder``.
+
+        Raises:
+            Unsupported: a layer named in the plan cannot have what it is to have, or the default is not offered.
+            EngineError: the runtime's own tools fail; the message is theirs, shortened.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtefactFacts:
+    """What an engine file says about itself."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: tuple[Layer, ...]  # the file's own nodes
+    arithmetic: str
+    parameters: int
+    weight_bytes: int
+    files: tuple[str, ...]  # the file and what belongs to it, by name, in its folder
+
+
+@runtime_checkable
+class ReadsArtefacts(Protocol):
+    """An engine that takes files of its runtime as they are (``.tflite``, ``.xml``); an engine need not."""
+
+    suffixes: tuple[str, ...]  # with the dot, in lower case
+
+    def describe(self, path: Path, shapes: Mapping[str, tuple[int, ...]], batch_size: int | None) -> ArtefactFacts:
+        """Read the file, with its open axes fixed.
+
+        Raises:
+            ModelError: it is no such file, it is broken, or an axis is open and nothing says its size.
+            UsageError: ``shapes`` do not fit.
         """
         ...
 

@@ -147,6 +147,30 @@ class BuiltLayer(Record, frozen=True, kw_only=True):
     precision: str | Missing
 
 
+class LeftNode(Record, frozen=True, kw_only=True):
+    """A node that a delegate did not take."""
+
+    name: str
+    op: str
+    why: str | Missing
+
+
+class Partitions(Record, frozen=True, kw_only=True, tag_field="kind", tag="partitions"):
+    """How a runtime split the graph between a delegate and its own kernels.
+
+    ``parts``: for each partition of the delegate, in order, the source layers in it (a partition may stand for none).
+    """
+
+    delegate: str
+    nodes: int
+    delegated: int
+    parts: tuple[tuple[str, ...], ...]
+    left: tuple[LeftNode, ...]
+
+    def __post_init__(self) -> None:
+        check(0 <= self.delegated <= self.nodes, "more nodes delegated than there are")
+
+
 class Built(Record, frozen=True, kw_only=True):
     """What the engine really built, read back from the runtime, to be held against what was asked."""
 
@@ -158,6 +182,7 @@ class Built(Record, frozen=True, kw_only=True):
     settings: dict[str, str]
     layers: tuple[BuiltLayer, ...] | Missing
     notes: tuple[str, ...] = ()
+    partitions: Partitions | Missing = Missing(code="no_delegate", why="this runtime runs the whole graph itself")
 
 
 class UnitSamples(Record, frozen=True, kw_only=True):
@@ -249,6 +274,11 @@ def _status(findings: tuple[Finding, ...]) -> Status:
     return "suspect" if findings else "valid"
 
 
+NOT_SAVED = Missing(
+    code="not_saved", why="built in memory from the hub and not saved", cure="hwbench build, and measure the bundle"
+)
+
+
 class TimedRun(Record, frozen=True, kw_only=True):
     """What one worker process brings back: raw samples and everything read around them."""
 
@@ -299,6 +329,7 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
 
     engine: str
     precision_asked: str
+    artefact_sha256: str | Missing = NOT_SAVED
     settings: RunSettings
     latency: LatencySummary | Missing
     energy_per_inference_j: float | Missing

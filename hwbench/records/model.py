@@ -37,8 +37,36 @@ class Layer(Record, frozen=True, kw_only=True):
     moved_bytes: int | Missing
 
 
+class DataFacts(Record, frozen=True, kw_only=True):
+    """The data: what the user named, its hash, and whether it has labels."""
+
+    source: str
+    sha256: str
+    samples: int
+    labels: bool
+
+
+class Artefact(Record, frozen=True, kw_only=True):
+    """An engine that has been built and saved: only its runtime can run it, as it is.
+
+    ``sha256`` is over its ``files`` (the first is what the runtime is given to read), each with its name and length
+    before it, in order of name: speed and accuracy that carry the same hash are of the same thing. ``label`` says what
+    was asked for (``int8``, ``mixed``), or the suffix of a file that came as it is. ``settings`` are the runtime's.
+    """
+
+    engine: str
+    sha256: str
+    files: tuple[str, ...]
+    label: str
+    settings: dict[str, str] = {}
+
+
 class Model(Record, frozen=True, kw_only=True):
-    """A model in the hub.
+    """A model in the hub, or one that is an engine already.
+
+    An engine that came as a bundle (``artefact`` is set, kind ``bundle``) has the description of the network that it
+    was built from: ``hub_sha256``, layers and costs are the network's. One that came as a file of its runtime (kind
+    ``engine``) has what the runtime tells; its ``hub_sha256`` is the artefact's.
 
     ``source`` is what the user typed. ``source_sha256`` is the hash of the file(s) given, ``hub_sha256`` of the
     hub's graph and weights: two results with the same ``hub_sha256`` ran the same network. ``weights`` says
@@ -47,7 +75,7 @@ class Model(Record, frozen=True, kw_only=True):
 
     name: str
     source: str
-    kind: Literal["onnx", "torch", "pt2", "zoo"]
+    kind: Literal["onnx", "torch", "pt2", "zoo", "bundle", "engine"]
     source_sha256: str | Missing
     hub_sha256: str
     weights: Literal["trained", "untrained", "as_given"]
@@ -63,6 +91,7 @@ class Model(Record, frozen=True, kw_only=True):
     parameters: int
     weight_bytes: int
     warnings: tuple[str, ...] = ()
+    artefact: Artefact | None = None
 
     @property
     def macs(self) -> int:

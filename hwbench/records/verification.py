@@ -6,8 +6,8 @@ from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
-from hwbench.records.measurement import Built, NotMeasured
-from hwbench.records.model import Layer, Model, ModelFiles
+from hwbench.records.measurement import NOT_SAVED, Built, NotMeasured
+from hwbench.records.model import DataFacts, Layer, Model, ModelFiles
 
 VERIFICATION_SCHEMA = 1
 
@@ -109,6 +109,7 @@ class Verified(Record, frozen=True, kw_only=True):
 
     engine: str
     precision_asked: str
+    artefact_sha256: str | Missing = NOT_SAVED
     built: Built
     scores: tuple[Score, ...]
     agreement: Agreement | Missing
@@ -121,15 +122,6 @@ class Verified(Record, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         return f"{self.engine} {self.built.precision}"
-
-
-class DataFacts(Record, frozen=True, kw_only=True):
-    """The data: what the user named, its hash, and whether it has labels."""
-
-    source: str
-    sha256: str
-    samples: int
-    labels: bool
 
 
 class VerifyRequest(Record, frozen=True, kw_only=True):

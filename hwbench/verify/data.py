@@ -19,8 +19,8 @@ import numpy as np
 from hwbench.children import Emit, serve
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing
-from hwbench.records.model import Model, TensorSpec
-from hwbench.records.verification import DataFacts, DataJob, DataResult
+from hwbench.records.model import DataFacts, Model, TensorSpec
+from hwbench.records.verification import DataJob, DataResult
 from hwbench.verify.metrics import load_callable
 from hwbench.verify.stores import INPUTS, LABELS, Array
 

@@ -18,6 +18,7 @@ from hwbench.records import (
     model,
     modes,
     profile,
+    quantization,
     selftest,
     verification,
 )
@@ -58,6 +59,8 @@ WITHOUT_UNIT = {
         "gain_uncertainty",
     ),  # shares, 1/J, as value, J s
     *("difference", "values"),  # a share, as the two values beside it; in the key
+    *("momentum", "smooth_quant", "magnitude", "seen_low", "seen_high"),  # shares, the tensor's own unit
+    *("default", "floating", "layers", "asked", "got"),  # names of precisions
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
 }
 
@@ -80,7 +83,7 @@ class TestEveryRecord:
     def test_none_of_them_is_left_out(self):
         modules = (
             *(changes, comparison, device, difference, energy, health, layer_energy, measurement),
-            *(memory, model, modes, profile, selftest, verification),
+            *(memory, model, modes, profile, quantization, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 

@@ -1,0 +1,129 @@
+"""What precision each layer is to have, and the ranges that quantisation goes by."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.model import DataFacts
+
+CALIBRATION_SCHEMA = 1
+
+# What a layer's weights and activations become. ``float``: whatever the plan's ``floating`` says.
+Scheme = Literal["float", "int8", "int8-dynamic", "int8-weights", "int4-weights"]
+Floating = Literal["auto", "fp32", "fp16", "bf16"]
+Estimator = Literal["minmax", "ema", "percentile", "mse", "entropy"]
+
+PRECISIONS = ("fp32", "fp16", "bf16", "auto", *get_args(Scheme)[1:])  # what ``--precision`` of a build may be
+
+
+class PrecisionPlan(Record, frozen=True, kw_only=True):
+    """One precision for every layer, and the layers that have another.
+
+    ``default`` holds for every layer that a runtime can run so; the others stay in floating point, and the build says
+    which and why. A layer named in ``layers`` (by its hub name) gets that or the build is refused, except that
+    ``float`` is always possible. ``floating``: the arithmetic of what is not quantised; ``auto`` leaves it to the runtime.
+    """
+
+    default: Scheme
+    floating: Floating = "auto"
+    layers: dict[str, Scheme] = {}
+
+    def of(self, layer: str) -> Scheme:
+        """Return the scheme of a layer."""
+        return self.layers.get(layer, self.default)
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Say whether any layer's activations are quantised with fixed ranges."""
+        return "int8" in {self.default, *self.layers.values()}
+
+    @property
+    def label(self) -> str:
+        """A short name: the precision asked for, or ``mixed``."""
+        if self.layers and set(self.layers.values()) != {self.default}:
+            return "mixed"
+        return self.default if self.default != "float" else self.floating
+
+
+class CalibrationSettings(Record, frozen=True, kw_only=True):
+    """How ranges are found, and what is done to the weights beforehand.
+
+    ``percentile``: share of the samples inside, in percent, read by the estimator of that name. ``momentum``: of the
+    moving average. ``smooth_quant``: alpha (Xiao et al. 2022, arXiv:2211.10438), None for none.
+    """
+
+    estimator: Estimator = "mse"
+    percentile: float = 99.99
+    momentum: float = 0.9
+    equalize: bool = False
+    smooth_quant: float | None = None
+    adaround: bool = False
+    bias_correction: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(50 < self.percentile <= 100, f"percentile must be above 50 and at most 100, got {self.percentile}")
+        check(0 <= self.momentum < 1, f"momentum must be at least 0 and below 1, got {self.momentum}")
+        alpha = self.smooth_quant
+        check(alpha is None or 0 <= alpha <= 1, f"smooth_quant must be between 0 and 1, got {alpha}")
+
+
+class TensorRange(Record, frozen=True, kw_only=True):
+    """The range of one activation tensor, in the tensor's own unit.
+
+    ``low`` and ``high``: where an asymmetric quantiser clips; both may have one sign, and whoever quantises must widen
+    them to hold zero. ``magnitude``: where a symmetric one clips. ``seen_low`` and ``seen_high``: the extremes over all
+    samples.
+    """
+
+    low: float
+    high: float
+    magnitude: float
+    seen_low: float
+    seen_high: float
+
+    def __post_init__(self) -> None:
+        check_finite(self, "low", "high", "seen_low", "seen_high", minimum=None)
+        check_finite(self, "magnitude")
+        check(self.low <= self.high, "low must not be above high")
+
+
+class Calibration(Record, frozen=True, kw_only=True):
+    """The ranges of every activation of a graph, found once and shared by all runtimes.
+
+    ``graph_sha256`` is of the float graph they belong to: the hub after the repairs named in ``repairs`` (in words, one
+    for each kind, with how many layers it changed). ``tensors`` is keyed by the graph's tensor names.
+    """
+
+    schema_version: int
+    settings: CalibrationSettings
+    data: DataFacts
+    graph_sha256: str
+    tensors: dict[str, TensorRange]
+    repairs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class LoweredLayer(Record, frozen=True, kw_only=True):
+    """What a runtime's graph holds for a layer that the plan wants quantised; ``why``: the reason for another."""
+
+    layer: str
+    asked: Scheme
+    got: Scheme
+    why: str | None = None
+
+
+class Lowered(Record, frozen=True, kw_only=True):
+    """What an engine has written: its files, the first of which is what the runtime is given to read.
+
+    ``arithmetic``: in what most multiply-adds are written down, as :attr:`Model.arithmetic` has it. ``settings``: what
+    the runtime is to be told beside the file. ``same_bytes``: whether building again gives the same bytes, or why not.
+    """
+
+    files: tuple[str, ...]  # relative to the folder
+    arithmetic: str
+    settings: dict[str, str]
+    layers: tuple[LoweredLayer, ...]
+    same_bytes: Literal[True] | Missing
+    notes: tuple[str, ...] = ()
