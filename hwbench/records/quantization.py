@@ -21,8 +21,8 @@ class PrecisionPlan(Record, frozen=True, kw_only=True):
     """One precision for every layer, and the layers that have another.
 
     ``default`` holds for every layer that a runtime can run so; the others stay in floating point, and the build says
-    which and why. A layer named in ``layers`` (by its hub name) gets that or the build is refused, except that
-    ``float`` is always possible. ``floating``: the arithmetic of what is not quantised; ``auto`` leaves it to the runtime.
+    which and why. A layer named in ``layers`` (by its hub name) gets that or the build is refused; ``float`` is always
+    possible. ``floating``: the arithmetic of what is not quantised; ``auto`` leaves it to the runtime.
     """
 
     default: Scheme
