@@ -49,11 +49,10 @@ from hwbench.records.comparison import (
     Saved,
     Settings,
 )
+from hwbench.records.data import DataJob, DataResult
 from hwbench.records.measurement import Parity, ProfileResult, RunSettings, StopRule
 from hwbench.records.model import DataFacts, ImportJob, ImportResult
 from hwbench.records.verification import (
-    DataJob,
-    DataResult,
     RunJob,
     RunResult,
     ScoreJob,
@@ -428,7 +427,7 @@ class _Live:
     def _over_samples(self, side: Contender, data: str, name: str) -> tuple[Path, DataFacts]:
         model = side.imported.model
         read = self._child_of(
-            "hwbench.verify.data",
+            "hwbench.data.read",
             DataJob(data=data, model=model, limit=None),
             DataResult,
             f"data-{name}",

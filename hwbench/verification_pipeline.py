@@ -25,12 +25,11 @@ from hwbench.graph.spec import parse_spec
 from hwbench.inventory import Target, find_target, pinned_cpus
 from hwbench.protocols import Engine
 from hwbench.records.base import Missing, Record
+from hwbench.records.data import DataJob, DataResult
 from hwbench.records.measurement import NotMeasured
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.records.verification import (
     VERIFICATION_SCHEMA,
-    DataJob,
-    DataResult,
     LayerErrors,
     LayersJob,
     RunJob,
@@ -100,8 +99,8 @@ class _Verify:
             ModelError,
         )
         self.data = self._child(
-            "hwbench.verify.data",
-            DataJob(data=request.data, model=self.imported.model, limit=request.limit),
+            "hwbench.data.read",
+            DataJob(data=request.data, model=self.imported.model, limit=request.limit, preprocess=request.preprocess),
             DataResult,
             "data",
             f"reading '{request.data}'",

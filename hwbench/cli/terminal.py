@@ -24,6 +24,10 @@ R = TypeVar("R")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a file's name must not drive the terminal
 
 Device = Annotated[str, typer.Option("--device", "-d", help="Device to use; `hwbench devices` lists them.")]
+Preprocess = Annotated[
+    str | None,
+    typer.Option("--preprocess", help="How a picture of --data becomes a sample: a .toml file, or file.py:function."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show where an error came from.")]

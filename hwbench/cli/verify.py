@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, EXIT_UNAVAILABLE, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @command
 def verify(
     model: Annotated[str, typer.Argument(help="model.onnx, model.pt2, file.py:callable, or a built-in model.")],
-    data: Annotated[str, typer.Option("--data", help="data.npz, or file.py:function that gives (inputs, labels).")],
+    data: Annotated[
+        str, typer.Option("--data", help="data.npz, a folder of images, or file.py:function giving (inputs, labels).")
+    ],
+    preprocess: Preprocess = None,
     device: Device = "cpu",
     engines: Annotated[
         list[str] | None, typer.Option("--engine", "-e", help="Engine to verify; repeat for more. Default: all.")
@@ -75,6 +78,7 @@ def verify(
         precisions=tuple(dict.fromkeys(precisions or ())),
         batch_size=batch_size,
         shapes=parse_shapes(shapes or []),
+        preprocess=preprocess,
         max_drop=_drop(max_drop),
         limit=limit,
         layers=layers,

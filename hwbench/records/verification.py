@@ -136,6 +136,7 @@ class VerifyRequest(Record, frozen=True, kw_only=True):
     precisions: tuple[str, ...]
     batch_size: int | None
     shapes: dict[str, tuple[int, ...]]
+    preprocess: str | None = None  # for a folder of images
     max_drop: float | None
     limit: int | None
     layers: bool
@@ -159,21 +160,6 @@ class Verification(Record, frozen=True, kw_only=True):
     rows: tuple[Verified, ...]
     not_verified: tuple[NotMeasured, ...]
     warnings: tuple[str, ...] = ()
-
-
-class DataJob(Record, frozen=True, kw_only=True):
-    """Data to bring in, for the model's inputs."""
-
-    data: str
-    model: Model
-    limit: int | None
-
-
-class DataResult(Record, frozen=True, kw_only=True):
-    """Where the data lie: ``inputs.npz`` in the folder, and ``labels.npy`` where there are labels."""
-
-    facts: DataFacts
-    folder: str
 
 
 class RunJob(Record, frozen=True, kw_only=True):

@@ -11,11 +11,12 @@ import numpy as np
 
 from hwbench import plugins
 from hwbench.children import Emit, Throttle, serve
+from hwbench.data.store import stored_inputs
 from hwbench.errors import EngineError, HwbenchError
 from hwbench.protocols import BuildRequest, Engine, Runner
 from hwbench.records.verification import RunJob, RunResult
 from hwbench.verify.layers import expose
-from hwbench.verify.stores import INPUTS, OUTPUTS, Array, load_arrays
+from hwbench.verify.stores import OUTPUTS, Array
 
 _PROGRESS_PERIOD_S = 0.5
 
@@ -44,10 +45,10 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
         workdir=workdir,
     )
     runner = engine.load(request).compile()
-    inputs = load_arrays(Path(job.data_folder) / INPUTS)
+    inputs = stored_inputs(Path(job.data_folder))
     assert isinstance(job.model.batch_size, int)
     if job.expose:
-        outputs = _once(runner, job.engine, {name: array[: job.model.batch_size] for name, array in inputs.items()})
+        outputs = _once(runner, job.engine, {name: np.array(array[: job.model.batch_size]) for name, array in inputs.items()})
     else:
         outputs = _all(runner, job, inputs, job.model.batch_size, emit)
     np.savez(folder / OUTPUTS, **outputs)  # type: ignore[arg-type]
@@ -67,7 +68,7 @@ def _all(runner: Runner, job: RunJob, inputs: Mapping[str, Array], batch: int, e
     for start in range(0, job.samples, batch):
         size = min(batch, job.samples - start)
         rows = np.minimum(np.arange(start, start + batch), start + size - 1)
-        for name, array in _once(runner, job.engine, {name: array[rows] for name, array in inputs.items()}).items():
+        for name, array in _once(runner, job.engine, {name: np.array(array[rows]) for name, array in inputs.items()}).items():
             if array.ndim == 0 or len(array) != batch:
                 raise EngineError(
                     f"output '{name}' has shape {list(array.shape)}: its first axis is not the batch of {batch}",

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hwbench.children import Emit, serve
+from hwbench.data.store import LABELS
 from hwbench.errors import EngineError
 from hwbench.records.base import Missing
 from hwbench.records.verification import (
@@ -33,7 +34,7 @@ from hwbench.verify.intervals import (
     wilson,
 )
 from hwbench.verify.metrics import Metric, guess_task, metrics_of
-from hwbench.verify.stores import LABELS, OUTPUTS, Array, load_arrays
+from hwbench.verify.stores import OUTPUTS, Array, load_arrays
 
 _IS_REFERENCE = Missing(code="is_reference", why="the others are held against this one")
 _HOPELESS = 1e9  # samples

@@ -9,7 +9,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-INPUTS, LABELS, OUTPUTS = "inputs.npz", "labels.npy", "outputs.npz"
+OUTPUTS = "outputs.npz"
 
 
 def load_arrays(path: Path) -> dict[str, Array]:

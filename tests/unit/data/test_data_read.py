@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from hwbench.data.read import work
+from hwbench.data.store import stored_inputs
 from hwbench.errors import UsageError
 from hwbench.graph.importer import import_model
+from hwbench.records.data import DataJob
 from hwbench.records.model import ImportJob
-from hwbench.records.verification import DataJob
-from hwbench.verify.data import work
-from hwbench.verify.stores import load_arrays
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def read(model, tmp_path):
         folder.mkdir(exist_ok=True)
         result = work(DataJob(data=str(source), model=model, limit=limit), folder, lambda event: None)
         labels = folder / "labels.npy"
-        return result, load_arrays(folder / "inputs.npz"), np.load(labels) if labels.exists() else None
+        return result, stored_inputs(folder), np.load(labels) if labels.exists() else None
 
     return read
 
