@@ -10,6 +10,7 @@ import typer
 
 import hwbench
 from hwbench.cli import (
+    build,
     calibrate,
     compare,
     devices,
@@ -36,6 +37,7 @@ app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("profile")(profile.profile)
+app.command("build")(build.build)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

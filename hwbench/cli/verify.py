@@ -66,7 +66,7 @@ def verify(
     from hwbench.verification_pipeline import verify as run
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
-    _check_names(engines or [])
+    check_engines(engines or [])
     target = find_target(device)
     request = VerifyRequest(
         model=model,
@@ -79,7 +79,7 @@ def verify(
         batch_size=batch_size,
         shapes=parse_shapes(shapes or []),
         preprocess=preprocess,
-        max_drop=_drop(max_drop),
+        max_drop=parse_drop(max_drop),
         limit=limit,
         layers=layers,
         threads=threads or default_threads(target),
@@ -121,7 +121,8 @@ def exit_code(found: Verification, *, strict: bool) -> int:
     return EXIT_OK
 
 
-def _check_names(engines: list[str]) -> None:
+def check_engines(engines: list[str]) -> None:
+    """Refuse names that no engine has."""
     from hwbench import plugins
 
     for engine in engines:
@@ -133,7 +134,7 @@ def _check_request(request: VerifyRequest) -> None:
         raise UsageError("--task and --metric both say what is measured", hint="give one of them")
 
 
-def _drop(text: str | None) -> float | None:
+def parse_drop(text: str | None) -> float | None:
     """Read ``1pp`` (percentage points of a share) or a number in the metric's own unit."""
     if text is None:
         return None

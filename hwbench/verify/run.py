@@ -48,7 +48,9 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
     inputs = stored_inputs(Path(job.data_folder))
     assert isinstance(job.model.batch_size, int)
     if job.expose:
-        outputs = _once(runner, job.engine, {name: np.array(array[: job.model.batch_size]) for name, array in inputs.items()})
+        outputs = _once(
+            runner, job.engine, {name: np.array(array[: job.model.batch_size]) for name, array in inputs.items()}
+        )
     else:
         outputs = _all(runner, job, inputs, job.model.batch_size, emit)
     np.savez(folder / OUTPUTS, **outputs)  # type: ignore[arg-type]
@@ -68,7 +70,9 @@ def _all(runner: Runner, job: RunJob, inputs: Mapping[str, Array], batch: int, e
     for start in range(0, job.samples, batch):
         size = min(batch, job.samples - start)
         rows = np.minimum(np.arange(start, start + batch), start + size - 1)
-        for name, array in _once(runner, job.engine, {name: np.array(array[rows]) for name, array in inputs.items()}).items():
+        for name, array in _once(
+            runner, job.engine, {name: np.array(array[rows]) for name, array in inputs.items()}
+        ).items():
             if array.ndim == 0 or len(array) != batch:
                 raise EngineError(
                     f"output '{name}' has shape {list(array.shape)}: its first axis is not the batch of {batch}",

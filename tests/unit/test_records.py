@@ -6,6 +6,7 @@ import pytest
 
 from hwbench.files import decode, encode
 from hwbench.records import (
+    build,
     changes,
     comparison,
     data,
@@ -83,7 +84,7 @@ class TestEveryRecord:
 
     def test_none_of_them_is_left_out(self):
         modules = (
-            *(changes, comparison, data, device, difference, energy, health, layer_energy, measurement),
+            *(build, changes, comparison, data, device, difference, energy, health, layer_energy, measurement),
             *(memory, model, modes, profile, quantization, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}

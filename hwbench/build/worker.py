@@ -1,0 +1,131 @@
+"""Build one engine by one plan and put it into a bundle, in a process of its own.
+
+The engine is written down, read again by the runtime as whoever deploys it will, and run once on the model's inputs:
+what it puts out goes into the bundle, to be held against what it puts out elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from hwbench import plugins
+from hwbench.bundles.describe import Words, manifest_of
+from hwbench.bundles.examples import example_for
+from hwbench.bundles.layout import EXPECTED
+from hwbench.bundles.writer import Contents, write_bundle
+from hwbench.children import Emit, serve
+from hwbench.errors import EngineError, HwbenchError, Unsupported
+from hwbench.protocols import BuildRequest, Builds, Engine, LowerRequest, Runner
+from hwbench.records.base import Missing
+from hwbench.records.build import BundleJob, EngineBuilt
+from hwbench.records.bundle import NOT_GIVEN, Manifest
+from hwbench.records.model import ModelFiles
+from hwbench.units import Clock, MonotonicClock
+
+
+def work(job: BundleJob, folder: Path, emit: Emit) -> EngineBuilt:
+    """Do the job and leave the bundle at ``job.target``.
+
+    Raises:
+        Unsupported: the engine cannot build this plan.
+        EngineError: its runtime fails at building, loading or running.
+        StorageError: the bundle cannot be written.
+    """
+    clock: Clock = MonotonicClock()
+    engine: Engine = plugins.load("engines", job.engine)
+    builder = _builder(engine)
+    engine.start()
+    request = LowerRequest(
+        model=job.imported.model,
+        files=job.imported.files,
+        plan=job.plan,
+        calibration=job.calibration,
+        device=job.device,
+        folder=_empty(folder / "engine"),
+    )
+    emit({"event": "phase", "phase": "build"})
+    started = clock.now_ns()
+    lowered = builder.lower(request)
+    lowered_at = clock.now_ns()
+    words = Words(
+        preprocessing=job.preprocessing_note or NOT_GIVEN, postprocessing=job.postprocessing_note or NOT_GIVEN
+    )
+    manifest = manifest_of(job.name, job.engine, request, lowered, job.environment, words=words)
+    emit({"event": "phase", "phase": "load"})
+    runner = _loaded(engine, job, manifest, request.folder, _empty(folder / "scratch"))
+    load_s = (clock.now_ns() - lowered_at) / 1e9
+    inputs = Path(job.imported.files.folder) / job.imported.files.inputs
+    _run_once(runner, job.engine, inputs, folder / EXPECTED)
+    built = runner.built()
+    runner.close()
+    example = example_for(manifest, engine)
+    manifest = msgspec.structs.replace(manifest, run_example=example if isinstance(example, Missing) else True)
+    contents = Contents(
+        manifest=manifest,
+        engine=request.folder,
+        inputs=inputs,
+        expected=folder / EXPECTED,
+        example=None if isinstance(example, Missing) else example,
+        licence=None if job.licence is None else Path(job.licence),
+    )
+    write_bundle(contents, Path(job.target), replace=job.replace)
+    assert manifest.model.artefact is not None
+    return EngineBuilt(
+        artefact=manifest.model.artefact,
+        lowered=lowered,
+        built=built,
+        size_bytes=sum(manifest.sizes.values()),
+        lower_s=(lowered_at - started) / 1e9,
+        load_s=load_s,
+    )
+
+
+def _builder(engine: Engine) -> Builds:
+    if not isinstance(engine, Builds):
+        raise Unsupported(f"the engine '{engine.name}' runs models and cannot save what it runs")
+    return engine
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _loaded(engine: Engine, job: BundleJob, manifest: Manifest, folder: Path, scratch: Path) -> Runner:
+    artefact = manifest.model.artefact
+    assert artefact is not None
+    files = ModelFiles(
+        folder=str(folder), hub=artefact.files[0], runtime_graph=artefact.files[0], merged=job.imported.files.merged
+    )
+    request = BuildRequest(
+        model=manifest.model,
+        files=files,
+        precision="auto",
+        threads=job.threads,
+        streams=1,
+        profile_layers=False,
+        workdir=scratch,
+    )
+    return engine.load(request).compile()
+
+
+def _run_once(runner: Runner, engine: str, inputs: Path, target: Path) -> None:
+    with np.load(inputs, allow_pickle=False) as archive:
+        arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+    try:
+        bound = runner.bind(arrays)
+        bound.run()
+        outputs = {name: np.array(array) for name, array in bound.outputs().items()}
+    except HwbenchError:
+        raise
+    except Exception as error:
+        raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error
+    np.savez(target, **outputs)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    serve(work, BundleJob)

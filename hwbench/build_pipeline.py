@@ -1,0 +1,349 @@
+"""The story of a build, above :mod:`hwbench.pipeline` and :mod:`hwbench.verification_pipeline`, which it uses.
+
+    find the device -> bring the model in -> bring the data in and calibrate, once for all runtimes
+        -> each engine and plan: lower, load, run once, bundle -> verify every bundle against the original
+        -> time every bundle -> save
+
+Every bundle is whole as soon as it is there: whatever ends the run early, those that were made stay. Nothing here
+renders anything.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hwbench import plugins
+from hwbench.build.plan import settled
+from hwbench.bundles.writer import add_verification, licence_beside, require_free
+from hwbench.children import run_child, thread_limits
+from hwbench.devices import environment
+from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
+from hwbench.files import write_record
+from hwbench.graph.spec import parse_spec
+from hwbench.inventory import Target, find_target
+from hwbench.pipeline import Watcher, profile
+from hwbench.protocols import Builds, Engine
+from hwbench.records.base import Missing, Record
+from hwbench.records.build import (
+    BUILD_SCHEMA,
+    BuildResult,
+    Bundled,
+    BundleJob,
+    BundleRequest,
+    CalibrationFacts,
+    EngineBuilt,
+)
+from hwbench.records.data import DataJob, DataResult
+from hwbench.records.measurement import LatencySummary, NotMeasured, ProfileResult
+from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibration, PrecisionPlan
+from hwbench.records.verification import Verification, Verified
+from hwbench.units import MonotonicClock
+from hwbench.verification_pipeline import verify
+
+R = TypeVar("R", bound=Record)
+Watch = Callable[[str, float | None], None]
+
+BUILD = "build.json"
+MEASUREMENTS = "measurements"  # folder of the timed runs, one a bundle
+_NOT_ASKED = Missing(code="not_asked", why="nobody asked for it")
+_NO_RANGES = Missing(code="not_needed", why="no plan has ranges")
+
+
+def build(request: BundleRequest, folder: Path, *, target: Target | None = None, watch: Watch) -> BuildResult:
+    """Build a bundle for every engine and plan, judge and time each, and save what was found in ``folder``.
+
+    Raises:
+        UsageError: a plan does not fit the model, data are wanting, or a bundle is there already.
+        HwbenchError: the model, the data or every engine failed.
+        Interrupted: Ctrl-C; the bundles made by then are in ``folder``.
+    """
+    target = target or find_target(request.device)
+    parse_spec(request.model)
+    scratch = Path(tempfile.mkdtemp(prefix="hwbench-build-"))
+    run = _Build(request, folder, target, scratch, watch)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return run.run()
+    except KeyboardInterrupt as error:
+        made = ", ".join(item.path for item in run.bundles) or "none"
+        raise Interrupted("stopped by Ctrl-C", hint=f"bundles that are finished: {made}") from error
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise StorageError(f"cannot use {folder}:{where} {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Build:
+    """One run of :func:`build`."""
+
+    def __init__(self, request: BundleRequest, folder: Path, target: Target, scratch: Path, watch: Watch) -> None:
+        self.request = request
+        self.folder = folder
+        self.target = target
+        self.scratch = scratch
+        self.watch = watch
+        self.bundles: list[Bundled] = []
+        self.failed: list[NotMeasured] = []
+        self.reference: Verified | Missing = _NOT_ASKED
+
+    def run(self) -> BuildResult:
+        self.imported = self._import()
+        plans = [settled(plan, self.imported.model, self.request.keep_float) for plan in self.request.plans]
+        work = [(engine, plan, self._path(engine, plan)) for engine in self._engines() for plan in plans]
+        for _, _, path in work:
+            require_free(path, replace=self.request.replace)
+        facts, calibrated = self._calibrated(plans)
+        for engine, plan, path in work:
+            self._build(engine, plan, path, calibrated)
+        if not self.bundles:
+            reasons = "\n".join(f"{item.engine} {item.precision}: {item.reason}" for item in self.failed)
+            raise EngineError(f"nothing could be built of '{self.request.model}'", hint=reasons)
+        self._verify()
+        self._measure()
+        return self._save(facts)
+
+    def _import(self) -> ImportResult:
+        request = self.request
+        return self._child(
+            "hwbench.graph.importer",
+            ImportJob(
+                model=request.model,
+                batch_size=request.batch_size,
+                shapes=request.shapes,
+                input_data=None,
+                seed=request.seed,
+            ),
+            ImportResult,
+            "model",
+            f"reading '{request.model}'",
+            ModelError,
+        )
+
+    def _engines(self) -> Iterator[str]:
+        """Yield the engines that can build; note those that cannot, and why."""
+        model, files = self.imported.model, self.imported.files
+        if model.artefact is not None:
+            raise UsageError(f"'{self.request.model}' is a built engine already", hint="build from the source model")
+        for name in self.request.engines or plugins.available("engines"):
+            try:
+                engine: Engine = plugins.load("engines", name)
+                support = engine.supports(model, files, self.target.device)
+            except HwbenchError as error:
+                self._note(name, "", Missing(code="plugin", why=error.message, cure=error.hint))
+                continue
+            if not support.usable:
+                self._note(name, "", support.reasons[0])
+            elif not isinstance(engine, Builds):
+                self._note(name, "", Missing(code="cannot_build", why="it runs models and cannot save what it runs"))
+            else:
+                yield name
+
+    def _calibrated(
+        self, plans: list[PrecisionPlan]
+    ) -> tuple[CalibrationFacts | Missing, tuple[Calibration, ImportResult] | None]:
+        """Find the ranges, once for every engine; also the network whose weights were repaired for them.
+
+        Raises:
+            UsageError: a plan needs ranges, and there are no data to find them in.
+        """
+        request = self.request
+        wanting = [plan for plan in plans if plan.needs_ranges]
+        if not wanting:
+            return _NO_RANGES, None
+        if request.data is None:
+            raise UsageError(
+                f"{wanting[0].label} needs the ranges of activations, and there are no data to find them in",
+                hint="give --data: samples like those of use; docs/data.md",
+            )
+        clock = MonotonicClock()
+        read = self._child(
+            "hwbench.data.read",
+            DataJob(data=request.data, model=self.imported.model, limit=request.samples, preprocess=request.preprocess),
+            DataResult,
+            "data",
+            f"reading '{request.data}'",
+            UsageError,
+        )
+        started = clock.now_ns()
+        job = CalibrateJob(
+            model=self.imported.model,
+            files=self.imported.files,
+            plan=wanting[0],
+            settings=request.calibration,
+            data=read.facts,
+            data_folder=read.folder,
+            threads=request.threads,
+        )
+        found = self._child(
+            "hwbench.quantize.calibrate", job, CalibrateResult, "calibration", "calibrating", EngineError
+        )
+        facts = CalibrationFacts(
+            settings=found.calibration.settings,
+            data=found.calibration.data,
+            repairs=found.calibration.repairs,
+            warnings=found.calibration.warnings,
+            took_s=(clock.now_ns() - started) / 1e9,
+        )
+        return facts, (found.calibration, msgspec.structs.replace(self.imported, files=found.files))
+
+    def _build(
+        self, engine: str, plan: PrecisionPlan, path: Path, calibrated: tuple[Calibration, ImportResult] | None
+    ) -> None:
+        request = self.request
+        calibration, imported = calibrated if plan.needs_ranges and calibrated else (None, self.imported)
+        licence = request.licence or _licence_of(request.model)
+        job = BundleJob(
+            engine=engine,
+            imported=imported,
+            plan=plan,
+            calibration=calibration,
+            device=self.target.device,
+            environment=environment.capture(),
+            threads=request.threads,
+            name=_name(path),
+            target=str(path),
+            replace=request.replace,
+            licence=licence,
+            preprocessing_note=request.preprocessing_note,
+            postprocessing_note=request.postprocessing_note,
+        )
+        what = f"building {engine} {plan.label}"
+        try:
+            built = self._child("hwbench.build.worker", job, EngineBuilt, f"builds/{_name(path)}", what, EngineError)
+        except StorageError:
+            raise
+        except HwbenchError as error:
+            failed = bool(request.engines) or not isinstance(error, Unsupported)
+            reason = Missing(code="engine_failed" if failed else "unsupported", why=error.message, cure=error.hint)
+            self._note(engine, plan.label, reason, failed=failed)
+            return
+        self.bundles.append(
+            Bundled(
+                path=path.name, plan=plan, engine=built, verified=_NOT_ASKED, median_s=_NOT_ASKED, result=_NOT_ASKED
+            )
+        )
+
+    def _verify(self) -> None:
+        """Judge every bundle on the data for it, and put what was found into it."""
+        wanted = self.request.verify
+        if isinstance(wanted, Missing):
+            return
+        paths = tuple(str(self.folder / item.path) for item in self.bundles)
+        request = msgspec.structs.replace(wanted, model=paths[0], more=paths[1:], reference=self.request.model)
+        found = verify(request, target=self.target, watch=self.watch)
+        rows = {row.artefact_sha256: number for number, row in enumerate(found.rows)}
+        self.reference = found.rows[0]
+        for number, item in enumerate(self.bundles):
+            row = rows.get(item.engine.artefact.sha256)
+            if row is None:
+                reason = _why_not(found, item)
+            else:
+                add_verification(self.folder / item.path, found, row=row)
+            verified = found.rows[row] if row is not None else reason
+            self.bundles[number] = msgspec.structs.replace(item, verified=verified)
+
+    def _measure(self) -> None:
+        """Time every bundle, each in a profile of its own."""
+        wanted = self.request.measure
+        if isinstance(wanted, Missing):
+            return
+        for number, item in enumerate(self.bundles):
+            request = msgspec.structs.replace(wanted, model=str(self.folder / item.path))
+            where = Path(MEASUREMENTS) / _name(self.folder / item.path)
+            shutil.rmtree(self.folder / where, ignore_errors=True)
+            try:
+                result = profile(
+                    request, self.folder / where, target=self.target, watcher=_Told(self.watch, item.label)
+                )
+            except EngineError as error:
+                reason = Missing(code="engine_failed", why=error.message, cure=error.hint)
+                self.bundles[number] = msgspec.structs.replace(item, median_s=reason, result=reason)
+                continue
+            self.bundles[number] = msgspec.structs.replace(item, median_s=_median(result), result=where.as_posix())
+
+    def _save(self, facts: CalibrationFacts | Missing) -> BuildResult:
+        result = BuildResult(
+            schema_version=BUILD_SCHEMA,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            request=self.request,
+            environment=environment.capture(),
+            device=self.target.device,
+            model=self.imported.model,
+            calibration=facts,
+            bundles=tuple(self.bundles),
+            not_built=tuple(self.failed),
+            reference=self.reference,
+            warnings=self.imported.model.warnings,
+        )
+        write_record(self.folder / BUILD, result)
+        return result
+
+    def _path(self, engine: str, plan: PrecisionPlan) -> Path:
+        name = f"{_plain(self.imported.model.name)}-{engine}-{plan.label}"
+        return self.folder / (f"{name}.hwbundle" if self.request.one_file else name)
+
+    def _child(
+        self, module: str, job: Record, result: type[R], where: str, what: str, failure: type[HwbenchError]
+    ) -> R:
+        self.watch(what, None)
+        return run_child(
+            module,
+            job,
+            result,
+            folder=self.scratch / where,
+            what=what,
+            failure=failure,
+            timeout_s=self.request.timeout_s,
+            env=thread_limits(self.request.threads),
+            on_event=lambda event: self.watch(what, event.get("fraction")),
+        )
+
+    def _note(self, engine: str, precision: str, reason: Missing, *, failed: bool | None = None) -> None:
+        failed = bool(self.request.engines) if failed is None else failed
+        self.failed.append(NotMeasured(engine=engine, precision=precision, reason=reason, failed=failed))
+
+
+class _Told(Watcher):
+    """Passes on what a profile is doing."""
+
+    def __init__(self, watch: Watch, label: str) -> None:
+        self.watch = watch
+        self.label = label
+
+    def phase(self, label: str, phase: str, fraction: float | None) -> None:  # noqa: ARG002 - of the watcher
+        self.watch(f"timing {self.label}", fraction)
+
+
+def _licence_of(model: str) -> str | None:
+    spec = parse_spec(model)
+    found = licence_beside(Path(spec.where)) if spec.kind in {"onnx", "pt2"} else None
+    return None if found is None else str(found)
+
+
+def _why_not(found: Verification, item: Bundled) -> Missing:
+    engine = item.engine.artefact.engine
+    reasons = [each.reason for each in found.not_verified if each.engine == engine]
+    return reasons[0] if reasons else Missing(code="engine_failed", why="the verification has no row for it")
+
+
+def _median(result: ProfileResult) -> float | Missing:
+    latency = result.measurements[0].latency
+    return latency.median_s if isinstance(latency, LatencySummary) else latency
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(".hwbundle")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"

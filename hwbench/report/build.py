@@ -1,0 +1,112 @@
+"""What ``hwbench build`` has made, in the terminal: a line a bundle, and what stayed in floating point."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from hwbench.records.base import Missing
+from hwbench.records.build import BuildResult, Bundled, CalibrationFacts
+from hwbench.records.verification import Certificate, Score, Verified
+from hwbench.report.text import plain
+from hwbench.report.verification import score_text
+from hwbench.report.words import DASH
+from hwbench.units import format_bytes, format_seconds
+
+_MOST_REASONS = 3
+
+
+def render_build(found: BuildResult, folder: Path) -> RenderableType:
+    """Return what a person wants to see of ``found``, whose bundles lie in ``folder``."""
+    parts: list[RenderableType] = [
+        plain(f"{found.model.name}: {len(found.bundles)} bundles in {folder}", "bold"),
+        *(plain(f"warning: {warning}", "yellow") for warning in found.warnings),
+        *_calibration(found.calibration),
+        _table(found),
+        *_left(found),
+        *(plain(f"{item.engine} {item.precision}: not built: {item.reason}") for item in found.not_built),
+        *_next(found, folder),
+    ]
+    return Group(*parts)
+
+
+def _calibration(facts: CalibrationFacts | Missing) -> Iterator[RenderableType]:
+    if isinstance(facts, Missing):
+        return
+    data = facts.data
+    repairs = f"; {'; '.join(facts.repairs)}" if facts.repairs else ""
+    took = format_seconds(facts.took_s)
+    yield plain(
+        f"calibrated on {data.samples} samples of {data.source}, {facts.settings.estimator}, in {took}{repairs}"
+    )
+    yield from (plain(f"warning: {warning}", "yellow") for warning in facts.warnings)
+
+
+def _table(found: BuildResult) -> Table:
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("bundle", "size", "built", "latency", "score", "certificate"):
+        grid.add_column(title, overflow="fold", justify="right" if title in {"size", "built", "latency"} else "left")
+    if isinstance(found.reference, Verified):
+        grid.add_row(
+            plain(f"original: {found.reference.label}"), DASH, DASH, DASH, plain(_score(found.reference)), DASH
+        )
+    for item in found.bundles:
+        median = item.median_s
+        grid.add_row(
+            plain(item.path),
+            format_bytes(item.engine.size_bytes),
+            format_seconds(item.engine.lower_s),
+            DASH if isinstance(median, Missing) else format_seconds(median),
+            plain(_score(item.verified)),
+            plain(_word(item.verified)),
+        )
+    return grid
+
+
+def _score(row: Verified | Missing) -> str:
+    if isinstance(row, Missing):
+        return DASH if row.code == "not_asked" else f"failed: {row}"
+    score: Score | None = next(iter(row.scores), None)
+    return DASH if score is None else f"{score.name} {score_text(score)}"
+
+
+def _word(row: Verified | Missing) -> str:
+    if isinstance(row, Missing):
+        return DASH
+    found = row.certificate
+    return found.word if isinstance(found, Certificate) else f"{DASH} ({found.why})"
+
+
+def _left(found: BuildResult) -> Iterator[RenderableType]:
+    """Say of each bundle which layers are not as was asked for, by reason."""
+    for item in found.bundles:
+        reasons = Counter((layer.asked, layer.got, layer.why or "") for layer in item.left_float)
+        if not reasons:
+            continue
+        shown = "; ".join(
+            f"{count} of {asked} are {got}{f' ({why})' if why else ''}"
+            for (asked, got, why), count in reasons.most_common(_MOST_REASONS)
+        )
+        more = f"; and {len(reasons) - _MOST_REASONS} more reasons" if len(reasons) > _MOST_REASONS else ""
+        yield plain(f"{item.label}: {_quantised(item)}; {shown}{more}", "dim")
+
+
+def _quantised(item: Bundled) -> str:
+    layers = item.engine.lowered.layers
+    return f"{sum(layer.got == layer.asked for layer in layers)} of {len(layers)} layers as asked"
+
+
+def _next(found: BuildResult, folder: Path) -> Iterator[RenderableType]:
+    if not found.bundles:
+        return
+    first = shlex.quote(str(folder / found.bundles[0].path))
+    yield plain(f"check one where it is deployed: python {first}/run_example.py", "dim")
+    if len(found.bundles) > 1:
+        second = shlex.quote(str(folder / found.bundles[1].path))
+        yield plain(f"which is faster, measured in turn: hwbench compare {first} {second}", "dim")
