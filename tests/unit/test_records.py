@@ -6,6 +6,7 @@ import pytest
 
 from hwbench.files import decode, encode
 from hwbench.records import (
+    bundle,
     changes,
     comparison,
     device,
@@ -82,7 +83,7 @@ class TestEveryRecord:
 
     def test_none_of_them_is_left_out(self):
         modules = (
-            *(changes, comparison, device, difference, energy, health, layer_energy, measurement),
+            *(bundle, changes, comparison, device, difference, energy, health, layer_energy, measurement),
             *(memory, model, modes, profile, quantization, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
