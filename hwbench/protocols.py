@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hwbench.records.base import Missing, Support
+from hwbench.records.bundle import Manifest
 from hwbench.records.device import Device, Found
 from hwbench.records.energy import Channel, Provenance
 from hwbench.records.measurement import Built, BuiltLayer
@@ -194,6 +195,15 @@ class Builds(Protocol):
             Unsupported: a layer named in the plan cannot have what it is to have, or the default is not offered.
             EngineError: the runtime's own tools fail; the message is theirs, shortened.
         """
+        ...
+
+
+@runtime_checkable
+class BringsExample(Protocol):
+    """An engine whose bundles get a ``run_example.py`` of its own; an engine need not."""
+
+    def run_example(self, manifest: Manifest) -> str:
+        """Return a program: it feeds ``inputs.npz``, holds the outputs against ``expected.npz``, exits 1 if off."""
         ...
 
 

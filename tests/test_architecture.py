@@ -60,4 +60,4 @@ def test_nothing_prints_but_the_command_line():
             line.lstrip().startswith(("print(", "sys.stdout.write(")) for line in path.read_text().splitlines()
         )
     ]  # fmt: skip
-    assert found == ["testing/engines.py"], "its print() stands in a script that it runs"
+    assert sorted(found) == ["bundles/examples.py", "testing/engines.py"], "theirs stand in scripts that they write"

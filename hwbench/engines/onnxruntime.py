@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwbench.engines.edge import installed, require_built, require_precision, translated
+from hwbench.engines.edge import artefact_of_another, installed, require_built, require_precision, translated
 from hwbench.engines.onnxruntime_memory import read_memory
 from hwbench.errors import EngineError
 from hwbench.graph.members import assign_members
@@ -47,6 +47,8 @@ class OnnxRuntime:
         return installed("onnxruntime", "cpu")
 
     def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
+        if (other := artefact_of_another(model, self.name)) is not None:
+            return other
         if device.kind != "cpu":
             return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
         if files.no_graph is not None:

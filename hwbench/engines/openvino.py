@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwbench.engines.edge import installed, require_built, require_precision, translated
+from hwbench.engines.edge import artefact_of_another, installed, require_built, require_precision, translated
 from hwbench.errors import EngineError
 from hwbench.graph.members import assign_members
 from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
@@ -56,6 +56,8 @@ class OpenVino:
         return installed("openvino", "cpu")
 
     def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
+        if (other := artefact_of_another(model, self.name)) is not None:
+            return other
         if device.kind != "cpu":
             return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
         if files.no_graph is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hwbench.engines.edge import require_precision, threads_per_stream, translated
+from hwbench.engines.edge import artefact_of_another, require_precision, threads_per_stream, translated
 from hwbench.engines.torch_memory import torch_memory
 from hwbench.errors import EngineError
 from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, Tensors
@@ -25,6 +25,8 @@ _NO_LAYERS = Missing(
 
 
 class _Installed(Protocol):
+    name: str
+
     def installed(self) -> Support: ...
 
 
@@ -33,11 +35,13 @@ class _Installed(Protocol):
 
 def supports(
     engine: _Installed,
-    model: Model,  # noqa: ARG001
+    model: Model,
     files: ModelFiles,
     device: Device,
 ) -> Support:
     """Say whether the engine can run the model: it needs the module, which an ONNX file does not hold."""
+    if (other := artefact_of_another(model, engine.name)) is not None:
+        return other
     if device.kind != "cpu":
         return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
     if files.torch_source is None:

@@ -5,20 +5,20 @@ Runs as a child process, since it executes the user's code and parses foreign fi
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from hwbench.children import Emit, serve
 from hwbench.errors import ModelError
+from hwbench.graph.artefact import import_bundle, import_engine
 from hwbench.graph.inputs import Arrays, input_specs, random_inputs, read_inputs, specs_in, specs_of
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
+from hwbench.graph.parts import common_batch, file_sha256, save_inputs
 from hwbench.graph.precision import arithmetic_of
 from hwbench.graph.spec import ModelSpec, parse_spec
 from hwbench.graph.torch_inputs import torch_inputs
@@ -39,12 +39,21 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
     Raises:
         UsageError: shapes or inputs do not fit the model.
         ModelError: the model cannot be read, made or exported.
+        EngineError: it is a file of a runtime that is not here.
     """
     spec = parse_spec(job.model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write the model to {folder}: {error.strerror}") from error
+    if spec.kind == "bundle":
+        return import_bundle(spec, job, folder)
+    if spec.kind == "engine":
+        return import_engine(spec, job, folder)
+    return _import_network(spec, job, folder)
+
+
+def _import_network(spec: ModelSpec, job: ImportJob, folder: Path) -> ImportResult:
     fixed: dict[str, int] = {}
     arrays: Arrays | None
     state: str | None = None
@@ -70,7 +79,7 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         arrays = random_inputs(graph_model, inputs, job.seed)
     bad = non_finite_weights(graph_model)
     layers = layers_of(graph_model)
-    _save_inputs(arrays, folder / "inputs.npz")
+    save_inputs(arrays, folder / "inputs.npz")
     opset = graph_model.opset_imports.get("", 0)
     outputs = specs_of(list(graph_model.graph.outputs))
     weights = [value.const_value for value in graph_model.graph.initializers.values() if value.const_value is not None]
@@ -89,9 +98,9 @@ def import_model(job: ImportJob, folder: Path) -> ImportResult:
         inputs=inputs,
         outputs=outputs,
         input_origin=origin,
-        inputs_sha256=_file_hash(folder / "inputs.npz"),
+        inputs_sha256=file_sha256(folder / "inputs.npz"),
         arithmetic=arithmetic_of(graph_model, layers),
-        batch_size=_batch_size(inputs),
+        batch_size=common_batch(inputs),
         fixed_axes=fixed,
         layers=layers,
         parameters=sum(layer.parameters for layer in layers),
@@ -161,7 +170,7 @@ def _without_graph(
         raise ModelError(reason.why, hint=reason.cure)
     outputs = unexported.run_once(source, arrays)
     inputs = tuple(TensorSpec(name=name, dtype=a.dtype.name, shape=tuple(a.shape)) for name, a in arrays.items())
-    _save_inputs(arrays, folder / "inputs.npz")
+    save_inputs(arrays, folder / "inputs.npz")
     layer = unexported.only_layer(source, inputs, outputs)
     model = Model(
         name=spec.name,
@@ -174,9 +183,9 @@ def _without_graph(
         inputs=inputs,
         outputs=outputs,
         input_origin=origin,
-        inputs_sha256=_file_hash(folder / "inputs.npz"),
+        inputs_sha256=file_sha256(folder / "inputs.npz"),
         arithmetic=module_precision(source.module),
-        batch_size=_batch_size(inputs),
+        batch_size=common_batch(inputs),
         layers=(layer,),
         parameters=layer.parameters,
         weight_bytes=unexported.weight_bytes(source),
@@ -217,14 +226,7 @@ def _save(model: ir.Model, folder: Path, name: str, spec: ModelSpec) -> str:
         raise ModelError(f"cannot write the model to {folder}: {error}") from error
     except Exception as error:
         raise ModelError(f"'{spec.text}' is not a valid ONNX graph: {str(error).strip()[:400]}") from error
-    return _file_hash(*(folder / part for part in (name, data) if part))
-
-
-def _save_inputs(arrays: Arrays, path: Path) -> None:
-    try:
-        np.savez(path, **arrays)  # type: ignore[arg-type]
-    except OSError as error:
-        raise ModelError(f"cannot write the inputs to {path.parent}: {error}") from error
+    return file_sha256(*(folder / part for part in (name, data) if part))
 
 
 def _source_hash(spec: ModelSpec) -> str | Missing:
@@ -233,16 +235,7 @@ def _source_hash(spec: ModelSpec) -> str | Missing:
     path = Path(spec.where)
     if not path.is_file():
         return Missing(code="module", why="the model comes from an importable module; its hub_sha256 identifies it")
-    return _file_hash(path)
-
-
-def _file_hash(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return file_sha256(path)
 
 
 def _absolute(spec: ModelSpec) -> str:
@@ -250,13 +243,6 @@ def _absolute(spec: ModelSpec) -> str:
     if spec.kind == "zoo" or not Path(spec.where).is_file():
         return spec.text
     return f"{Path(spec.where).resolve()}:{spec.attribute}" if spec.attribute else str(Path(spec.where).resolve())
-
-
-def _batch_size(inputs: tuple[TensorSpec, ...]) -> int | Missing:
-    sizes = {spec.shape[0] for spec in inputs if spec.shape}
-    if len(sizes) == 1:
-        return sizes.pop()
-    return Missing(code="no_common_batch", why="the inputs have no common size on axis 0")
 
 
 def _warnings(bad: list[str]) -> tuple[str, ...]:

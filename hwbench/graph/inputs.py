@@ -123,20 +123,30 @@ def random_inputs(model: ir.Model, specs: tuple[TensorSpec, ...], seed: int) -> 
     Raises:
         UsageError: they would not fit in memory.
     """
+    values = {value.name: value for value in model.graph.inputs}
+    rows = {spec.name: table_rows(values[spec.name]) for spec in specs if np.dtype(spec.dtype).kind in "iu"}
+    return random_arrays(specs, rows, seed)
+
+
+def random_arrays(specs: tuple[TensorSpec, ...], rows: Mapping[str, int | None], seed: int) -> Arrays:
+    """Make inputs as :func:`random_inputs`; ``rows``: of the table that an integer input indexes, where it does.
+
+    Raises:
+        UsageError: they would not fit in memory.
+    """
     total = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
     available = psutil.virtual_memory().available
     if total > available * _MEMORY_SHARE:
         raise UsageError(f"the inputs would take {format_bytes(total)}, {format_bytes(available)} of memory are free")
     generator = np.random.default_rng(seed)
-    values = {value.name: value for value in model.graph.inputs}
     try:
-        return {spec.name: _random_array(spec, values[spec.name], generator) for spec in specs}
+        return {spec.name: _random_array(spec, rows.get(spec.name), generator) for spec in specs}
     except MemoryError as error:
         raise UsageError(f"the inputs take {format_bytes(total)}, and memory has run out: {error}") from error
 
 
 def _random_array(
-    spec: TensorSpec, value: ir.Value, generator: np.random.Generator
+    spec: TensorSpec, rows: int | None, generator: np.random.Generator
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f" or dtype.name == "bfloat16":
@@ -144,7 +154,6 @@ def _random_array(
     if dtype.kind == "b" or "mask" in spec.name.lower():
         return np.ones(spec.shape, dtype=dtype)
     if dtype.kind in "iu":
-        rows = table_rows(value)
         if rows is not None:
             return generator.integers(0, rows, spec.shape).astype(dtype)
         if dtype.itemsize == 1:  # quantised pixels

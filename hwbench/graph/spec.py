@@ -5,6 +5,8 @@ net.pt2                 a torch.export package
 net.py:make             a torch module, or a callable that returns one (or a module and its example inputs)
 pkg.nets:make           the same, from an importable module
 resnet50, zoo:resnet50  one of the built-in models
+net.hwbundle, net/      a bundle: an engine that hwbench has built, with its manifest
+net.tflite, net.xml     an engine: a file of a runtime, which only that runtime can run
 """
 
 from __future__ import annotations
@@ -15,38 +17,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hwbench.bundles.container import is_bundle
+from hwbench.bundles.layout import MANIFEST, SUFFIX
 from hwbench.errors import ModelError, UsageError
 from hwbench.files import near_names
 from hwbench.models.zoo import ZOO
 
 _CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[A-Za-z_][\w.]*)")
-_FILES = frozenset({".onnx", ".pt2", ".py"})
+_ENGINES = {".tflite": "litert", ".xml": "openvino"}  # whose files these are; the plugins claim the same suffixes
+_FILES = frozenset({".onnx", ".pt2", ".py", SUFFIX, *_ENGINES})
+_TENSORRT = "is a TensorRT engine, and there is no TensorRT engine in this hwbench yet"
 _NOT_MODELS = {
     ".pt": "holds pickled weights without the network",
     ".pth": "holds pickled weights without the network",
     ".safetensors": "holds weights without the network",
-    ".tflite": "is a built engine, not a model that can be planned",
-    ".xml": "is a built engine, not a model that can be planned",
-    ".engine": "is a built engine, not a model that can be planned",
-    ".plan": "is a built engine, not a model that can be planned",
+    ".engine": _TENSORRT,
+    ".plan": _TENSORRT,
+    ".trt": _TENSORRT,
 }
-_FORMS = "give net.onnx, net.pt2, net.py:callable, pkg.module:callable, or a built-in model"
+_FORMS = (
+    "give net.onnx, net.pt2, net.py:callable, pkg.module:callable, a bundle, net.tflite, net.xml, or a built-in model"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model as named on the command line: ``where`` is a path, a module or a zoo name."""
+    """A model as named on the command line: ``where`` is a path, a module or a zoo name.
+
+    ``engine``: whose file it is, where it is one of a runtime.
+    """
 
     text: str
-    kind: Literal["onnx", "torch", "pt2", "zoo"]
+    kind: Literal["onnx", "torch", "pt2", "zoo", "bundle", "engine"]
     where: str
     attribute: str | None = None
+    engine: str | None = None
 
     @property
     def name(self) -> str:
         """A short name for tables and folders."""
         if self.kind == "zoo":
             return self.where
+        if self.kind == "bundle":
+            path = Path(self.where).resolve()
+            return path.stem if path.suffix.lower() == SUFFIX else path.name
         stem = Path(self.where).stem if self.kind != "torch" or self.where.endswith(".py") else self.where
         return f"{stem}.{self.attribute}" if self.attribute else stem
 
@@ -66,6 +80,8 @@ def parse_spec(text: str) -> ModelSpec:
     if suffix in {".onnx", ".pt2"}:
         _require_file(Path(text))
         return ModelSpec(text=text, kind="onnx" if suffix == ".onnx" else "pt2", where=text)
+    if text and (built := _built(text, suffix)) is not None:
+        return built
     match = _CALLABLE.fullmatch(text)
     if match and not text.startswith("zoo:"):
         if match["where"].endswith(".py"):
@@ -77,16 +93,31 @@ def parse_spec(text: str) -> ModelSpec:
         _require_file(Path(text))
         raise UsageError(f"'{text}' names a file, and not what in it is the model", hint=f"give {text}:callable")
     if text and _is_folder(Path(text)):
-        raise UsageError(f"'{text}' is a folder, not a model", hint=_FORMS)
+        raise UsageError(f"'{text}' is a folder, and no bundle: it has no {MANIFEST}", hint=_FORMS)
     close = difflib.get_close_matches(name, ZOO, n=3)
     file = near_names(Path(name), _FILES) if not close else None
     meant = f"did you mean {' or '.join(close)}? " if close else f"{file} " if file else ""
     raise UsageError(f"'{text}' is not a model", hint=f"{meant}{_FORMS}: {', '.join(ZOO)}")
 
 
+def _built(text: str, suffix: str) -> ModelSpec | None:
+    """Return the spec of what is an engine already, or None where ``text`` names none."""
+    if is_bundle(Path(text)):
+        _require_there(Path(text))
+        return ModelSpec(text=text, kind="bundle", where=text)
+    if suffix in _ENGINES:
+        _require_file(Path(text))
+        return ModelSpec(text=text, kind="engine", where=text, engine=_ENGINES[suffix])
+    return None
+
+
 def _require_file(path: Path) -> None:
     if _is_folder(path):
         raise ModelError(f"'{path}' is a folder, not a model file", hint="name the file in it")
+    _require_there(path)
+
+
+def _require_there(path: Path) -> None:
     try:
         missing = not path.exists()
     except OSError as error:  # a name too long, a folder that may not be entered

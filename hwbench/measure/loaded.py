@@ -65,5 +65,7 @@ def load(job: Job, folder: Path, emit: Emit, clock: Clock) -> Loaded:
 def model_bytes(job: Job) -> int:
     """Return the size of what the runtime reads from disk: the graph and, where it lies apart, its weights."""
     folder = Path(job.files.folder)
+    if job.model.artefact is not None:
+        return sum((folder / name).stat().st_size for name in job.model.artefact.files)
     parts = (folder / job.files.runtime_graph, folder / f"{job.files.runtime_graph}.data")
     return sum(Path(part).stat().st_size for part in parts if part.exists())

@@ -7,6 +7,7 @@ import pytest
 from hwbench.files import decode, encode
 from hwbench.records import (
     build,
+    bundle,
     changes,
     comparison,
     data,
@@ -84,7 +85,8 @@ class TestEveryRecord:
 
     def test_none_of_them_is_left_out(self):
         modules = (
-            *(build, changes, comparison, data, device, difference, energy, health, layer_energy, measurement),
+            *(build, bundle, changes, comparison, data, device, difference, energy, health, layer_energy),
+            measurement,
             *(memory, model, modes, profile, quantization, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}

@@ -12,8 +12,13 @@ from hwbench.models.zoo import ZOO
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A working folder with one file of every kind."""
-    for name in ("net.onnx", "net.pt2", "net.py", "weights.pt", "Big.ONNX", "two words.onnx"):
+    for name in (
+        *("net.onnx", "net.pt2", "net.py", "weights.pt", "Big.ONNX", "two words.onnx"),
+        *("net.tflite", "Net.XML", "net.hwbundle", "v1.2.HWBUNDLE"),
+    ):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_bytes(b"")
     (tmp_path / "nets.onnx").mkdir()
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -34,6 +39,12 @@ def files(tmp_path, monkeypatch):
         ("pkg.nets:make", "torch", "pkg.nets", "make", "pkg.nets.make"),
         ("resnet50", "zoo", "resnet50", None, "resnet50"),
         ("zoo:resnet50", "zoo", "resnet50", None, "resnet50"),
+        ("net.tflite", "engine", "net.tflite", None, "net"),
+        ("Net.XML", "engine", "Net.XML", None, "Net"),
+        ("net.hwbundle", "bundle", "net.hwbundle", None, "net"),
+        ("v1.2.HWBUNDLE", "bundle", "v1.2.HWBUNDLE", None, "v1.2"),
+        ("bundle", "bundle", "bundle", None, "bundle"),
+        ("./bundle/", "bundle", "./bundle/", None, "bundle"),
     ],
 )
 def test_every_form_is_understood(files, text, kind, where, attribute, name):
@@ -58,7 +69,7 @@ def test_every_zoo_model_can_be_named():
     assert {parse_spec(name).where for name in ZOO} == {parse_spec(f"zoo:{name}").where for name in ZOO} == set(ZOO)
 
 
-@pytest.mark.parametrize("text", ["nett.onnx", "nett.pt2", "nett.py:make"])
+@pytest.mark.parametrize("text", ["nett.onnx", "nett.pt2", "nett.py:make", "nett.tflite", "nett.hwbundle"])
 def test_a_missing_file_names_those_that_are_near(files, text):
     with pytest.raises(ModelError, match="there is no file 'nett") as caught:
         parse_spec(text)
@@ -109,12 +120,12 @@ def test_a_folder_is_no_model(files, text):
         ("weights.pt", "weights without the network"),
         ("weights.pth", "weights without the network"),
         ("weights.safetensors", "weights without the network"),
-        ("net.tflite", "a built engine"),
-        ("net.engine", "a built engine"),
-        ("net.xml", "a built engine"),
+        ("net.engine", "no TensorRT engine in this hwbench yet"),
+        ("net.plan", "no TensorRT engine in this hwbench yet"),
+        ("net.TRT", "no TensorRT engine in this hwbench yet"),
     ],
 )
-def test_weights_and_built_engines_are_refused_with_the_reason(files, text, why):
+def test_weights_and_engines_of_no_engine_here_are_refused_with_the_reason(files, text, why):
     with pytest.raises(UsageError, match=why) as caught:
         parse_spec(text)
 

@@ -1,0 +1,43 @@
+"""The parts that every import writes, whatever the model came as."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from hwbench.errors import ModelError
+from hwbench.graph.inputs import Arrays
+from hwbench.records.base import Missing
+from hwbench.records.model import TensorSpec
+
+
+def file_sha256(*paths: Path) -> str:
+    """Return the hash of the bytes of one file, or of several as if they were one."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def save_inputs(arrays: Arrays, path: Path) -> None:
+    """Write the inputs that every engine is given; the same arrays give the same bytes.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    try:
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise ModelError(f"cannot write the inputs to {path.parent}: {error}") from error
+
+
+def common_batch(inputs: tuple[TensorSpec, ...]) -> int | Missing:
+    """Return the size that axis 0 has in every input that has one."""
+    sizes = {spec.shape[0] for spec in inputs if spec.shape}
+    if len(sizes) == 1:
+        return sizes.pop()
+    return Missing(code="no_common_batch", why="the inputs have no common size on axis 0")
