@@ -1,0 +1,1 @@
+"""Quantisation: ranges, repairs, and the arithmetic that all runtimes share."""
