@@ -1,1 +1,1 @@
-"""Quantisation: ranges, repairs, and the arithmetic that all runtimes share."""
+"""The arithmetic of quantisation that all runtimes share: ranges of activations, scales of weights, repairs."""
