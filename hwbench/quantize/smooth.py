@@ -105,7 +105,9 @@ def _insert(layers: list[Linear], scale: Array) -> None:
     assert isinstance(first.graph, ir.Graph) and first.inputs[1] is not None
     name = f"{value.name}.smoothed"
     factor = add_constant(first, f"{name}.factor", 1 / scale, like=first.inputs[1])
-    node = ir.Node("", "Mul", [value, factor], name=name, outputs=[ir.Value(name=name, shape=value.shape, type=value.type)])
+    node = ir.Node(
+        "", "Mul", [value, factor], name=name, outputs=[ir.Value(name=name, shape=value.shape, type=value.type)]
+    )
     first.graph.insert_before(first, node)
     for layer in layers:
         layer.node.replace_input_with(0, node.outputs[0])
@@ -142,7 +144,11 @@ def _into_norm(node: ir.Node, channels: int) -> _Fold | str:
     """A normalisation over the last axis: its gain, and its shift."""
     arrays = {index: constant(value) for index, value in enumerate(node.inputs) if index and value is not None}
     axis, axes = integer(node, "axis", -1), rank(node.outputs[0], default=0)
-    if axis not in {-1, axes - 1} or 1 not in arrays or any(a is None or a.shape != (channels,) for a in arrays.values()):
+    if (
+        axis not in {-1, axes - 1}
+        or 1 not in arrays
+        or any(a is None or a.shape != (channels,) for a in arrays.values())
+    ):
         return f"{node.op_type} '{node.name}' has no constant gain and shift for each channel"
 
     def divide(scale: Array) -> None:
