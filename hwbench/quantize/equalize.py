@@ -83,8 +83,8 @@ def _balance(blocks: dict[str, Array], biases: dict[str, Array | None], first: s
 
 def _follower(first: Linear) -> Linear | Skipped:
     """Return the layer behind ``first`` that alone reads its channels, or why there is none."""
-    value, spatial = first.output, first.spatial
-    for value, reader in _readers(value):
+    spatial = first.spatial
+    for value, reader in _readers(first.output):
         if reader is None:
             return Skipped(layer=first.name, reason=_crowd(value))
         found = linear_of(reader)

@@ -91,7 +91,8 @@ class Linear:
         if self.node.op_type == "ConvTranspose":
             split = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
             return split.swapaxes(1, 2)
-        return (weight if self._transposed else weight.T)[None, :, :, None]
+        rows: Array = (weight if self._transposed else weight.T)[None, :, :, None]
+        return rows
 
     def set_blocks(self, blocks: Array) -> None:
         """Write weights of the form that :meth:`blocks` returns."""
@@ -237,7 +238,8 @@ def constant(value: ir.Value | None) -> Array | None:
 def set_constant(node: ir.Node, index: int, array: Array) -> None:
     """Replace a constant input, in the precision it had and under its name; other readers of it keep the old one."""
     old = node.inputs[index]
-    assert old is not None and isinstance(node.graph, ir.Graph)
+    assert old is not None
+    assert isinstance(node.graph, ir.Graph)
     if len(old.uses()) > 1 or old.is_graph_output() or node.graph.initializers.get(old.name or "") is not old:
         node.replace_input_with(index, add_constant(node, f"{old.name}.of.{node.name}", array, like=old))
         return
@@ -250,7 +252,8 @@ def set_constant(node: ir.Node, index: int, array: Array) -> None:
 def add_constant(node: ir.Node, name: str, array: Array, *, like: ir.Value) -> ir.Value:
     """Return a new initialiser in the graph of ``node``, of the element type of the constant ``like``."""
     graph, tensor = node.graph, ir.convenience.get_const_tensor(like)
-    assert isinstance(graph, ir.Graph) and tensor is not None
+    assert isinstance(graph, ir.Graph)
+    assert tensor is not None
     while name in graph.initializers:
         name += "_again"
     value = ir.Value(name=name, const_value=ir.tensor(array.astype(tensor.dtype.numpy()), name=name))

@@ -35,8 +35,8 @@ def smooth(
 ) -> Outcome:
     """Smooth the inputs of Gemm and MatMul layers, in place; the function stays the same but for rounding.
 
-    s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) (Xiao et al. 2022, arXiv:2211.10438, eq. 4), with the largest weight over
-    all layers that read the tensor, since they share s. A channel without activations or weights stays as it is.
+    s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) (Xiao et al. 2022, arXiv:2211.10438), with the largest weight over all
+    layers that read the tensor, since they share s. A channel without activations or weights stays as it is.
 
     Args:
         model: the graph.
@@ -102,7 +102,8 @@ def _scale(activations: Array, weights: Array, alpha: float) -> Array:
 
 def _insert(layers: list[Linear], scale: Array) -> None:
     first, value = layers[0].node, layers[0].input
-    assert isinstance(first.graph, ir.Graph) and first.inputs[1] is not None
+    assert isinstance(first.graph, ir.Graph)
+    assert first.inputs[1] is not None
     name = f"{value.name}.smoothed"
     factor = add_constant(first, f"{name}.factor", 1 / scale, like=first.inputs[1])
     node = ir.Node(
