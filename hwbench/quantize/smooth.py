@@ -26,6 +26,7 @@ from hwbench.quantize.linear import (
     per_channel,
     rank,
     set_constant,
+    uses,
 )
 from hwbench.quantize.statistics import ChannelStatistics
 
@@ -129,7 +130,7 @@ def _fold(value: ir.Value | None, readers: set[tuple[int, int]], channels: int) 
     """
     if value is None or value.is_graph_output():
         return "its input is an output of the network"
-    others = [use.node for use in value.uses() if (id(use.node), use.idx) not in readers]
+    others = [node for node, index in uses(value) if (id(node), index) not in readers]
     if others:
         return f"{others[0].op_type} '{others[0].name}' reads its input too"
     node = value.producer()
