@@ -80,7 +80,8 @@ class Net:
 
     def array(self, name: str) -> Array:
         """Return a constant."""
-        return numpy_helper.to_array(self.weights[name])
+        array: Array = numpy_helper.to_array(self.weights[name])
+        return array
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a tensor, or None where it is not known in full."""
@@ -96,8 +97,8 @@ class Net:
     def is_float32(self, name: str) -> bool:
         """Say whether a tensor is known to be of 32-bit floats."""
         if name in self.weights:
-            return self.weights[name].data_type == onnx.TensorProto.FLOAT
-        return name in self.types and self.types[name].elem_type == onnx.TensorProto.FLOAT
+            return bool(self.weights[name].data_type == onnx.TensorProto.FLOAT)
+        return name in self.types and bool(self.types[name].elem_type == onnx.TensorProto.FLOAT)
 
     def activations(self, node: onnx.NodeProto) -> list[str]:
         """Return the floating inputs of a node that are no constants."""

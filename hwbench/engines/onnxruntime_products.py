@@ -167,7 +167,9 @@ class Rewriter:
             weight = self._constant(f"{product.layer}_weight", np.ascontiguousarray(self._columns(product)))
         else:
             weight = product.weight
-        self._replace(product, [helper.make_node("MatMul", [product.data, weight], [product.result], name=product.layer)])
+        self._replace(
+            product, [helper.make_node("MatMul", [product.data, weight], [product.result], name=product.layer)]
+        )
 
     def apply(self) -> None:
         """Change the model."""

@@ -24,10 +24,9 @@ from hwbench.records.device import Device
 from hwbench.records.quantization import TensorRange
 
 # Operators with an 8-bit kernel, or that pass 8-bit values through. ``Clip`` and ``Relu`` vanish into a zero point.
-_FLOWS = frozenset(
-    "Add AveragePool Clip Concat Flatten GlobalAveragePool LeakyRelu MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice "
-    "Split Squeeze Transpose Unsqueeze".split()
-)
+_COMPUTE = {"Add", "AveragePool", "Clip", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid"}
+_MOVE = {"Concat", "Flatten", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+_FLOWS = _COMPUTE | _MOVE
 _SMALL = {"ReduceMean", "Reshape", "Flatten"}  # may be float on the way to a quantised layer
 _NO_SATURATION = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _ARM = {"aarch64", "arm64", "armv8l", "armv7l"}
@@ -89,7 +88,7 @@ def _may_flow(net: Net, node: onnx.NodeProto, eight_bit: set[str], ranges: Mappi
 
 
 def _holds_zero(net: Net, clip: onnx.NodeProto) -> bool:
-    """Say whether a Clip lets zero through: only then can the edges of an 8-bit range, which holds zero, stand for it."""
+    """Say whether a Clip lets zero through: only then can the edges of an 8-bit range stand for it."""
     low, high = [*clip.input[1:], "", ""][:2]
     if any(name and name not in net.weights for name in (low, high)):
         return False
@@ -148,8 +147,8 @@ def insert_pairs(
 def _dead_channels(net: Net, layers: set[str]) -> dict[str, list[dict[str, Any]]]:
     """Return overrides for weights with channels that are all zero, as pruning leaves them.
 
-    The tool gives such a channel a scale of one, and with it a bias that is rounded to whole steps of the input. It gets
-    the middle of the others' ranges instead.
+    The tool gives such a channel a scale of one, and with it a bias that is rounded to whole steps of the input. It
+    gets the middle of the others' ranges instead.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for node in net.nodes:
