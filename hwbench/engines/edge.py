@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from hwbench.errors import EngineError, HwbenchError, Unsupported
 from hwbench.records.base import Support, unsupported
+from hwbench.records.model import Model
 
 _LONGEST = 500
 
@@ -35,6 +36,13 @@ def translated(doing: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise EngineError(f"{doing}: {text[:_LONGEST]}{' ...' if len(text) > _LONGEST else ''}") from error
+
+
+def artefact_of_another(model: Model, engine: str) -> Support | None:
+    """Refuse a model that has been built for another engine: only its own runtime runs it."""
+    if model.artefact is None or model.artefact.engine == engine:
+        return None
+    return unsupported("other_engine", f"'{model.name}' is built for {model.artefact.engine}")
 
 
 def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hwbench.engines.openvino_graph import CONVOLUTIONS, Work
+from hwbench.engines.openvino_graph import CONVOLUTIONS, DYNAMIC_GROUP, Work
 from hwbench.engines.openvino_place import MOVES
 from hwbench.errors import Unsupported
 from hwbench.records.quantization import LoweredLayer, PrecisionPlan, Scheme
@@ -20,6 +20,7 @@ _TABLE = "a table is looked up and not multiplied: its rows are stored in int8"
 _FIRST = "its weights are the first factor, which OpenVINO runs in float"
 _SOFTMAX = "one factor comes from a Softmax, which stays in float"
 _CONV_INT4 = "OpenVINO packs int4 for matrix products alone; a convolution's weights are stored in int8"
+_NARROW = f"fewer than {DYNAMIC_GROUP} products are added up, too few to quantise the other factor on the fly"
 _NO_MATRIX = "OpenVINO quantises activations on the fly for products with a matrix of weights alone"
 
 
@@ -72,10 +73,12 @@ def _verdict(work: Work, asked: Scheme, *, named: bool) -> Verdict:
         return Verdict(got="float", why=_UNTOLD)
     if asked == "int8":
         return _static(work, named=named)
-    if work.weight is None:
-        return Verdict(got="float", why=_NO_WEIGHTS)
-    if asked == "int8-dynamic":
-        return Verdict(got=asked) if work.is_matrix else _not_a_matrix(work)
+    return Verdict(got="float", why=_NO_WEIGHTS) if work.weight is None else _compressed(work, asked)
+
+
+def _compressed(work: Work, asked: Scheme) -> Verdict:
+    if asked == "int8-dynamic" and not work.is_wide_matrix:
+        return _not_dynamic(work)
     if asked == "int4-weights" and not work.is_matrix:
         return Verdict(got="int8-weights", why=_TABLE if _is(work, "Gather") else _CONV_INT4)
     return Verdict(got=asked)
@@ -93,10 +96,10 @@ def _static(work: Work, *, named: bool) -> Verdict:
     return Verdict(got="int8")
 
 
-def _not_a_matrix(work: Work) -> Verdict:
+def _not_dynamic(work: Work) -> Verdict:
     if _is(work, "Gather"):
         return Verdict(got="int8-weights", why=_TABLE)
-    return Verdict(got="float", why=_NO_MATRIX)
+    return Verdict(got="int8-weights", why=_NARROW) if work.is_matrix else Verdict(got="float", why=_NO_MATRIX)
 
 
 def _is(work: Work, kind: str) -> bool:

@@ -29,6 +29,7 @@ _CHANNEL_AXES = {
     "GroupConvolutionBackpropData": (0, 2),
     "Gather": (0,),
 }
+DYNAMIC_GROUP = 32  # activations that share a scale where they are quantised on the fly: the plugin's own default
 FLOATING = frozenset({"f32", "f16", "bf16", "f64"})
 
 
@@ -55,6 +56,11 @@ class Work:
         if self.node is None or self.node.get_type_name() != "MatMul" or self.weight != 1:
             return False
         return len(self.node.get_input_shape(1)) == 2
+
+    @property
+    def is_wide_matrix(self) -> bool:
+        """Say whether it is one whose other factor OpenVINO can quantise on the fly: the common axis fills a group."""
+        return self.is_matrix and self.node.get_input_shape(0)[-1] >= DYNAMIC_GROUP
 
 
 def read_float(path: Path) -> ov.Model:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hwbench.engines import openvino_quantize as quantize
 from hwbench.engines.edge import translated
 from hwbench.engines.openvino_choice import Choice, Verdict, choose, refused
-from hwbench.engines.openvino_graph import channel_axes, read_float, works_of
+from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, read_float, works_of
 from hwbench.engines.openvino_place import Placement, Point, key_of, readers_of
 from hwbench.errors import Unsupported
 from hwbench.protocols import LowerRequest
@@ -30,8 +30,6 @@ from hwbench.records.quantization import Floating, Lowered, PrecisionPlan, Tenso
 if TYPE_CHECKING:
     import openvino as ov
 
-SCHEMES = ("fp32", "bf16", "fp16", "auto", "int8", "int8-dynamic", "int8-weights", "int4-weights")
-DYNAMIC_GROUP = 32  # activations that share a scale where they are quantised on the fly: the plugin's own default
 _HINTS: dict[Floating, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _NEEDS: dict[Floating, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
@@ -81,7 +79,7 @@ def _check_device(plan: PrecisionPlan, device: Device) -> None:
         )
     if "int8-dynamic" in {plan.default, *plan.layers.values()} and not _DOT_PRODUCTS & isa:
         raise Unsupported(
-            f"openvino quantises activations on the fly only where the CPU has VNNI or AMX, '{device.name}' has neither",
+            f"openvino quantises activations on the fly only with VNNI or AMX, and '{device.name}' has neither",
             hint="int8 and int8-weights run everywhere",
         )
 
@@ -187,7 +185,7 @@ def _behind(readers: Iterable[Any], int8: Set[str]) -> set[str]:
 
 def _tensor(source: Any) -> str:
     """Return a name for a tensor: its own, or that of the node that computes it."""
-    return min(source.get_names(), default=source.get_node().get_friendly_name())
+    return str(min(source.get_names(), default=source.get_node().get_friendly_name()))
 
 
 def _check_whole(choices: Sequence[Choice], plan: PrecisionPlan) -> None:
@@ -196,7 +194,7 @@ def _check_whole(choices: Sequence[Choice], plan: PrecisionPlan) -> None:
     if plan.default != "float" and got <= {"float"}:
         why = next((choice.verdict.why for choice in choices if choice.verdict.why), "it has no layer with weights")
         raise Unsupported(f"openvino can have no layer of this model in {plan.default}: {why}")
-    packed = [one for one in choices if one.got in {"int8-weights", "int4-weights"} and one.work.is_matrix]
+    packed = [one for one in choices if one.got in {"int8-weights", "int4-weights"} and one.work.is_wide_matrix]
     if "int8-dynamic" in got and packed:
         names = ", ".join(one.work.layer.name for one in packed[:3])
         raise Unsupported(

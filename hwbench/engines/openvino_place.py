@@ -141,7 +141,7 @@ class Placement:
         node = reader.get_node()
         if node.get_type_name() in MOVES and node.get_name() not in self.companions:
             return all(self._only_convolutions(after) for after in readers_of(node))
-        return node.get_type_name() in CONVOLUTIONS or node.get_name() in self.companions
+        return bool(node.get_type_name() in CONVOLUTIONS or node.get_name() in self.companions)
 
 
 def _tie(points: Mapping[Key, Point], concats: Iterable[Any]) -> None:

@@ -109,8 +109,8 @@ def int4_weight(node: Any, index: int, axis: int) -> None:
 
     The form is the one that OpenVINO's matrix product takes in packed: convert, subtract, multiply, reshape.
     """
-    from openvino import opset13 as ops
     from openvino import Type
+    from openvino import opset13 as ops
 
     output = node.input_value(index)
     weight = _float32(output)
