@@ -5,37 +5,28 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.engines.edge import artefact_of_another, installed, require_built, require_precision, translated
+from hwbench.engines.openvino_artefact import name_of, read_model
+from hwbench.engines.openvino_units import constant_bytes, dominant, hint_of, text_of, units_of
 from hwbench.errors import EngineError
-from hwbench.graph.members import assign_members
-from hwbench.protocols import BuildRequest, LayerProfile, Tensors, UnitTimes
+from hwbench.protocols import ArtefactFacts, BuildRequest, LayerProfile, LowerRequest, Tensors, UnitTimes
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built, BuiltLayer
 from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model, ModelFiles
+from hwbench.records.quantization import Lowered
 
 if TYPE_CHECKING:
     import openvino as ov
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": None, "auto": None}
-_NAMES = {
-    "float32": "fp32",
-    "f32": "fp32",
-    "bfloat16": "bf16",
-    "float16": "fp16",
-    "f16": "fp16",
-    "float64": "fp64",
-    "f64": "fp64",
-    "i8": "int8",
-    "u8": "int8",
-}
 _NO_STATISTICS = Missing(
     code="not_told", why="OpenVINO's CPU plugin has no memory statistics: no property of it tells (its GPU plugin's do)"
 )
@@ -43,7 +34,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _BF16_ISA = {"avx512_bf16", "amx_bf16"}
 _REPORTED = (
     "PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT",
-    "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING", "SCHEDULING_CORE_TYPE",
+    "ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING", "SCHEDULING_CORE_TYPE", "DYNAMIC_QUANTIZATION_GROUP_SIZE",
 )  # fmt: skip
 
 
@@ -51,6 +42,8 @@ class OpenVino:
     """``openvino`` with its CPU plugin."""
 
     name = "openvino"
+    schemes = ("fp32", "bf16", "fp16", "auto", "int8", "int8-dynamic", "int8-weights", "int4-weights")
+    suffixes = (".xml",)
 
     def installed(self) -> Support:
         return installed("openvino", "cpu")
@@ -81,7 +74,17 @@ class OpenVino:
         core = ov.Core()
         path = Path(request.files.folder) / request.files.runtime_graph
         with translated("OpenVINO refused the model"):
-            return OpenVinoProgram(core, core.read_model(path), request)
+            return OpenVinoProgram(core, read_model(core, path, request.model), request)
+
+    def lower(self, request: LowerRequest) -> Lowered:
+        from hwbench.engines.openvino_lower import lower
+
+        return lower(request)
+
+    def describe(self, path: Path, shapes: Mapping[str, tuple[int, ...]], batch_size: int | None) -> ArtefactFacts:
+        from hwbench.engines.openvino_artefact import describe
+
+        return describe(path, shapes, batch_size)
 
 
 class OpenVinoProgram:
@@ -105,6 +108,8 @@ class OpenVinoProgram:
         hint = _HINTS[request.precision]
         if hint is not None:
             config["INFERENCE_PRECISION_HINT"] = hint
+        if request.model.artefact is not None:
+            config.update(request.model.artefact.settings)
         if request.profile_layers:
             config["PERF_COUNT"] = True
         with translated("OpenVINO refused the model"):
@@ -144,24 +149,23 @@ class OpenVinoRunner:
         infer_request = self.compiled.create_infer_request()
         with translated("OpenVINO refused the inputs"):
             for port in self.compiled.inputs:
-                name = next((name for name in port.get_names() if name in inputs), None)
+                name = next((name for name in (*port.get_names(), name_of(port)) if name in inputs), None)
                 if name is None:
-                    raise EngineError(f"OpenVINO asks for an input '{port.any_name}', there are: {', '.join(inputs)}")
+                    raise EngineError(f"OpenVINO asks for an input '{name_of(port)}', there are: {', '.join(inputs)}")
                 infer_request.set_tensor(port, ov.Tensor(inputs[name], shared_memory=True))
         names = tuple(spec.name for spec in self.request.model.outputs)
         return OpenVinoBound(run=infer_request.infer, request=infer_request, names=names, inputs=inputs)
 
     def hint(self) -> str:
         """Return the precision that OpenVINO settled on for what is not quantised."""
-        hint = str(self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
-        return _NAMES.get(hint, hint)
+        return hint_of(self.compiled)
 
     def precision(self, units: Sequence[BuiltLayer] | None = None) -> str:
         """Return the precision in which OpenVINO says that it does most multiply-adds.
 
         Units weigh by the multiply-adds of the layers they stand for; where none has any, the hint is all there is.
         """
-        return _dominant(self._units() if units is None else units, self.request.model) or self.hint()
+        return dominant(self._units() if units is None else units, self.request.model) or self.hint()
 
     def built(self) -> Built:
         import openvino as ov
@@ -173,33 +177,12 @@ class OpenVinoRunner:
             precision=self.precision(layers),
             execution_units=tuple(self.compiled.get_property("EXECUTION_DEVICES")),
             threads=int(self.compiled.get_property("INFERENCE_NUM_THREADS")),
-            settings={name: _text(self.compiled.get_property(name)) for name in _REPORTED},
+            settings={name: text_of(self.compiled.get_property(name)) for name in _REPORTED},
             layers=layers,
         )
 
     def _units(self, executed: Container[str] | None = None) -> list[BuiltLayer]:
-        """Return every unit of the executable graph, in order; what does not run (constants, views) has no members.
-
-        Which ran, only a profile tells (``executed``, by name). Without it those count that have a primitive, which
-        leaves out some that OpenVINO runs in code of its own (loops, transposes).
-        """
-        nodes = []
-        for node in self.compiled.get_runtime_model().get_ordered_ops():
-            info = {key: _text(value) for key, value in node.get_rt_info().items()}
-            if info.get("layerType") not in {"Const", "Input", "Output", None}:
-                nodes.append((node.get_friendly_name(), info))
-        anchors = [_anchors(name, info) if _runs(name, info, executed) else [] for name, info in nodes]
-        members = assign_members(self.request.model.layers, self.request.files.merged, anchors)
-        return [
-            BuiltLayer(
-                name=name,
-                op=info["layerType"],
-                members=belongs,
-                kernel=info.get("primitiveType") or Missing(code="not_told", why="OpenVINO names no primitive"),
-                precision=_precision_of(info),
-            )
-            for (name, info), belongs in zip(nodes, members, strict=True)
-        ]
+        return units_of(self.compiled, self.request.model, self.request.files, executed)
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
         bound = self.bind(inputs)
@@ -229,7 +212,7 @@ class OpenVinoRunner:
     def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
         """Add up the constants of the executable graph; nothing else is told."""
         return RuntimeMemory(
-            weights_bytes=sum(_constant_bytes(node) for node in self.compiled.get_runtime_model().get_ordered_ops()),
+            weights_bytes=sum(constant_bytes(node) for node in self.compiled.get_runtime_model().get_ordered_ops()),
             activations_bytes=_NO_STATISTICS,
             workspace_bytes=_NO_STATISTICS,
             arena_bytes=_NO_STATISTICS,
@@ -239,46 +222,3 @@ class OpenVinoRunner:
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # closed before
             del self.compiled
-
-
-def _runs(name: str, info: dict[str, str], executed: Container[str] | None) -> bool:
-    if executed is not None:
-        return name in executed
-    return not info.get("primitiveType", "").startswith("unknown")
-
-
-def _constant_bytes(node: Any) -> int:
-    """Return the size of a constant of the executable graph; 0 for any other node."""
-    if "Const" not in {_text(value) for key, value in node.get_rt_info().items() if key == "layerType"}:
-        return 0
-    count = 1
-    for length in node.get_output_shape(0):
-        count *= length
-    return (count * node.get_output_element_type(0).bitwidth + 7) // 8 if count else 0
-
-
-def _precision_of(info: dict[str, str]) -> str | Missing:
-    told = info.get("runtimePrecision")
-    return _NAMES.get(told, told) if told else Missing(code="not_told", why="OpenVINO names no precision")
-
-
-def _dominant(units: Sequence[BuiltLayer], model: Model) -> str | None:
-    """Return the precision with the most multiply-adds, or None where no unit has any."""
-    macs = {layer.name: 0 if isinstance(layer.macs, Missing) else layer.macs for layer in model.layers}
-    weighed: Counter[str] = Counter()
-    for unit in units:
-        if isinstance(unit.precision, str):
-            weighed[unit.precision] += sum(macs[name] for name in unit.members)
-    weighed = +weighed
-    return weighed.most_common(1)[0][0] if weighed else None
-
-
-def _anchors(name: str, info: dict[str, str]) -> list[str]:
-    original = [part.strip() for part in info.get("originalLayersNames", "").split(",")]
-    return [part.removesuffix("/WithoutBiases") for part in (*original, name) if part]
-
-
-def _text(value: Any) -> str:
-    value = getattr(value, "value", value)
-    name = getattr(value, "get_type_name", None)
-    return str(name() if callable(name) else value)
