@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from hwbench.errors import EngineError, HwbenchError, Unsupported
 from hwbench.records.base import Support, unsupported
+from hwbench.records.model import Model
 
 _LONGEST = 500
 
@@ -21,6 +22,14 @@ def installed(package: str, extra: str) -> Support:
             "not_installed", f"{package} is not installed", f"pip install '.[{extra}]' from the checkout"
         )
     return Support()
+
+
+def artefact_of_another(model: Model, engine: str) -> Support | None:
+    """Return the refusal of a model that is an engine of another runtime; None where it is not."""
+    if model.artefact is None or model.artefact.engine == engine:
+        return None
+    why = f"'{model.name}' is an engine that was built for {model.artefact.engine}"
+    return unsupported("other_engine", why, f"--engine {model.artefact.engine}, or name the network itself")
 
 
 @contextlib.contextmanager
