@@ -12,9 +12,7 @@ from hwbench.records.model import Artefact, Model, ModelFiles
 def as_model(path, *, shapes=None, batch_size=None, settings=None):
     """Return a ``.tflite`` file as a model and its files."""
     facts = LiteRt().describe(Path(path), shapes or {}, batch_size)
-    artefact = Artefact(
-        engine="litert", sha256="0" * 64, files=facts.files, label=".tflite", settings=settings or {}
-    )
+    artefact = Artefact(engine="litert", sha256="0" * 64, files=facts.files, label=".tflite", settings=settings or {})
     model = Model(
         name=Path(path).stem,
         source=str(path),

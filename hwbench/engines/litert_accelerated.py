@@ -8,35 +8,34 @@ What the accelerators took, they tell in their log alone, which is read from the
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hwbench.engines.edge import require_built, threads_per_stream, translated
-from hwbench.engines.litert import LiteRt, names_in_file
-from hwbench.engines.litert_file import FileTensor, TfliteFile, read_tflite
+from hwbench.engines.edge import threads_per_stream, translated
+from hwbench.engines.litert_ends import BufferedModel, names_in_file, order_of
+from hwbench.engines.litert_file import TfliteFile, read_tflite
 from hwbench.engines.litert_members import members_of
-from hwbench.engines.litert_partitions import accelerator_partitions, adapter_in
+from hwbench.engines.litert_partitions import Adapter, accelerator_partitions, adapter_in
 from hwbench.errors import EngineError
-from hwbench.protocols import BuildRequest, LayerProfile, Tensors
-from hwbench.records.base import Missing, Support, unsupported
-from hwbench.records.device import Device
+from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, Tensors
+from hwbench.records.base import Missing
 from hwbench.records.measurement import Built
-from hwbench.records.model import Model, ModelFiles
 
 if TYPE_CHECKING:
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.options import Options
 
-_OPENVINO = "2026.3.1"  # what the plugin in ai-edge-litert 2.3 was linked with: libopenvino.so.2631
-_GPU, _NPU = "webgpu", "openvino"
+OPENVINO = "2026.3.1"  # what the plugin in ai-edge-litert 2.3 was linked with: libopenvino.so.2631
+WEBGPU, NPU = "webgpu", "openvino"
+_ERROR = re.compile(r"(ERROR|E\d{4}|F\d{4}|Warning: Couldn't)")
+_LONGEST = 500
+_NO_LAYERS = Missing(code=NOT_OFFERED, why="LiteRT's accelerators offer no times of single nodes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def _gpu_options(threads: int, fp32: bool) -> Options:
     )
 
 
-def _npu_options(threads: int, fp32: bool) -> Options:
+def _npu_options(threads: int, _fp32: bool) -> Options:
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
     from ai_edge_litert.options import CpuOptions, IntelOpenVinoGraphBackend, IntelOpenVinoOptions, Options
 
@@ -74,79 +73,44 @@ def _npu_options(threads: int, fp32: bool) -> Options:
 
 
 ACCELERATORS = {
-    _GPU: Accelerator(
-        delegate=_GPU,
+    WEBGPU: Accelerator(
+        delegate=WEBGPU,
         unit="WebGPU",
         options=_gpu_options,
-        hint="it needs a GPU with a Vulkan driver: libvulkan.so.1, and VK_ICD_FILENAMES where the driver is not installed",
+        hint="it needs a GPU with a Vulkan driver: libvulkan.so.1, and VK_ICD_FILENAMES where none is installed",
     ),
-    _NPU: Accelerator(
-        delegate=_NPU,
+    NPU: Accelerator(
+        delegate=NPU,
         unit="OpenVINO CPU",
         options=_npu_options,
-        hint=f"pip install openvino=={_OPENVINO}: LiteRT's plugin takes no other version",
+        hint=f"pip install openvino=={OPENVINO}: LiteRT's plugin takes no other version",
     ),
 }
 
 
-class LiteRtWebGpu(LiteRt):
-    """LiteRT's GPU accelerator (ML Drift on WebGPU)."""
-
-    name = "litert-webgpu"
-    delegate: ClassVar[str] = _GPU
-    offered: ClassVar[tuple[str, ...]] = ("auto", "fp32")
-    variant_of = "litert"
-
-
-class LiteRtOpenVino(LiteRt):
-    """LiteRT's NPU path with Intel's plugin, compiled for the CPU."""
-
-    name = "litert-openvino"
-    delegate: ClassVar[str] = _NPU
-    offered: ClassVar[tuple[str, ...]] = ("auto",)
-    variant_of = "litert"
-
-    def installed(self) -> Support:
-        return Support(reasons=(*super().installed().reasons, *_openvino().reasons))
-
-
-def _openvino() -> Support:
-    """Say whether the one version of OpenVINO is there that the plugin was linked with."""
-    cure = f"pip install openvino=={_OPENVINO} in an environment of its own: hwbench's openvino engine may be newer"
-    try:
-        found = importlib.metadata.version("openvino")
-    except importlib.metadata.PackageNotFoundError:
-        return unsupported("not_installed", f"LiteRT's Intel plugin needs openvino {_OPENVINO}", cure)
-    if found != _OPENVINO:
-        return unsupported("other_version", f"LiteRT's Intel plugin needs openvino {_OPENVINO}, here is {found}", cure)
-    return Support()
-
-
-@dataclass
 class Log:
-    """What was written, once it is over."""
+    """What the process writes to standard error while it is captured, native code included; it is passed on after."""
 
-    text: str = ""
+    def __init__(self) -> None:
+        self.text = ""
 
-
-@contextlib.contextmanager
-def captured_log() -> Iterator[Log]:
-    """Collect what the process writes to standard error meanwhile, native code included; then pass it on."""
-    log = Log()
-    sys.stderr.flush()
-    before = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield log
-        finally:
-            sys.stderr.flush()
-            os.dup2(before, 2)
-            os.close(before)
-            file.seek(0)
-            raw = file.read()
-            log.text = raw.decode(errors="replace")
-            os.write(2, raw)
+    @contextlib.contextmanager
+    def captured(self) -> Iterator[None]:
+        """Capture while the body runs; ``text`` is there once it has ended, however it ended."""
+        sys.stderr.flush()
+        before = os.dup(2)
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(before, 2)
+                os.close(before)
+                file.seek(0)
+                raw = file.read()
+                self.text = raw.decode(errors="replace")
+                os.write(2, raw)
 
 
 class AcceleratedProgram:
@@ -171,72 +135,100 @@ class AcceleratedProgram:
 
     def make(self, file: TfliteFile) -> tuple[CompiledModel, str]:
         """Compile the file, and return the model and the log of compiling."""
-        if self.accelerator.delegate == _NPU:
+        if self.accelerator.delegate == NPU:
             with translated("importing openvino"):
                 import openvino  # noqa: F401 - LiteRT's plugin finds the library only where it is loaded already
         from ai_edge_litert.compiled_model import CompiledModel
 
         options = self.accelerator.options(self.threads, self.request.precision == "fp32")
-        with captured_log() as log:
-            try:
+        log = Log()
+        try:
+            with log.captured():
                 model = CompiledModel.from_file(str(self.path), options=options)
                 self._resize(model, file)
-            except Exception as error:  # noqa: BLE001 - whatever the runtime raises, its log has the reason
-                failure: Exception | None = error
-            else:
-                failure = None
-        if failure is not None:
-            why = _reason(log.text) or " ".join(str(failure).split())
+        except Exception as error:
+            why = _reason(log.text) or " ".join(str(error).split())
             msg = f"LiteRT's {self.accelerator.unit} accelerator refused the model: {why}"
-            raise EngineError(msg, hint=self.accelerator.hint) from failure
+            raise EngineError(msg, hint=self.accelerator.hint) from error
         return model, log.text
 
     def _resize(self, model: CompiledModel, file: TfliteFile) -> None:
         names, _ = names_in_file(self.request.model, file)
-        order = ends_of(model, file, "inputs")
+        order = order_of(model, file, "inputs")
         for spec in self.request.model.inputs:
             if spec.shape != file.inputs[names[spec.name]].shape:
                 model.resize_input_tensor(order.index(names[spec.name]), spec.shape, file.signature_index)
 
 
-def ends_of(model: CompiledModel, file: TfliteFile, way: str) -> list[str]:
-    """Return the file's names of the ``inputs`` or ``outputs``, in the order of the compiled model's buffers."""
-    ends = file.inputs if way == "inputs" else file.outputs
-    by_tensor = {tensor.name: name for name, tensor in ends.items()}
-    signatures = model.get_signature_list()
-    told = list(signatures.values())[file.signature_index][way]
-    return [name if name in ends else by_tensor[name] for name in told]
+@dataclass(kw_only=True)
+class AcceleratedBound:
+    """A compiled model with its inputs written."""
+
+    run: Callable[[], object]
+    buffers: BufferedModel
+
+    def outputs(self) -> Tensors:
+        return self.buffers.outputs()
+
+
+class AcceleratedRunner:
+    """A compiled file; each bound executable is a compiled model of its own."""
+
+    timed_region = "CompiledModel.run_by_index and reading: inputs in the runtime's buffers to outputs in numpy arrays"
+
+    def __init__(self, program: AcceleratedProgram, file: TfliteFile, model: CompiledModel, log: str) -> None:
+        self.program = program
+        self.request = program.request
+        self.file = file
+        self.members = members_of(file, self.request.model, self.request.files)
+        self.ready = [model]
+        self.log = log
+
+    def bind(self, inputs: Tensors) -> AcceleratedBound:
+        model = self.ready.pop() if self.ready else self.program.make(self.file)[0]
+        with translated("LiteRT refused the inputs"):
+            buffers = BufferedModel(model, self.file, self.request.model, inputs)
+        return AcceleratedBound(run=buffers.run, buffers=buffers)
+
+    def built(self) -> Built:
+        import ai_edge_litert
+
+        accelerator, adapter = self.program.accelerator, adapter_in(self.log)
+        settings = {"delegate": accelerator.delegate, "num_threads": str(self.program.threads)}
+        if adapter is not None:
+            settings |= {"adapter": adapter.name, "adapter_type": "software" if adapter.software else adapter.kind}
+        parts = accelerator_partitions(accelerator.unit, self.log, self.file.nodes, self.members.layers)
+        left = isinstance(parts, Missing) or parts.delegated < parts.nodes
+        unit = accelerator.unit if adapter is None else f"{accelerator.unit}: {adapter.name}"
+        return Built(
+            engine=self.program.engine,
+            version=str(ai_edge_litert.__version__),
+            precision=self.request.precision,
+            execution_units=(unit, "LiteRT CPU") if left else (unit,),
+            threads=self.program.threads * self.request.streams,
+            settings=settings,
+            layers=_NO_LAYERS,
+            notes=_notes(self.request.precision, adapter),
+            partitions=parts,
+        )
+
+    def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
+        return _NO_LAYERS
+
+    def close(self) -> None:
+        self.ready.clear()
+
+
+def _notes(precision: str, adapter: Adapter | None) -> tuple[str, ...]:
+    notes = []
+    if precision == "auto":
+        notes.append("in what the accelerator computes, it does not tell")
+    if adapter is not None and adapter.software:
+        notes.append(f"{adapter.name} is a CPU that plays a GPU: outputs and partitions hold, times mean nothing")
+    return tuple(notes)
 
 
 def _reason(log: str) -> str:
     """Return the lines of a log that speak of errors, on one line."""
     lines = [line.partition("] ")[2] or line for line in log.splitlines() if _ERROR.match(line)]
     return "; ".join(dict.fromkeys(lines))[:_LONGEST]
-
-
-class AcceleratedBound:
-    """A compiled model with buffers of its own; ``run`` ends with the outputs in numpy arrays."""
-
-    def __init__(self, model: CompiledModel, file: TfliteFile, names: tuple[dict[str, str], dict[str, str]], specs: Sequence[TensorSpec], inputs: Tensors) -> None:
-        index = file.signature_index
-        given = model.create_input_buffers(index)
-        read = model.create_output_buffers(index)
-        for own, buffer in zip(ends_of(model, file, "inputs"), given, strict=True):
-            name = next(name for name, found in names[0].items() if found == own)
-            if name not in inputs:
-                raise EngineError(f"LiteRT asks for an input '{name}', there are: {', '.join(inputs)}")
-            buffer.write(np.ascontiguousarray(inputs[name]))
-        places = {own: place for place, own in enumerate(ends_of(model, file, "outputs"))}
-        plan = [(spec, read[places[names[1][spec.name]]], math.prod(spec.shape), np.dtype(spec.dtype)) for spec in specs]
-        self._last: list[np.ndarray[Any, Any]] = []
-        self._specs = specs
-
-        def run() -> object:
-            model.run_by_index(index, given, read)
-            self._last = [buffer.read(count, kind) for _, buffer, count, kind in plan]
-            return self._last
-
-        self.run: Callable[[], object] = run
-
-    def outputs(self) -> Tensors:
-        return {spec.name: array.reshape(spec.shape) for spec, array in zip(self._specs, self._last, strict=True)}

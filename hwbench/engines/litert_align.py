@@ -1,11 +1,11 @@
 """Which node of the file each of a delegate's operators belongs to.
 
 XNNPACK rewrites the nodes it takes: a padding goes into the convolution behind it, a 1 x 1 convolution may become a
-product, an activation fused into an addition becomes a clamp of its own, quantising on the way becomes a conversion, and
-what it need not do at all has no operator. It keeps the order. So operators and nodes are aligned like two sequences
-(Needleman and Wunsch 1970): the alignment with the highest score, where an operator that can be what a node asks for
-scores, and gaps cost. XNNPACK names an operator by kind (``Convolution (NHWC, QC8) IGEMM``); kinds are told apart by
-the words before the bracket.
+product, an activation fused into an addition becomes a clamp of its own, quantising on the way becomes a conversion,
+and what it need not do at all has no operator. It keeps the order. So operators and nodes are aligned like two
+sequences (Needleman and Wunsch 1970): the alignment with the highest score, where an operator that can be what a node
+asks for scores, and gaps cost. XNNPACK names an operator by kind (``Convolution (NHWC, QC8) IGEMM``); kinds are told
+apart by the words before the bracket.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ _KINDS: dict[str, frozenset[str]] = {
     "broadcast": frozenset({"BROADCAST_TO"}),
 }
 # Nodes that XNNPACK may carry out with no operator of their own.
-_FREE = frozenset(
-    {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "DEQUANTIZE", "CONCATENATION", "SPLIT", "SLICE", "RELU", "RELU6"}
-)
+_FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "DEQUANTIZE", "CONCATENATION", "SPLIT", "SLICE", "RELU"}
 # Operators that may come on top of the one that does a node's work, behind it (True) or ahead of it (False).
 _BEHIND = {"clamp": True, "convert": False, "copy": True, "static reshape": True, "transpose": False}
 
@@ -97,7 +95,7 @@ def align(tags: Sequence[str], ops: Sequence[str]) -> list[int | None]:
     The result does not decrease.
     """
     kinds = [kind_of(tag) for tag in tags]
-    best, came = _table(kinds, ops)
+    came = _table(kinds, ops)
     found: list[int | None] = [None] * len(tags)
     i, j = len(tags), len(ops)
     while i or j:
@@ -112,8 +110,8 @@ def align(tags: Sequence[str], ops: Sequence[str]) -> list[int | None]:
     return found
 
 
-def _table(kinds: Sequence[str], ops: Sequence[str]) -> tuple[list[list[float]], list[list[str]]]:
-    """Fill the table: ``best[i][j]`` is the score of the first ``i`` operators against the first ``j`` nodes.
+def _table(kinds: Sequence[str], ops: Sequence[str]) -> list[list[str]]:
+    """Return the last step to every cell: ``[i][j]`` holds the first ``i`` operators and the first ``j`` nodes.
 
     Steps: ``match`` both; ``follow``: one more operator of the node just matched; ``ahead``: an operator that prepares
     the next node; ``extra``: an operator of no node; ``skip``: a node without an operator.
@@ -124,7 +122,7 @@ def _table(kinds: Sequence[str], ops: Sequence[str]) -> tuple[list[list[float]],
         for j in range(len(ops) + 1):
             if i or j:
                 best[i][j], came[i][j] = max(_steps(best, kinds, ops, i, j))
-    return best, came
+    return came
 
 
 def _steps(

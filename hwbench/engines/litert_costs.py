@@ -45,7 +45,7 @@ def _fully_connected(shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) ->
     return math.prod(out) * shapes[1][-1]
 
 
-def _transposed(shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int:
+def _transposed(shapes: Sequence[tuple[int, ...]], _out: tuple[int, ...]) -> int:
     """Inputs are the output's shape, the weights ``[out, height, width, in]`` and the data."""
     return math.prod(shapes[2]) * math.prod(shapes[1][:-1])
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwbench.engines.litert_costs import arithmetic_of, layers_of
 from hwbench.engines.litert_file import FileTensor, TfliteFile, read_tflite
 from hwbench.errors import ModelError, UsageError
@@ -15,6 +13,7 @@ from hwbench.protocols import ArtefactFacts
 from hwbench.records.model import TensorSpec
 
 _LONGEST = 300
+_FED = {"float32", "float64", "float16", "bool"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
 _BROKEN = "not a valid Flatbuffer"
 _OTHER_VERSION = "model identifier"
 
@@ -120,11 +119,7 @@ def _specs(
 ) -> tuple[TensorSpec, ...]:
     specs = []
     for name, tensor in ends.items():
-        try:
-            kind = np.dtype(tensor.dtype).kind
-        except TypeError:
-            kind = ""
-        if kind not in set("biuf"):
+        if tensor.dtype not in _FED:
             way = "input" if fed else "output"
             raise ModelError(f"{way} '{name}' holds {tensor.dtype} elements, which hwbench cannot pass on as numbers")
         specs.append(TensorSpec(name=name, dtype=tensor.dtype, shape=shapes.get(tensor.index, tensor.shape)))

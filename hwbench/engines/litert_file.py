@@ -167,10 +167,10 @@ def _node_name(tensors: Sequence[FileTensor], outputs: Sequence[int], op: str) -
 
 
 def torch_module(name: str) -> str | None:
-    """Return the path of a torch module (``blocks.0.norm``) from litert-torch's path of classes, None for another name.
+    """Return the path of a torch module (``blocks.0.norm``) that litert-torch wrote, None for another name.
 
-    It writes ``net.Net/torch.nn.modules.container.Sequential_blocks/net.Block_0/...``: classes with the attribute behind
-    an underscore, the model itself first.
+    It writes ``net.Net/torch.nn.modules.container.Sequential_blocks/net.Block_0/...``: classes with the attribute
+    behind an underscore, the model itself first.
     """
     parts = name.split("/")
     if not all(_CLASS.fullmatch(part) for part in parts):

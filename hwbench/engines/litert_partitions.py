@@ -1,8 +1,8 @@
 """How LiteRT split a graph between a delegate and its own kernels, read back from the runtime.
 
-After compiling, an interpreter lists the file's nodes and behind them one ``DELEGATE`` node for each partition, with the
-tensors that go into it and come out. What lies between belongs to the partition, so walking from its outputs back to
-its inputs finds every node that it took.
+After compiling, an interpreter lists the file's nodes and behind them one ``DELEGATE`` node for each partition, with
+the tensors that go into it and come out. What lies between belongs to the partition, so walking from its outputs back
+to its inputs finds every node that it took.
 
 The GPU and NPU accelerators show no such list. They write how many nodes run where, and why, to the log.
 """
@@ -63,9 +63,7 @@ def _inside(file: TfliteFile, delegate: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def partitions(
-    delegate: str, split: Split, nodes: Sequence[FileNode], members: Sequence[Sequence[str]]
-) -> Partitions:
+def partitions(delegate: str, split: Split, nodes: Sequence[FileNode], members: Sequence[Sequence[str]]) -> Partitions:
     """Return the record of a split; ``members`` are the source layers of each node."""
     return Partitions(
         delegate=delegate,
@@ -127,7 +125,7 @@ def _parts(taken: int, members: Sequence[Sequence[str]]) -> tuple[tuple[str, ...
 
 
 def _left(log: str, taken: int, nodes: Sequence[FileNode]) -> tuple[LeftNode, ...] | Missing:
-    """Return the nodes that were left; the accelerator names kinds it cannot run, and leaves others on their account."""
+    """Return the nodes that were left; an accelerator names kinds that it cannot run, and leaves others with them."""
     if taken == len(nodes):
         return ()
     reasons = "; ".join(dict.fromkeys(f"{op}: {why.strip()}" for op, why in _REASON.findall(log)))

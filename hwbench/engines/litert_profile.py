@@ -57,7 +57,9 @@ def profile(
     """
     version = importlib.metadata.version(_PACKAGE)
     if not version.startswith(f"{VERSION}."):
-        why = f"LiteRT's profiler is reached through its C library, which hwbench knows as of {VERSION}, not of {version}"
+        why = (
+            f"LiteRT's profiler is reached through its C library, which hwbench knows as of {VERSION}, not of {version}"
+        )
         return Missing(code="unknown_version", why=why, cure=f"pip install '{_PACKAGE}=={VERSION}.*'")
     model = ProfiledModel(
         path,
@@ -96,7 +98,7 @@ def units_of(
         raise EngineError("LiteRT's profiler saw other operators in one inference than in another")
     owners = _owners(file, split, runs[0])
     groups: dict[tuple[str, int], list[int]] = {}  # places in a run, by the node that leads the unit
-    leaders = _leaders(file, split, members, {owner for owner in owners if owner is not None})
+    leaders = _leaders(file, members, {owner for owner in owners if owner is not None})
     for place, owner in enumerate(owners):
         key = ("extra", place) if owner is None else ("node", leaders[owner])
         groups.setdefault(key, []).append(place)
@@ -133,9 +135,7 @@ def _end_of_part(run: Sequence[Event], start: int) -> int:
     return stop
 
 
-def _leaders(
-    file: TfliteFile, split: Split, members: Members, timed: Iterable[int]
-) -> dict[int, int]:
+def _leaders(file: TfliteFile, members: Members, timed: Iterable[int]) -> dict[int, int]:
     """Return for each node the node that leads its unit: the first timed one of its layer, or its nearest user."""
     timed = set(timed)
     leaders = {node: members.home[node] if members.home[node] in timed else node for node in timed}
@@ -164,7 +164,9 @@ def _unit(
     kernel = " + ".join(dict.fromkeys(event.tag for event in events))
     if key[0] == "extra":
         missing = Missing(code="inserted", why="the delegate inserted this operator: no node stands behind it")
-        return BuiltLayer(name=f"{events[0].tag} #{key[1]}", op=events[0].tag, members=(), kernel=kernel, precision=missing)
+        return BuiltLayer(
+            name=f"{events[0].tag} #{key[1]}", op=events[0].tag, members=(), kernel=kernel, precision=missing
+        )
     node = file.nodes[key[1]]
     inside = sorted(index for index, leader in leaders.items() if leader == node.index)
     return BuiltLayer(
