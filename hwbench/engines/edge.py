@@ -50,13 +50,6 @@ def translated(doing: str) -> Iterator[None]:
         raise EngineError(f"{doing}: {text[:_LONGEST]}{' ...' if len(text) > _LONGEST else ''}") from error
 
 
-def artefact_of_another(model: Model, engine: str) -> Support | None:
-    """Refuse a model that has been built for another engine: only its own runtime runs it."""
-    if model.artefact is None or model.artefact.engine == engine:
-        return None
-    return unsupported("other_engine", f"'{model.name}' is built for {model.artefact.engine}")
-
-
 def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None:
     """Refuse a precision the engine does not have; never run another in its place."""
     if asked not in offered:

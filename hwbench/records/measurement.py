@@ -159,13 +159,14 @@ class Partitions(Record, frozen=True, kw_only=True, tag_field="kind", tag="parti
     """How a runtime split the graph between a delegate and its own kernels.
 
     ``parts``: for each partition of the delegate, in order, the source layers in it (a partition may stand for none).
+    A delegate may tell how many nodes it took and not which.
     """
 
     delegate: str
     nodes: int
     delegated: int
-    parts: tuple[tuple[str, ...], ...]
-    left: tuple[LeftNode, ...]
+    parts: tuple[tuple[str, ...], ...] | Missing
+    left: tuple[LeftNode, ...] | Missing
 
     def __post_init__(self) -> None:
         check(0 <= self.delegated <= self.nodes, "more nodes delegated than there are")
