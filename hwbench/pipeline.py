@@ -33,6 +33,7 @@ from hwbench.measure.job import BUILD, OUTPUTS, Job
 from hwbench.measure.layers import iterations_for, reconcile
 from hwbench.measure.mlperf import check_preset
 from hwbench.measure.parity import compare_outputs, worst
+from hwbench.measure.placement import unmet
 from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
 from hwbench.protocols import NOT_OFFERED, Engine
@@ -279,6 +280,9 @@ class _Profile:
         self._replace(measurements=(*others, measurement))  # the timing is kept, whatever happens to the layers
         self.finished += 1
         measurement = self._with_layers(measurement, label)
+        required, model = self.request.required, self.imported.model
+        found = unmet(required, model, measurement.built, measurement.layers)
+        measurement = msgspec.structs.replace(measurement, unmet=found)
         self._replace(measurements=(*others, measurement))
         self.watcher.measured(measurement)
 

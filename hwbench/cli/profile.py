@@ -13,8 +13,28 @@ import typer
 
 from hwbench.cli.modes import ModeOptions, StopOptions
 from hwbench.cli.request import Options, resolve
-from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
-from hwbench.errors import EXIT_INVALID, EXIT_OK, EXIT_UNAVAILABLE, HwbenchError, Interrupted, UsageError
+from hwbench.cli.terminal import (
+    Device,
+    Json,
+    NoColor,
+    Quiet,
+    RequireDelegate,
+    RequireDevice,
+    RequirePrecision,
+    Terminal,
+    Verbose,
+    command,
+    write_stdout,
+)
+from hwbench.errors import (
+    EXIT_GOAL_MISSED,
+    EXIT_INVALID,
+    EXIT_OK,
+    EXIT_UNAVAILABLE,
+    HwbenchError,
+    Interrupted,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from hwbench.inventory import Target
@@ -101,6 +121,9 @@ def profile(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the results that are in --output.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 when a measurement is only suspect.")] = False,
+    require_device: RequireDevice = None,
+    require_precision: RequirePrecision = None,
+    require_delegate: RequireDelegate = None,
     timeout: Annotated[str, typer.Option(help="Longest silence of an engine, compiling included.")] = "15min",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved request; measure nothing.")] = False,
     json: Json = False,
@@ -110,7 +133,7 @@ def profile(
 ) -> None:
     """Measure latency, memory, energy and per-layer times of MODEL, on every engine this machine has.
 
-    Exit codes: 0 measured; 2 wrong request; 3 model, device or an engine failed; 4 a measurement is invalid; 130
+    Exit codes: 0 measured; 1 something is not as --require-... says; 2 wrong request; 3 model, device or an engine failed; 4 a measurement is invalid; 130
     interrupted, with what was finished kept.
     """
     from hwbench.files import RESULT, encode
@@ -148,6 +171,9 @@ def profile(
         meter=meter,
         seed=seed,
         timeout=timeout,
+        require_device=require_device,
+        require_precision=require_precision,
+        require_delegate=require_delegate,
     )
     request = resolve(options, target)
     folder = _output_folder(output, spec.name, device, resume=resume, force=force)
@@ -233,6 +259,7 @@ def _write_page(result: ProfileResult, folder: Path) -> Path:
 def _show(terminal: Terminal, result: ProfileResult, folder: Path, *, stderr: bool) -> None:
     from hwbench.report.energy_text import render_energy
     from hwbench.report.energy_traces import find_traces
+    from hwbench.report.placement import render_unmet
     from hwbench.report.text import render_table
 
     if stderr and terminal.quiet:
@@ -241,10 +268,13 @@ def _show(terminal: Terminal, result: ProfileResult, folder: Path, *, stderr: bo
     energy = render_energy([result], find_traces(result, folder))
     if energy is not None:
         terminal.show(energy, stderr=stderr)
+    unmet = [(m.label, item) for m in result.measurements for item in m.unmet]
+    if unmet:
+        terminal.show(render_unmet(unmet), stderr=stderr)
 
 
 def exit_code(result: ProfileResult, *, strict: bool) -> int:
-    """Return 3 when an engine failed, 4 when a measurement is invalid (or, if strict, suspect), else 0."""
+    """Return 3 when an engine failed, 1 when something is not as required, 4 when a measurement is invalid (or, if strict, suspect), else 0."""
     from hwbench.pipeline import ENGINE_FAILED
     from hwbench.records.base import Missing
 
@@ -253,5 +283,7 @@ def exit_code(result: ProfileResult, *, strict: bool) -> int:
         return EXIT_UNAVAILABLE
     if any(isinstance(item, Missing) and item.code == ENGINE_FAILED for item in layers):
         return EXIT_UNAVAILABLE
+    if any(m.unmet for m in result.measurements):
+        return EXIT_GOAL_MISSED
     bad = {"invalid", "suspect"} if strict else {"invalid"}
     return EXIT_INVALID if any(m.validity.status in bad for m in result.measurements) else EXIT_OK

@@ -42,6 +42,9 @@ class Options:
     meter: str
     seed: int
     timeout: str
+    require_device: str | None = None
+    require_precision: str | None = None
+    require_delegate: str | None = None
 
 
 def resolve(options: Options, target: Target) -> ProfileRequest:
@@ -52,6 +55,7 @@ def resolve(options: Options, target: Target) -> ProfileRequest:
     """
     from hwbench.inventory import default_threads
     from hwbench.records.measurement import STREAMING, ProfileRequest, StopRule
+    from hwbench.records.placement import Requirements
 
     preset = options.modes.preset
     mode = chosen_mode(options.mode, preset)
@@ -83,6 +87,9 @@ def resolve(options: Options, target: Target) -> ProfileRequest:
         mode_settings=mode_settings(mode, options.modes, stop, streams, warmup_s),
         repeat_build=options.modes.repeat_build or 1,
         preset=preset,
+        required=Requirements(
+            device=options.require_device, precision=options.require_precision, delegate=options.require_delegate
+        ),
     )
 
 

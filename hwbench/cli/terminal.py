@@ -28,6 +28,15 @@ Preprocess = Annotated[
     str | None,
     typer.Option("--preprocess", help="How a picture of --data becomes a sample: a .toml file, or file.py:function."),
 ]
+RequireDevice = Annotated[
+    str | None, typer.Option("--require-device", help="Exit with 1 unless every unit ran there (CPU, GPU).")
+]
+RequirePrecision = Annotated[
+    str | None, typer.Option("--require-precision", help="Exit with 1 unless every multiplying unit ran in it.")
+]
+RequireDelegate = Annotated[
+    str | None, typer.Option("--require-delegate", help="Exit with 1 unless this delegate took the whole graph.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show where an error came from.")]

@@ -10,6 +10,7 @@ from hwbench.records.energy import EnergyEstimate, EnergyReading, EnergyRun
 from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Model
 from hwbench.records.modes import BuildVariance, ColdRun, PresetCheck, Series, ServerRun, SteadyState
+from hwbench.records.placement import Requirements, Unmet
 
 PROFILE_RESULT_SCHEMA = 1
 
@@ -339,6 +340,7 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     layers: LayerTable | Missing
     more_builds: tuple[TimedRun, ...] = ()
     builds: BuildVariance | Missing = Missing(code="one_build", why="built once only", cure="--repeat-build 5")
+    unmet: tuple[Unmet, ...] = ()  # of what was required
     preset: PresetCheck | Missing = Missing(code="not_asked", why="no preset was asked for", cure="--preset")
     validity: Validity
 
@@ -386,6 +388,7 @@ class ProfileRequest(Record, frozen=True, kw_only=True):
     mode_settings: dict[str, float] = {}
     repeat_build: int = 1
     preset: str | None = None
+    required: Requirements = Requirements()
 
 
 class ProfileResult(Record, frozen=True, kw_only=True):
