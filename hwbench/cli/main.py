@@ -17,6 +17,7 @@ from hwbench.cli import (
     diff,
     doctor,
     energy,
+    measure,
     models,
     plugins,
     profile,
@@ -38,6 +39,7 @@ app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("profile")(profile.profile)
 app.command("build")(build.build)
+app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

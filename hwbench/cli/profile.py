@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @command
 def profile(
     model: Annotated[
-        str, typer.Argument(help="net.onnx, net.pt2, net.py:callable, pkg.module:callable, or a built-in model.")
+        str, typer.Argument(help="net.onnx, net.pt2, net.py:callable, a built-in model, a bundle, net.tflite, net.xml.")
     ],
     device: Device = "cpu",
     engine: Annotated[
@@ -133,8 +133,8 @@ def profile(
 ) -> None:
     """Measure latency, memory, energy and per-layer times of MODEL, on every engine this machine has.
 
-    Exit codes: 0 measured; 1 something is not as --require-... says; 2 wrong request; 3 model, device or an engine failed; 4 a measurement is invalid; 130
-    interrupted, with what was finished kept.
+    Exit codes: 0 measured; 1 something is not as --require-... says; 2 wrong request; 3 model, device or an engine
+    failed; 4 a measurement is invalid; 130 interrupted, with what was finished kept.
     """
     from hwbench.files import RESULT, encode
     from hwbench.graph.spec import parse_spec
@@ -274,7 +274,10 @@ def _show(terminal: Terminal, result: ProfileResult, folder: Path, *, stderr: bo
 
 
 def exit_code(result: ProfileResult, *, strict: bool) -> int:
-    """Return 3 when an engine failed, 1 when something is not as required, 4 when a measurement is invalid (or, if strict, suspect), else 0."""
+    """Return 3 when an engine failed, 1 when something is not as required, 4 when a measurement is invalid, else 0.
+
+    If ``strict``, a suspect one counts as invalid.
+    """
     from hwbench.pipeline import ENGINE_FAILED
     from hwbench.records.base import Missing
 
