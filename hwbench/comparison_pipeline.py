@@ -12,24 +12,42 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
-from hwbench import plugins
 from hwbench.children import run_child, thread_limits
 from hwbench.compare.blocks import PROCESSES, Watch, interleave, restarts_in
 from hwbench.compare.goals import refuse_missing, with_goals
 from hwbench.compare.metrics import NEVER_LIVE, NO_DATA, one_off, verdicts
 from hwbench.compare.saved import Choice, choose, compare_saved, hindrances
-from hwbench.compare.sides import LIVE_FACTS, Contender, compared, live_facts, side
+from hwbench.compare.sides import (
+    ALREADY_BUILT,
+    LIVE_FACTS,
+    OTHER_INPUTS,
+    Contender,
+    any_built,
+    built_by,
+    compared,
+    live_facts,
+    share_inputs,
+    side,
+)
 from hwbench.compare.verdict import looks
+from hwbench.compare.wanted import Waived, Wanted
 from hwbench.devices import environment
 from hwbench.dialogue import Dialogue
 from hwbench.errors import EngineError, Interrupted, InvalidMeasurement, ModelError, UsageError
 from hwbench.graph.spec import parse_spec
-from hwbench.inventory import Target, default_threads, find_target
+from hwbench.inventory import (
+    Target,
+    able_engine,
+    default_threads,
+    find_target,
+    first_engine,
+    precisions_for,
+    refuse_precisions,
+)
 from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.parity import compare_outputs
 from hwbench.protocols import Engine
@@ -65,33 +83,6 @@ R = TypeVar("R", bound=Record)
 _NOT_YET = frozenset({"one_process", "too_few_samples"})  # more restarts may still give these metrics
 _WARMUP_SHARE = 0.005  # of the budget, for each process
 _NOT_YET_COMPARED = Missing(code="not_yet", why="the first restart is not finished")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waived:
-    """Hindering differences that are accepted: some by name, or all."""
-
-    ignore: frozenset[str] = frozenset()
-    force: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A comparison of two models, measured now. What is None is chosen here."""
-
-    model_a: str
-    model_b: str
-    device: str
-    choice: Choice
-    batch_size: int | None
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    threads: int | None
-    budget_s: float
-    restarts: int | None
-    block_s: float
-    meter: str
-    data: str | None = None  # labelled, for accuracy
-    timeout_s: float
 
 
 def compare_results(
@@ -219,26 +210,41 @@ class _Live:
         wanted, choice = self.wanted, self.wanted.choice
         imported_a = self._import(wanted.model_a, "a")
         imported_b = imported_a if wanted.model_b == wanted.model_a else self._import(wanted.model_b, "b")
-        name_a = choice.engine_a or self._first_engine(imported_a, imported_b)
-        name_b = choice.engine_b or choice.engine_a or name_a
-        engine_a, engine_b = self._engine(name_a, imported_a), self._engine(name_b, imported_b)
-        device = self.target.device
-        offered_a, offered_b = (
-            engine.precisions(device) if imported.model.arithmetic == "fp32" else ("auto",)
-            for engine, imported in ((engine_a, imported_a), (engine_b, imported_b))
+        imported_b = share_inputs(imported_a, imported_b)
+        refuse_precisions(imported_a, [choice.precision_a] if choice.precision_a else [])
+        refuse_precisions(imported_b, [choice.precision_b] if choice.precision_b else [])
+        name_a, name_b = self._names(imported_a, imported_b)
+        engine_a, engine_b = (
+            able_engine(name, imported, self.target.device)
+            for name, imported in ((name_a, imported_a), (name_b, imported_b))
         )
+        precision_a, precision_b = self._precisions((engine_a, imported_a), (engine_b, imported_b))
+        return (
+            Contender(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
+            Contender(given=wanted.model_b, imported=imported_b, engine=name_b, precision=precision_b),
+        )
+
+    def _names(self, a: ImportResult, b: ImportResult) -> tuple[str, str]:
+        """Return the engines: those asked for, that of a side that is built, or one that can run what is left."""
+        choice, device = self.wanted.choice, self.target.device
+        of_a, of_b = choice.engine_a or built_by(a), choice.engine_b or built_by(b)
+        if of_a is None:
+            of_a = first_engine([a], device, of_b) if built_by(b) is not None else first_engine([a, b], device)
+        return of_a, of_b or (first_engine([b], device, of_a) if built_by(a) is not None else of_a)
+
+    def _precisions(self, a: tuple[Engine, ImportResult], b: tuple[Engine, ImportResult]) -> tuple[str, str]:
+        """Return the precisions: those asked for, ``auto`` of a side that is built, or one that both offer."""
+        choice, device = self.wanted.choice, self.target.device
+        offered_a, offered_b = (precisions_for(engine, imported, device, ()) for engine, imported in (a, b))
+        if built_by(a[1]) is not None or built_by(b[1]) is not None:
+            return choice.precision_a or offered_a[0], choice.precision_b or offered_b[0]
         common = [precision for precision in offered_a if precision in offered_b]
         if not common and not (choice.precision_a and choice.precision_b):
             raise UsageError(
-                f"{name_a} and {name_b} have no default precision in common", hint="name them: --precision-a, -b"
+                f"{a[0].name} and {b[0].name} have no default precision in common", hint="name them: --precision-a, -b"
             )
         precision_a = choice.precision_a or choice.precision_b or common[0]
-        return (
-            Contender(given=wanted.model_a, imported=imported_a, engine=name_a, precision=precision_a),
-            Contender(
-                given=wanted.model_b, imported=imported_b, engine=name_b, precision=choice.precision_b or precision_a
-            ),
-        )
+        return precision_a, choice.precision_b or precision_a
 
     def _import(self, model: str, side: str) -> ImportResult:
         self.watch(f"reading {model}", 0.0)
@@ -258,26 +264,10 @@ class _Live:
             timeout_s=self.wanted.timeout_s,
         )
 
-    def _first_engine(self, *models: ImportResult) -> str:
-        """Return the first engine, by name, that can run both; the output names it."""
-        for name in plugins.available("engines"):
-            engine: Engine = plugins.load("engines", name)
-            if all(engine.supports(item.model, item.files, self.target.device).usable for item in models):
-                return name
-        raise EngineError("no engine here can run both models", hint="`hwbench devices` tells why")
-
-    def _engine(self, name: str, imported: ImportResult) -> Engine:
-        engine: Engine = plugins.load("engines", name)
-        support = engine.supports(imported.model, imported.files, self.target.device)
-        if not support.usable:
-            reason = support.reasons[0]
-            raise EngineError(f"{name} cannot run '{imported.model.name}': {reason.why}", hint=reason.cure)
-        return engine
-
     def _hindering(self) -> tuple[Difference, ...]:
         named = {"precision"} if self.wanted.choice.other_precisions else set()
         waived = frozenset(LIVE_FACTS) if self.waived.force else self.waived.ignore | named
-        return hindrances(live_facts(self.a), live_facts(self.b), waived)
+        return hindrances(*live_facts(self.a, self.b), waived)
 
     def plan(self, shortest_s: float) -> Plan:
         """Settle on a plan: see :class:`hwbench.compare.blocks.Judge`."""
@@ -343,8 +333,9 @@ class _Live:
         """Compare the outputs, and refuse goals whose metric will not be there."""
         a, again, b = (self.folder / "restart-1" / process / OUTPUTS for process in PROCESSES)
         precision = processes[0].run.built.precision
+        same = self.a.imported.model.inputs_sha256 == self.b.imported.model.inputs_sha256
         self.outputs = Outputs(
-            b=compare_outputs(a, b, label="A", precision=precision),
+            b=compare_outputs(a, b, label="A", precision=precision) if same else OTHER_INPUTS,
             control=compare_outputs(a, again, label="A", precision=precision),
         )
         lasting = {
@@ -464,7 +455,7 @@ class _Live:
         )
 
     def _warnings(self, elapsed_s: float) -> tuple[str, ...]:
-        found = []
+        found = [ALREADY_BUILT] if any_built(self.a, self.b) else []
         if elapsed_s > 1.2 * self.planned.budget_s:
             found.append(
                 f"this took {elapsed_s:.0f} s instead of {self.planned.budget_s:.0f} s: so many restarts of five "

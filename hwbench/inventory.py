@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwbench import plugins
 from hwbench.devices import search
 from hwbench.devices.profiles import load_profiles, match_profile
-from hwbench.errors import DeviceError, HwbenchError
+from hwbench.errors import DeviceError, EngineError, HwbenchError, UsageError
 from hwbench.protocols import Engine, Meter
 from hwbench.records.base import Missing, Record, Support, unsupported
 from hwbench.records.device import Device
+from hwbench.records.model import ImportResult
 from hwbench.records.profile import DeviceProfile
 from hwbench.units import format_bytes
 
@@ -62,6 +64,82 @@ def pinned_cpus(target: Target, threads: int) -> tuple[int, ...]:
     if threads <= len(target.cores):
         return target.cores[:threads]
     return target.device.cpu.usable_cpus if target.device.cpu is not None else ()
+
+
+def unusable(engine: Engine, imported: ImportResult, device: Device) -> Missing | None:
+    """Return why an engine cannot run a model on a device, or None where it can.
+
+    Of a built engine, the CPU must have the extensions that it was built for, whatever the engine's plugin says.
+    """
+    artefact, cpu = imported.model.artefact, device.cpu
+    support = engine.supports(imported.model, imported.files, device)
+    if not support.usable:
+        return support.reasons[0]
+    lacking = [word for word in artefact.isa if word not in cpu.isa] if artefact is not None and cpu is not None else []
+    if not lacking:
+        return None
+    return Missing(
+        code="other_isa",
+        why=f"'{imported.model.name}' was built for CPUs with {', '.join(lacking)}, which this one has not",
+        cure="build it on this machine",
+    )
+
+
+def engines_for(imported: ImportResult, asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the engines to run a model with: those asked for, the one that built it, or all there are."""
+    artefact = imported.model.artefact
+    if asked:
+        return tuple(asked)
+    return tuple(plugins.available("engines")) if artefact is None else (artefact.engine,)
+
+
+def precisions_for(engine: Engine, imported: ImportResult, device: Device, asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the precisions to run a model in: those asked for, or the engine's own list for a network in fp32.
+
+    A built engine, or a network in anything else, is taken as it is.
+    """
+    plain = imported.model.artefact is None and imported.model.arithmetic == "fp32"
+    return tuple(asked) or (engine.precisions(device) if plain else ("auto",))
+
+
+def first_engine(models: Sequence[ImportResult], device: Device, preferred: str | None = None) -> str:
+    """Return the preferred engine where it can run all of the models, else the first that can, by name.
+
+    Raises:
+        EngineError: there is none.
+    """
+    for name in [*([preferred] if preferred is not None else []), *plugins.available("engines")]:
+        engine: Engine = plugins.load("engines", name)
+        if all(unusable(engine, item, device) is None for item in models):
+            return name
+    given = " and ".join(dict.fromkeys(f"'{item.model.source}'" for item in models))
+    raise EngineError(f"no engine here can run {given}", hint="`hwbench devices` tells why")
+
+
+def able_engine(name: str, imported: ImportResult, device: Device) -> Engine:
+    """Return the engine called ``name``, which can run the model on that device.
+
+    Raises:
+        EngineError: it cannot.
+    """
+    engine: Engine = plugins.load("engines", name)
+    reason = unusable(engine, imported, device)
+    if reason is not None:
+        raise EngineError(f"{name} cannot run '{imported.model.name}': {reason.why}", hint=reason.cure)
+    return engine
+
+
+def refuse_precisions(imported: ImportResult, asked: Sequence[str]) -> None:
+    """Refuse a precision that is asked of a built engine, which has one.
+
+    Raises:
+        UsageError: another than ``auto`` was asked for.
+    """
+    if imported.model.artefact is not None and not set(asked) <= {"auto"}:
+        raise UsageError(
+            f"'{imported.model.name}' is built already: it cannot be run in {', '.join(asked)}",
+            hint="leave --precision out, or build it in that precision",
+        )
 
 
 class Item(Record, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from hwbench.energy.choose import require
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
 from hwbench.files import REQUEST, RESULT, write_record
 from hwbench.graph.spec import parse_spec
-from hwbench.inventory import Target, find_target, pinned_cpus
+from hwbench.inventory import Target, engines_for, find_target, pinned_cpus, precisions_for, refuse_precisions, unusable
 from hwbench.measure.builds import build_variance, over_builds
 from hwbench.measure.cold import together
 from hwbench.measure.job import BUILD, OUTPUTS, Job
@@ -52,6 +52,7 @@ from hwbench.records.measurement import (
     RunSettings,
     TimedRun,
     Validity,
+    artefact_hash,
 )
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.results import earlier_result
@@ -153,6 +154,7 @@ class _Profile:
 
     def run(self) -> ProfileResult:
         self.imported = self._import()
+        refuse_precisions(self.imported, self.request.precisions)
         self.result = self._start()
         write_record(self.folder / REQUEST, self.request)
         self._save()
@@ -220,7 +222,7 @@ class _Profile:
     def _plan(self) -> Iterator[tuple[str, str]]:
         """Yield each engine and precision to measure; note those that cannot be."""
         asked = self.request.engines
-        for name in asked or plugins.available("engines"):
+        for name in engines_for(self.imported, asked):
             precisions = self._precisions(name)
             if isinstance(precisions, Missing):
                 self._note(name, "", precisions, failed=bool(asked) or precisions.code == "plugin")
@@ -233,18 +235,12 @@ class _Profile:
         device = self.target.device
         try:
             engine: Engine = plugins.load("engines", name)
-            support = engine.supports(self.imported.model, self.imported.files, device)
-            if not support.usable:
-                return support.reasons[0]
-            return self.request.precisions or self._default_precisions(engine)
+            reason = unusable(engine, self.imported, device)
+            return reason or precisions_for(engine, self.imported, device, self.request.precisions)
         except HwbenchError as error:
             return Missing(code="plugin", why=error.message, cure=error.hint)
         except Exception as error:  # noqa: BLE001 - one plugin's bug must not take the other engines' results along
             return Missing(code="plugin", why=f"the engine plugin '{name}' failed: {type(error).__name__}: {error}")
-
-    def _default_precisions(self, engine: Engine) -> tuple[str, ...]:
-        """Return the engine's own list for a model in fp32; a model in anything else is taken as it is."""
-        return engine.precisions(self.target.device) if self.imported.model.arithmetic == "fp32" else ("auto",)
 
     def _kept(self, engine: str, precision: str) -> bool:
         """Say whether an earlier run has this one; layers that it has not done are done now, its timing stays."""
@@ -312,6 +308,7 @@ class _Profile:
             **msgspec.structs.asdict(run),
             engine=engine,
             precision_asked=precision,
+            artefact_sha256=artefact_hash(self.imported.model),
             settings=settings,
             latency=_IN_THROUGHPUT if settings.mode == "throughput" else over_builds(samples, builds),
             energy_per_inference_j=_per_inference(run),

@@ -15,7 +15,7 @@ from hwbench.units import parse_seconds
 
 if TYPE_CHECKING:
     from hwbench.compare.saved import Choice
-    from hwbench.comparison_pipeline import Waived
+    from hwbench.compare.wanted import Waived
     from hwbench.records.comparison import Comparison, Goal, Settings
 
 _PERCENT_OF_ONE = 100
@@ -90,7 +90,7 @@ def compare(
     from hwbench.cli.request import parse_shapes
     from hwbench.compare.goals import parse_goal
     from hwbench.compare.saved import Choice
-    from hwbench.comparison_pipeline import Waived
+    from hwbench.compare.wanted import Waived
     from hwbench.records.comparison import Settings
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
@@ -216,7 +216,8 @@ def _measured(
     given: Mapping[str, object],
 ) -> Comparison:
     from hwbench import plugins
-    from hwbench.comparison_pipeline import Wanted, compare_models
+    from hwbench.compare.wanted import Wanted
+    from hwbench.comparison_pipeline import compare_models
 
     meter = str(given["meter"])
     if meter not in {"auto", "none"}:

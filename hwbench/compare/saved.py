@@ -16,6 +16,7 @@ import numpy as np
 from hwbench.compare import resample, verdict
 from hwbench.compare.metrics import NOT_RECORDED, UNITS, WORDS, absolute, peak_bytes
 from hwbench.compare.resample import Estimate
+from hwbench.compare.sides import artefact_words
 from hwbench.errors import InvalidMeasurement, UsageError
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Difference, Metric, OneOff, Outputs, Pair, Settings, Side, Verdict
@@ -72,7 +73,7 @@ def choose(given: tuple[str, str], a: ProfileResult, b: ProfileResult, choice: C
     """
     ones_a = _candidates("A", given[0], a, choice.engine_a, choice.precision_a)
     ones_b = _candidates("B", given[1], b, choice.engine_b, choice.precision_b)
-    if len(ones_a) == len(ones_b) == 1 and choice != Choice():
+    if len(ones_a) == len(ones_b) == 1 and (choice != Choice() or _built(ones_a[0]) or _built(ones_b[0])):
         return [(ones_a[0], ones_b[0])]
     by_key = {one.key: one for one in ones_b}
     pairs = [(one, by_key[one.key]) for one in ones_a if one.key in by_key]
@@ -110,7 +111,7 @@ def compare_saved(a: One, b: One, choice: Choice, settings: Settings, *, ignore:
             msg = f"{side} ({one.given}: {' '.join(one.key)}) is invalid: {why}"
             raise InvalidMeasurement(msg, hint="measure it again; an invalid number is not compared, --force or not")
     waived = frozenset(HINDERING) if force else ignore | ({"precision"} if choice.other_precisions else frozenset())
-    hindering = hindrances(facts(a), facts(b), waived)
+    hindering = hindrances(*_facts(a, b), waived)
     found: list[Verdict] = []
     absent: dict[str, Missing] = {"accuracy": NOT_RECORDED}
     quantities: dict[Metric, Quantity | Missing] = {
@@ -136,6 +137,19 @@ def compare_saved(a: One, b: One, choice: Choice, settings: Settings, *, ignore:
         accuracy=NOT_RECORDED,
         outputs=Outputs(b=_OUTPUTS, control=_OUTPUTS),
     )
+
+
+def _built(one: One) -> bool:
+    """Say whether an engine was measured that had been built before; it runs in its own precision."""
+    return isinstance(one.measurement.artefact_sha256, str)
+
+
+def _facts(a: One, b: One) -> tuple[dict[str, str], dict[str, str]]:
+    found = facts(a), facts(b)
+    if _built(a) or _built(b):
+        for one in found:
+            one.pop("precision")
+    return found
 
 
 def facts(one: One) -> dict[str, str]:
@@ -191,6 +205,7 @@ def _compared_facts(one: One) -> dict[str, str]:
     built, environment = one.measurement.built, one.result.environment
     return {
         "model": f"{one.result.model.name} {one.result.model.hub_sha256[:12]}",
+        "artefact": artefact_words(one.measurement.artefact_sha256),
         "engine": f"{built.engine} {built.version}",
         "built precision": built.precision,
         "timed region": one.measurement.timed_region,
@@ -212,6 +227,7 @@ def _side(one: One) -> Side:
         given=one.given,
         model=one.result.model.name,
         hub_sha256=one.result.model.hub_sha256,
+        artefact_sha256=one.measurement.artefact_sha256,
         engine=one.measurement.engine,
         precision_asked=one.measurement.precision_asked,
         built=one.measurement.built,

@@ -7,7 +7,7 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
 from hwbench.records.energy import EnergyReading
-from hwbench.records.measurement import Built, Memory, Parity, Phases
+from hwbench.records.measurement import NOT_SAVED, Built, Memory, Parity, Phases
 
 COMPARISON_SCHEMA = 1
 
@@ -65,6 +65,7 @@ class Side(Record, frozen=True, kw_only=True):
     given: str  # as typed
     model: str
     hub_sha256: str
+    artefact_sha256: str | Missing = NOT_SAVED
     engine: str
     precision_asked: str
     built: Built

@@ -281,6 +281,11 @@ NOT_SAVED = Missing(
 )
 
 
+def artefact_hash(model: Model) -> str | Missing:
+    """Return the hash of the engine that a model is, or that it is none."""
+    return NOT_SAVED if model.artefact is None else model.artefact.sha256
+
+
 class TimedRun(Record, frozen=True, kw_only=True):
     """What one worker process brings back: raw samples and everything read around them."""
 

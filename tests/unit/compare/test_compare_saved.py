@@ -6,7 +6,8 @@ from fixtures_results import STOLEN, make_energy, make_measurement, make_model, 
 
 from hwbench.compare.goals import parse_goal
 from hwbench.compare.saved import Choice, choose
-from hwbench.comparison_pipeline import Waived, compare_results
+from hwbench.compare.wanted import Waived
+from hwbench.comparison_pipeline import compare_results
 from hwbench.errors import InvalidMeasurement, UsageError
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Settings

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from hwbench.compare.goals import parse_goal
 from hwbench.compare.saved import Choice
-from hwbench.comparison_pipeline import Waived, compare_results
+from hwbench.compare.wanted import Waived
+from hwbench.comparison_pipeline import compare_results
 from hwbench.records.comparison import Settings
 from hwbench.report.junit import to_junit
 from hwbench.report.markdown import escape, to_markdown
