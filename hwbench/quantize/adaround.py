@@ -37,11 +37,11 @@ def adaround(
 ) -> Outcome:
     """Learn the rounding of the weights of Conv, Gemm and MatMul layers, and write the rounded weights, in place.
 
-    Nagel et al. 2020, arXiv:2004.10568: the continuous relaxation of their eq. 21 to 24, with Adam, on the local loss of
-    their section 3.2, layer by layer on inputs from the float graph. The new weights lie on the grid of one symmetric
-    scale for each output channel, max |w| / (2^(bits - 1) - 1), and the largest weight keeps its place, so that any
-    quantiser with that scale finds the same integers. Weights that are 0 stay 0. A channel whose learned rounding is no
-    better than rounding to nearest is rounded to nearest.
+    Nagel et al. 2020, arXiv:2004.10568: their continuous relaxation (rectified sigmoid, annealed regulariser, Adam) on
+    the squared error of a layer's output before its activation, layer by layer on inputs from the float graph. The new
+    weights lie on the grid of one symmetric scale for each output channel, max |w| / (2^(bits - 1) - 1), and the
+    largest weight keeps its place, so that any quantiser with that scale finds the same integers. Weights that are 0
+    stay 0. A channel whose learned rounding is no better than rounding to nearest is rounded to nearest.
 
     Args:
         model: the graph.

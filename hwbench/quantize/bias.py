@@ -32,9 +32,9 @@ def correct_bias(
 ) -> Outcome:
     """Correct the biases for the weights that quantisation will put there, in place.
 
-    b -= E[Wq x] - E[W x], with E[x] of each input channel as measured (Nagel et al. 2019, arXiv:1906.04721, section 4.2;
-    they derive it from BatchNorm, here it is ``statistics``). For a convolution the weights of a channel are summed over
-    the kernel, which is exact where the kernel lies inside the image; zeros of the padding at the border are ignored.
+    b -= E[Wq x] - E[W x], with E[x] of each input channel as measured (Nagel et al. 2019, arXiv:1906.04721; they derive
+    E[x] from BatchNorm, here it comes from data). For a convolution the weights of a channel are summed over the
+    kernel, which is exact where the kernel lies inside the image; zeros of the padding at the border are ignored.
 
     Args:
         model: the graph; a layer without a bias gets one, except a MatMul with no Add of a constant behind it.

@@ -22,6 +22,7 @@ from hwbench.quantize.linear import (
     linear_layers,
     linear_of,
     rank,
+    uses,
 )
 
 _ANYWHERE = ("Relu", "LeakyRelu", "Identity")  # they commute with a positive factor for each channel, on any axis
@@ -83,8 +84,8 @@ def _balance(blocks: dict[str, Array], biases: dict[str, Array | None], first: s
 
 def _follower(first: Linear) -> Linear | Skipped:
     """Return the layer behind ``first`` that alone reads its channels, or why there is none."""
-    value, spatial = first.output, first.spatial
-    for value, reader in _readers(value):
+    spatial = first.spatial
+    for value, reader in _readers(first.output):
         if reader is None:
             return Skipped(layer=first.name, reason=_crowd(value))
         found = linear_of(reader)
@@ -102,11 +103,11 @@ def _follower(first: Linear) -> Linear | Skipped:
 def _readers(value: ir.Value) -> Iterator[tuple[ir.Value, ir.Node | None]]:
     """Go along the chain of nodes that begins at ``value`` as long as each result has one reader; then None."""
     while True:
-        uses = tuple(value.uses())
-        if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
+        found = uses(value)
+        if value.is_graph_output() or len(found) != 1 or found[0][1] != 0:
             yield value, None
             return
-        reader = uses[0].node
+        reader = found[0][0]
         yield value, reader
         value = reader.outputs[0]
 
@@ -114,10 +115,10 @@ def _readers(value: ir.Value) -> Iterator[tuple[ir.Value, ir.Node | None]]:
 def _crowd(value: ir.Value) -> str:
     if value.is_graph_output():
         return f"'{value.name}' is an output of the network"
-    uses = tuple(value.uses())
-    if len(uses) == 1:
-        return f"{uses[0].node.op_type} '{uses[0].node.name}' does not take it as its first input"
-    return f"'{value.name}' has {len(uses)} readers"
+    found = uses(value)
+    if len(found) == 1:
+        return f"{found[0][0].op_type} '{found[0][0].name}' does not take it as its first input"
+    return f"'{value.name}' has {len(found)} readers"
 
 
 def _commutes(node: ir.Node, spatial: bool) -> bool:

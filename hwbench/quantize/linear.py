@@ -90,8 +90,11 @@ class Linear:
             return weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
         if self.node.op_type == "ConvTranspose":
             split = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
-            return split.swapaxes(1, 2)
-        return (weight if self._transposed else weight.T)[None, :, :, None]
+            swapped: Array = split.swapaxes(1, 2)
+            return swapped
+        rows: Array = weight if self._transposed else weight.T
+        block: Array = rows.reshape(1, *rows.shape, 1)
+        return block
 
     def set_blocks(self, blocks: Array) -> None:
         """Write weights of the form that :meth:`blocks` returns."""
@@ -173,7 +176,7 @@ def linear_of(node: ir.Node) -> Linear | Skipped | None:
         return Linear(node, integer(node, "group", 1) if node.op_type != "Gemm" else 1)
     alone = Linear(node, 1)
     index = _bias_behind(node, alone.output_channels)
-    return alone if index is None else Linear(node, 1, node.outputs[0].consumers()[0], index)
+    return alone if index is None else Linear(node, 1, uses(node.outputs[0])[0][0], index)
 
 
 def _unfit(node: ir.Node) -> str | None:
@@ -201,13 +204,19 @@ def _unfit(node: ir.Node) -> str | None:
 def _bias_behind(node: ir.Node, channels: int) -> int | None:
     """Return which input of the Add behind a MatMul is its bias, where there is such an Add and nothing between."""
     result = node.outputs[0]
-    consumers = [user for user, _ in result.uses()]
-    if result.is_graph_output() or len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].domain:
+    readers = uses(result)
+    if result.is_graph_output() or len(readers) != 1 or readers[0][0].op_type != "Add" or readers[0][0].domain:
         return None
-    other = 1 if consumers[0].inputs[0] is result else 0
-    array = constant(consumers[0].inputs[other])
+    add, index = readers[0]
+    other = 1 - index
+    array = constant(add.inputs[other])
     fits = array is not None and per_channel(array, channels) and array.ndim <= rank(result, default=array.ndim)
     return other if fits else None
+
+
+def uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """Return who reads the numbers of a tensor: nodes, and which of their inputs it is. Reading the shape is none."""
+    return [(node, index) for node, index in value.uses() if node.op_type not in {"Shape", "Size"}]
 
 
 def per_channel(array: Array, channels: int) -> bool:
@@ -237,7 +246,8 @@ def constant(value: ir.Value | None) -> Array | None:
 def set_constant(node: ir.Node, index: int, array: Array) -> None:
     """Replace a constant input, in the precision it had and under its name; other readers of it keep the old one."""
     old = node.inputs[index]
-    assert old is not None and isinstance(node.graph, ir.Graph)
+    assert old is not None
+    assert isinstance(node.graph, ir.Graph)
     if len(old.uses()) > 1 or old.is_graph_output() or node.graph.initializers.get(old.name or "") is not old:
         node.replace_input_with(index, add_constant(node, f"{old.name}.of.{node.name}", array, like=old))
         return
@@ -250,7 +260,8 @@ def set_constant(node: ir.Node, index: int, array: Array) -> None:
 def add_constant(node: ir.Node, name: str, array: Array, *, like: ir.Value) -> ir.Value:
     """Return a new initialiser in the graph of ``node``, of the element type of the constant ``like``."""
     graph, tensor = node.graph, ir.convenience.get_const_tensor(like)
-    assert isinstance(graph, ir.Graph) and tensor is not None
+    assert isinstance(graph, ir.Graph)
+    assert tensor is not None
     while name in graph.initializers:
         name += "_again"
     value = ir.Value(name=name, const_value=ir.tensor(array.astype(tensor.dtype.numpy()), name=name))

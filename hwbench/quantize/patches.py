@@ -21,7 +21,8 @@ def rows(layer: Linear, batch: np.ndarray[Any, Any], limit: int, generator: Gene
     if layer.spatial:
         return _of_images(layer, batch, limit, generator)
     flat = batch.reshape(-1, batch.shape[-1])
-    return flat[_draw(len(flat), limit, generator)].astype(np.float64)[None]
+    picked: Array = flat[_draw(len(flat), limit, generator)].astype(np.float64)[None]
+    return picked
 
 
 def _of_images(layer: Linear, batch: np.ndarray[Any, Any], limit: int, generator: Generator) -> Array:
@@ -32,13 +33,13 @@ def _of_images(layer: Linear, batch: np.ndarray[Any, Any], limit: int, generator
     reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
     padded = np.pad(batch, [(0, 0), (0, 0), *_pads(layer, batch.shape[2:], reach, strides)])
     views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + axes)))
-    steps = (slice(None), slice(None), *(slice(None, None, step) for step in strides))
-    taps = (..., *(slice(None, None, step) for step in dilations))
-    views = views[steps][taps]
-    positions = (views.shape[0], *views.shape[2 : 2 + axes])
+    every = (slice(None), slice(None), *(slice(None, None, step) for step in (*strides, *dilations)))
+    views = np.moveaxis(views[every], 1, 1 + axes)  # batch x positions x channels x kernel
+    positions = views.shape[: 1 + axes]
     drawn = np.unravel_index(_draw(int(np.prod(positions)), limit, generator), positions)
-    found = views[(drawn[0], slice(None), *drawn[1:])]  # rows x channels x kernel
-    return found.reshape(len(drawn[0]), layer.groups, -1).swapaxes(0, 1).astype(np.float64)
+    found = views[drawn]
+    by_group: Array = found.reshape(len(drawn[0]), layer.groups, -1).swapaxes(0, 1).astype(np.float64)
+    return by_group
 
 
 def _draw(count: int, limit: int, generator: Generator) -> np.ndarray[Any, np.dtype[np.int64]]:

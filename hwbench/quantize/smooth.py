@@ -26,6 +26,7 @@ from hwbench.quantize.linear import (
     per_channel,
     rank,
     set_constant,
+    uses,
 )
 from hwbench.quantize.statistics import ChannelStatistics
 
@@ -35,8 +36,8 @@ def smooth(
 ) -> Outcome:
     """Smooth the inputs of Gemm and MatMul layers, in place; the function stays the same but for rounding.
 
-    s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) (Xiao et al. 2022, arXiv:2211.10438, eq. 4), with the largest weight over
-    all layers that read the tensor, since they share s. A channel without activations or weights stays as it is.
+    s_j = max|X_j|^alpha / max|W_j|^(1 - alpha) (Xiao et al. 2022, arXiv:2211.10438), with the largest weight over all
+    layers that read the tensor, since they share s. A channel without activations or weights stays as it is.
 
     Args:
         model: the graph.
@@ -102,7 +103,8 @@ def _scale(activations: Array, weights: Array, alpha: float) -> Array:
 
 def _insert(layers: list[Linear], scale: Array) -> None:
     first, value = layers[0].node, layers[0].input
-    assert isinstance(first.graph, ir.Graph) and first.inputs[1] is not None
+    assert isinstance(first.graph, ir.Graph)
+    assert first.inputs[1] is not None
     name = f"{value.name}.smoothed"
     factor = add_constant(first, f"{name}.factor", 1 / scale, like=first.inputs[1])
     node = ir.Node(
@@ -128,7 +130,7 @@ def _fold(value: ir.Value | None, readers: set[tuple[int, int]], channels: int) 
     """
     if value is None or value.is_graph_output():
         return "its input is an output of the network"
-    others = [use.node for use in value.uses() if (id(use.node), use.idx) not in readers]
+    others = [node for node, index in uses(value) if (id(node), index) not in readers]
     if others:
         return f"{others[0].op_type} '{others[0].name}' reads its input too"
     node = value.producer()
