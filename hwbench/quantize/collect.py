@@ -11,21 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.errors import EngineError, ModelError
+from hwbench.errors import ModelError
 from hwbench.quantize.estimators import MovingExtremes, estimate, needs_counts
 from hwbench.quantize.histogram import Histogram
 from hwbench.quantize.instrument import Instrumented, Probe
+from hwbench.quantize.session import run_for
 from hwbench.quantize.statistics import ChannelStatistics
 from hwbench.quantize.tensors import choose
 from hwbench.records.quantization import CalibrationSettings, TensorRange
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = Mapping[str, Array]
@@ -33,7 +31,6 @@ Arrays = Mapping[str, Array]
 SAMPLED_IN_ALL = 2_500_000
 _SAMPLED_PER_SAMPLE = 8192
 _LIKE_INFINITY = 1e30  # magnitudes that only a mask has
-_EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,9 @@ class Batches:
     samples: int
     size: int
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
         return -(-self.samples // self.size)
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
@@ -77,7 +76,7 @@ def collect(
     *,
     folder: Path,
     threads: int,
-    progress: Callable[[float], None] = lambda fraction: None,
+    progress: Callable[[float], None],
 ) -> Collected:
     """Return the ranges and channel statistics of the activations of a model.
 
@@ -95,17 +94,17 @@ def collect(
     """
     chosen = choose(model.graph)
     own = frozenset(seen.value.name or "" for seen in chosen.observed) - frozenset(chosen.shared)
-    limit = max(_SAMPLED_PER_SAMPLE * batches.size, -(-SAMPLED_IN_ALL // len(batches)))
+    limit = max(_SAMPLED_PER_SAMPLE * batches.size, -(-SAMPLED_IN_ALL // batches.count))
     sampled = own if needs_counts(settings) else frozenset[str]()
     instrumented = Instrumented(model, chosen.observed, sampled, limit=limit, seed=settings.seed)
     tallies = [_Tally(probe, settings) for probe in instrumented.probes]
     names = [name for probe in instrumented.probes for name in _outputs(probe)]
-    run = _runner(instrumented.model, names, folder / "instrumented.onnx", threads)
+    run = run_for(instrumented.model, names, folder / "instrumented.onnx", threads)
     for index, batch in enumerate(batches):
         found = dict(zip(names, run(batch), strict=True))
         for tally in tallies:
             tally.take(found)
-        progress((index + 1) / len(batches))
+        progress((index + 1) / batches.count)
     return _reduced(tallies, own, chosen.shared, settings)
 
 
@@ -165,16 +164,12 @@ class _Tally:
         Raises:
             ModelError: they are not, and the tensor is not on its way to a softmax.
         """
-        if np.isnan(mean).any() and np.isfinite([low, high]).all():
-            what = "NaN"
-        elif not (np.isfinite([low, high]).all() and np.isfinite(mean).all()):
-            what = "infinite values"
-        elif self.probe.mask and max(abs(low), abs(high)) >= _LIKE_INFINITY:
+        largest = max(abs(low), abs(high))
+        if self.probe.mask and largest >= _LIKE_INFINITY:
             return False
-        else:
+        if np.isfinite(largest) and np.isfinite(mean).all():
             return True
-        if self.probe.mask and what != "NaN":
-            return False
+        what = "infinite values" if np.isinf(largest) else "NaN"
         raise ModelError(
             f"the activation '{self.probe.tensor}' holds {what} on the calibration data, so it has no range",
             hint="find the layer with `hwbench verify`, or check the data: are they preprocessed as in training?",
@@ -185,36 +180,3 @@ class _Tally:
 
     def channels(self, axis: int) -> ChannelStatistics:
         return ChannelStatistics(mean=self._sum / max(1, self._batches), absmax=self._absmax, axis=axis)
-
-
-def _runner(model: ir.Model, names: list[str], path: Path, threads: int) -> Callable[[Arrays], list[Array]]:
-    session = _session(model, path, threads)
-
-    def run(batch: Arrays) -> list[Array]:
-        try:
-            outputs: list[Array] = session.run(names, dict(batch))
-        except Exception as error:
-            raise EngineError(f"onnxruntime cannot run the float network: {_told(error)}") from error
-        return outputs
-
-    return run
-
-
-def _session(model: ir.Model, path: Path, threads: int) -> onnxruntime.InferenceSession:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError("calibration needs onnxruntime", hint="pip install 'hwbench-nn[cpu]'") from error
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, path, external_data=f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EngineError(f"onnxruntime cannot load the float network: {_told(error)}") from error
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -194,8 +194,8 @@ def divergences(counts: Array, levels: int) -> Array:
     """Return KL(P || Q) of a histogram of magnitudes for a clip after each number of bins from ``levels`` to all.
 
     For a clip after i bins, P is the first i bins with everything beyond added to the last of them. Q is the first i
-    bins in ``levels`` groups of as equal a width as there is (group l begins at bin ceil(l i / levels)), the counts of a
-    group spread evenly over those of its bins that P has. Where Q has nothing and P has, the divergence is infinite.
+    bins in ``levels`` groups of as equal a width as there is (group l begins at bin ceil(l i / levels)), the counts of
+    a group spread evenly over those of its bins that P has. Where Q has nothing and P has, the divergence is infinite.
 
     With c_l the sum of group l and n_l its bins, sum P log Q is sum c_l log(c_l / n_l), but for the last bin: so every
     clip needs differences of cumulative sums alone, and all of them are one computation.

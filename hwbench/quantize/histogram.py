@@ -100,12 +100,13 @@ class Histogram:
         """Return the counts of the values of one sign, from zero outwards, as far as the extreme of that sign."""
         reach = self.high if sign > 0 else -self.low
         used = 0 if self.bound == 0.0 or reach <= 0 else min(_HALF, math.floor(reach / self.width) + 1)
-        return self.counts[_HALF:][:used] if sign > 0 else self.counts[:_HALF][::-1][:used]
+        outwards: Floats = self.counts[_HALF:] if sign > 0 else self.counts[:_HALF][::-1]
+        return outwards[:used]
 
     def magnitudes(self) -> Floats:
         """Return the counts of the magnitudes, from zero outwards, as far as the largest."""
         one, other = self.side(1), self.side(-1)
         longest, shortest = (one, other) if len(one) >= len(other) else (other, one)
-        both = longest.copy()
+        both: Floats = longest.copy()
         both[: len(shortest)] += shortest
         return both

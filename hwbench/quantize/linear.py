@@ -90,9 +90,11 @@ class Linear:
             return weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
         if self.node.op_type == "ConvTranspose":
             split = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
-            return split.swapaxes(1, 2)
-        rows = weight if self._transposed else weight.T
-        return rows.reshape(1, *rows.shape, 1)
+            swapped: Array = split.swapaxes(1, 2)
+            return swapped
+        rows: Array = weight if self._transposed else weight.T
+        block: Array = rows.reshape(1, *rows.shape, 1)
+        return block
 
     def set_blocks(self, blocks: Array) -> None:
         """Write weights of the form that :meth:`blocks` returns."""

@@ -44,7 +44,7 @@ class Observed:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The tensors to be looked at, in the graph's order, and the others by the name of the one whose range they have."""
+    """The tensors to be looked at, in the graph's order; the others, with the one whose range they have."""
 
     observed: tuple[Observed, ...]
     shared: dict[str, str]
@@ -140,7 +140,7 @@ def _channel_axes(graph: ir.Graph) -> dict[ir.Value, int]:
         if node.op_type in _CONVOLUTIONS:
             axes[source] = 1
         elif node.op_type in _PRODUCTS and len(source.shape):
-            first = node.op_type == "Gemm" and node.attributes.get_int("transA", 0)
+            first = node.op_type == "Gemm" and node.attributes.get_int("transA", 0) != 0
             axes[source] = 0 if first else len(source.shape) - 1
     return axes
 
