@@ -245,11 +245,9 @@ class _Build:
         self.reference = found.rows[0]
         for number, item in enumerate(self.bundles):
             row = rows.get(item.engine.artefact.sha256)
-            if row is None:
-                reason = _why_not(found, item)
-            else:
+            if row is not None:
                 add_verification(self.folder / item.path, found, row=row)
-            verified = found.rows[row] if row is not None else reason
+            verified = _why_not(found, item) if row is None else found.rows[row]
             self.bundles[number] = msgspec.structs.replace(item, verified=verified)
 
     def _measure(self) -> None:

@@ -17,7 +17,14 @@ from hwbench.errors import EngineError
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 # Numpy's names of the types that a weight or a shape can be stored in.
-_NUMPY = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "INT8": "int8", "BOOL": "bool"}
+_NUMPY = {
+    "FLOAT32": "float32",
+    "FLOAT16": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "INT8": "int8",
+    "BOOL": "bool",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,9 @@ class FileGraph:
 
         self._model: Any = flatbuffer_utils.read_model_from_bytearray(memoryview(content))
         if len(self._model.subgraphs) != 1:
-            raise EngineError(f"the LiteRT file has {len(self._model.subgraphs)} subgraphs, and only one can be lowered")
+            raise EngineError(
+                f"the LiteRT file has {len(self._model.subgraphs)} subgraphs, and only one can be lowered"
+            )
         self._graph: Any = self._model.subgraphs[0]
         self.ops = self._read()
 

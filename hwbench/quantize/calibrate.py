@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import onnx_ir as ir
 
 from hwbench.children import Emit, Throttle, serve
+from hwbench.data.store import stored_inputs
 from hwbench.errors import UsageError
 from hwbench.files import write_record
 from hwbench.quantize.collect import Batches, Collected
@@ -22,8 +21,6 @@ from hwbench.quantize.repairs import Calibrating
 from hwbench.quantize.session import write_graph
 from hwbench.records.base import Missing
 from hwbench.records.quantization import CALIBRATION_SCHEMA, CalibrateJob, CalibrateResult, Calibration
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 ENOUGH_SAMPLES = 300
 GRAPH, RANGES = "repaired.onnx", "ranges.json"
@@ -52,7 +49,9 @@ def work(job: CalibrateJob, folder: Path, emit: Emit) -> CalibrateResult:
         model=_read(home / job.files.runtime_graph),
         plan=job.plan,
         settings=job.settings,
-        batches=Batches(arrays=_samples(Path(job.data_folder)), samples=job.data.samples, size=job.model.batch_size),
+        batches=Batches(
+            arrays=stored_inputs(Path(job.data_folder)), samples=job.data.samples, size=job.model.batch_size
+        ),
         folder=folder,
         threads=job.threads,
         progress=progress,
@@ -76,11 +75,6 @@ def _read(path: Path) -> ir.Model:
     model = ir.load(path)
     ir.external_data.load_to_model(model)
     return model
-
-
-def _samples(folder: Path) -> dict[str, Array]:
-    with np.load(folder / "inputs.npz", allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def _hash(paths: tuple[Path, ...]) -> str:
