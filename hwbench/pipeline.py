@@ -20,6 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from hwbench import plugins
+from hwbench.bundles.reader import read_manifest
 from hwbench.children import run_child, thread_limits
 from hwbench.devices import environment
 from hwbench.energy.choose import require
@@ -40,8 +41,11 @@ from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
 from hwbench.records.energy import EnergyEstimate, EnergyRun
 from hwbench.records.measurement import (
+    NOT_SAVED,
     NOT_THIS_MODE,
+    NOT_VERIFIED,
     PROFILE_RESULT_SCHEMA,
+    Accuracy,
     LayerRun,
     LayerTable,
     Measurement,
@@ -55,6 +59,7 @@ from hwbench.records.measurement import (
     artefact_hash,
 )
 from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.verification import accuracy_of
 from hwbench.results import earlier_result
 from hwbench.roofs import roofs_of
 from hwbench.units import format_seconds
@@ -309,6 +314,7 @@ class _Profile:
             engine=engine,
             precision_asked=precision,
             artefact_sha256=artefact_hash(self.imported.model),
+            accuracy=self._accuracy(),
             settings=settings,
             latency=_IN_THROUGHPUT if settings.mode == "throughput" else over_builds(samples, builds),
             energy_per_inference_j=_per_inference(run),
@@ -321,6 +327,18 @@ class _Profile:
         )
         preset = check_preset(measurement, self.imported.model.batch_size)
         return self._judged(msgspec.structs.replace(measurement, preset=preset))
+
+    def _accuracy(self) -> Accuracy | Missing:
+        """Return what is known of the accuracy of a saved engine: a bundle may hold its verification."""
+        model = self.imported.model
+        if model.artefact is None:
+            return NOT_SAVED
+        if model.kind != "bundle":
+            return NOT_VERIFIED
+        found = read_manifest(Path(model.source)).verification
+        if isinstance(found, Missing):
+            return NOT_VERIFIED
+        return accuracy_of(model.artefact.sha256, found.data, found.scores, found.certificate)
 
     def _timed(self, job: Job, folder: Path, label: str) -> TimedRun:
         """Return the run of the mode; in mode ``cold`` that of several processes, after one that is not counted."""

@@ -36,11 +36,21 @@ def report(
         bool, typer.Option("--json", help="The energy of all results as JSON, to standard output or to --output.")
     ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Show the layers of every engine too.")] = False,
+    accuracy: Annotated[
+        list[Path] | None,
+        typer.Option("--accuracy", help="What `hwbench verify -o` wrote of the same saved engines; repeat."),
+    ] = None,
+    no_accuracy: Annotated[
+        bool, typer.Option("--no-accuracy", help="Claim the speed of saved engines whose accuracy is not known.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_color: NoColor = False,
 ) -> None:
     """Show saved results: a table in the terminal, one offline HTML page, CSV, or the energy as JSON."""
+    from hwbench.files import read_record
+    from hwbench.records.verification import VERIFICATION_SCHEMA, Verification
+    from hwbench.report.accuracy import with_accuracy
     from hwbench.report.energy_data import energy_json
     from hwbench.report.html import render_page
     from hwbench.results import read_result
@@ -49,7 +59,8 @@ def report(
     suffix = output.suffix.lower() if output is not None else ""
     _check(output, suffix, csv=csv, json=json, layers=layers)
     paths = [path for given in results for path in _files(given)]
-    found = [read_result(path) for path in paths]
+    judged = [read_record(path, Verification, schema=VERIFICATION_SCHEMA) for path in (accuracy or ())]
+    found = with_accuracy([read_result(path) for path in paths], judged, waived=no_accuracy)
     if suffix in _PAGES:
         _put(render_page(found, traces=_traces(paths, found)).encode(), output, terminal, "report")
     elif json or suffix == _JSON:

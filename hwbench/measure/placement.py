@@ -92,9 +92,10 @@ def _delegation(wanted: str, built: Built) -> Iterator[Unmet]:
             why=f"{built.engine} was run with this one",
         )
         return
-    for node in parts.left:
+    left = () if isinstance(parts.left, Missing) else parts.left
+    for node in left:
         why = node.why if isinstance(node.why, str) else f"not told: {node.why.why}"
         yield Unmet(requirement="delegate", wanted=wanted, unit=node.name, found=node.op, why=why)
-    if parts.delegated < parts.nodes and not parts.left:
-        why = f"{parts.nodes - parts.delegated} of {parts.nodes} nodes were not taken, and not which is told"
+    if parts.delegated < parts.nodes and not left:
+        why = f"{parts.nodes - parts.delegated} of {parts.nodes} nodes were not taken, and it is not told which"
         yield Unmet(requirement="delegate", wanted=wanted, unit="some", found="the runtime's own kernels", why=why)

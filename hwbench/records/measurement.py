@@ -326,6 +326,29 @@ class TimedRun(Record, frozen=True, kw_only=True):
         check(all(sample >= 0 for sample in self.samples_ns), "samples must not be negative")
 
 
+class Accuracy(Record, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
+    """What a verification says of the saved engine that was timed: the first metric, with its 95 % interval.
+
+    ``certificate``: its word, where one was asked for.
+    """
+
+    artefact_sha256: str
+    data_sha256: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    certificate: str | Missing
+
+
+NOT_VERIFIED = Missing(
+    code="not_verified",
+    why="nobody has run this engine over labelled data",
+    cure="hwbench verify it with --data, and give what that writes to hwbench report --accuracy",
+)
+
+
 class Measurement(TimedRun, frozen=True, kw_only=True):
     """One engine, one precision, one mode, in a process of its own; the run and what follows from it.
 
@@ -337,6 +360,7 @@ class Measurement(TimedRun, frozen=True, kw_only=True):
     engine: str
     precision_asked: str
     artefact_sha256: str | Missing = NOT_SAVED
+    accuracy: Accuracy | Missing = NOT_SAVED
     settings: RunSettings
     latency: LatencySummary | Missing
     energy_per_inference_j: float | Missing

@@ -6,7 +6,7 @@ from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
-from hwbench.records.measurement import NOT_SAVED, Built, NotMeasured
+from hwbench.records.measurement import NOT_SAVED, NOT_VERIFIED, Accuracy, Built, NotMeasured
 from hwbench.records.model import DataFacts, Layer, Model, ModelFiles
 
 VERIFICATION_SCHEMA = 1
@@ -122,6 +122,27 @@ class Verified(Record, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         return f"{self.engine} {self.built.precision}"
+
+
+def accuracy_of(
+    artefact_sha256: str | Missing, data: DataFacts, scores: tuple[Score, ...], certificate: Certificate | Missing
+) -> Accuracy | Missing:
+    """Return what has been found of a saved engine in one line: its first score."""
+    if not isinstance(artefact_sha256, str):
+        return artefact_sha256
+    if not scores:
+        return NOT_VERIFIED
+    score = scores[0]
+    return Accuracy(
+        artefact_sha256=artefact_sha256,
+        data_sha256=data.sha256,
+        metric=score.name,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        n=score.n,
+        certificate=certificate if isinstance(certificate, Missing) else certificate.word,
+    )
 
 
 class VerifyRequest(Record, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Which measurement of a result is fastest, and whether that can be told at all.
 
-Only measurements that may be believed take part. The first by its statistic is the best if its 95 % interval overlaps
+Only measurements that may be believed take part, and of saved engines only those whose accuracy is known: to be fast is
+easy for a network that may be wrong. The first by its statistic is the best if its 95 % interval overlaps
 no other's; otherwise it is tied with all those that it overlaps. (Intervals that do not overlap differ at well
 under 5 %; intervals that overlap a little may still differ, which this leaves open on purpose.)
 """
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwbench.records.base import Missing
-from hwbench.records.measurement import Measurement, Mode
+from hwbench.records.measurement import Accuracy, Measurement, Mode
 from hwbench.units import format_seconds, format_si
 
+WAIVED = "waived"  # code of a Missing accuracy: the user does not want to know
 Mark = Literal["best", "tied"]
 
 
@@ -50,8 +52,9 @@ def rank(measurements: Sequence[Measurement], mode: Mode) -> Ranking:
         (entry for index, m in enumerate(measurements) if (entry := _entry(index, m, mode)) is not None),
         key=lambda entry: entry.cost,
     )
+    silent = _unclaimed(measurements, mode)
     if not entries:
-        return Ranking(marks={}, first=None, sentence=_nothing(measurements, mode))
+        return Ranking(marks={}, first=None, sentence=silent or _nothing(measurements, mode))
     best = entries[0]
     tied = [entry for entry in entries[1:] if entry.low <= best.high]
     if len(entries) == 1:
@@ -60,7 +63,16 @@ def rank(measurements: Sequence[Measurement], mode: Mode) -> Ranking:
         marks = {entry.index: "tied" for entry in (best, *tied)}
     else:
         marks = {best.index: "best"}
-    return Ranking(marks=marks, first=best.index, sentence=_sentence(measurements, mode, entries, tied))
+    sentence = _sentence(measurements, mode, entries, tied)
+    return Ranking(marks=marks, first=best.index, sentence=f"{sentence} {silent}" if silent else sentence)
+
+
+def unclaimed(measurement: Measurement) -> bool:
+    """Say whether nothing may be said of its speed, since nothing is known of its accuracy."""
+    accuracy = measurement.accuracy
+    known = isinstance(accuracy, Accuracy) and accuracy.artefact_sha256 == measurement.artefact_sha256
+    waived = isinstance(accuracy, Missing) and accuracy.code == WAIVED
+    return isinstance(measurement.artefact_sha256, str) and not (known or waived)
 
 
 def value_with_interval(measurement: Measurement) -> str | None:
@@ -79,7 +91,7 @@ def value_with_interval(measurement: Measurement) -> str | None:
 
 
 def _entry(index: int, measurement: Measurement, mode: Mode) -> _Entry | None:
-    if measurement.settings.mode != mode or measurement.validity.status == "invalid":
+    if measurement.settings.mode != mode or measurement.validity.status == "invalid" or unclaimed(measurement):
         return None
     latency, rate = measurement.latency, measurement.throughput
     if not isinstance(latency, Missing):
@@ -96,6 +108,7 @@ def _sentence(measurements: Sequence[Measurement], mode: Mode, entries: list[_En
     best = measurements[entries[0].index]
     name, value = names[entries[0].index], value_with_interval(best)
     reserve = f" {name} is suspect; see the findings." if best.validity.status == "suspect" else ""
+    reserve = f"{_accuracy(best)}{reserve}"
     if len(entries) == 1:
         return f"Only {name} gave numbers that may be believed: {value}. There is nothing to rank it against.{reserve}"
     if tied:
@@ -109,6 +122,27 @@ def _sentence(measurements: Sequence[Measurement], mode: Mode, entries: list[_En
     quantity = {"throughput": "time per inference", "cold": "time to start"}.get(mode, "latency")
     return (
         f"{name} is fastest: {value}. Next is {names[following.index]}, with {ratio:.2f} times the {quantity}.{reserve}"
+    )
+
+
+def _accuracy(measurement: Measurement) -> str:
+    """Return what is known of the accuracy of a saved engine, as a sentence."""
+    found = measurement.accuracy
+    if isinstance(found, Accuracy):
+        word = "" if isinstance(found.certificate, Missing) else f", {found.certificate}"
+        return f" Its {found.metric}: {found.value:.4g} ({found.low:.4g} to {found.high:.4g}, n = {found.n}{word})."
+    return " Its accuracy was not asked for." if found.code == WAIVED else ""
+
+
+def _unclaimed(measurements: Sequence[Measurement], mode: Mode) -> str:
+    """Say of which measurements no speed is claimed; empty where there are none."""
+    names = labels(measurements)
+    found = [names[index] for index, m in enumerate(measurements) if m.settings.mode == mode and unclaimed(m)]
+    if not found:
+        return ""
+    return (
+        f"No speed is claimed of {', '.join(found)}: its accuracy is not known. `hwbench verify` it on labelled data; "
+        "`hwbench report --no-accuracy` claims without."
     )
 
 
