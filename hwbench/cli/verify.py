@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 @command
 def verify(
-    model: Annotated[str, typer.Argument(help="model.onnx, model.pt2, file.py:callable, or a built-in model.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(help="model.onnx, model.pt2, file.py:callable, a built-in model, or bundles and engine files."),
+    ],
     data: Annotated[
         str, typer.Option("--data", help="data.npz, a folder of images, or file.py:function giving (inputs, labels).")
     ],
     preprocess: Preprocess = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="The model to hold all against. Default: the model itself.")
+    ] = None,
     device: Device = "cpu",
     engines: Annotated[
         list[str] | None, typer.Option("--engine", "-e", help="Engine to verify; repeat for more. Default: all.")
@@ -54,6 +60,8 @@ def verify(
 ) -> None:
     """Measure the accuracy of every engine's own build on your data, and certify it against the original.
 
+    A bundle or another built engine runs as it is; name its original with --reference to certify it.
+
     Exit codes: 0 verified, and no certificate failed; 1 a certificate failed, or outputs hold NaN; 2 wrong request; 3
     the model or an engine that was asked for failed; 5 with --strict: not enough data, or nothing to certify.
     """
@@ -69,7 +77,9 @@ def verify(
     check_engines(engines or [])
     target = find_target(device)
     request = VerifyRequest(
-        model=model,
+        model=models[0],
+        more=tuple(models[1:]),
+        reference=reference,
         data=data,
         device=device,
         task=task,

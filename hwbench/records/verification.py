@@ -105,8 +105,12 @@ class Certificate(Record, frozen=True, kw_only=True, tag_field="kind", tag="cert
 
 
 class Verified(Record, frozen=True, kw_only=True):
-    """One engine, one precision, on all samples. ``outputs_sha256`` is of everything it put out."""
+    """One engine, one precision, on all samples. ``outputs_sha256`` is of everything it put out.
 
+    ``name``: of the model, where it is not the verification's own.
+    """
+
+    name: str | None = None
     engine: str
     precision_asked: str
     artefact_sha256: str | Missing = NOT_SAVED
@@ -121,7 +125,8 @@ class Verified(Record, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        return f"{self.engine} {self.built.precision}"
+        label = f"{self.engine} {self.built.precision}"
+        return label if self.name is None else f"{self.name} ({label})"
 
 
 def accuracy_of(
@@ -146,9 +151,15 @@ def accuracy_of(
 
 
 class VerifyRequest(Record, frozen=True, kw_only=True):
-    """What to verify."""
+    """What to verify: a model, and ``more`` that take the same inputs.
+
+    ``reference``: the model that all are held against; None: the first one itself, as it came in, unless it is a built
+    engine.
+    """
 
     model: str
+    more: tuple[str, ...] = ()
+    reference: str | None = None
     data: str
     device: str
     task: Task | Literal["auto"]
@@ -167,7 +178,11 @@ class VerifyRequest(Record, frozen=True, kw_only=True):
 
 
 class Verification(Record, frozen=True, kw_only=True):
-    """The file ``hwbench verify`` writes."""
+    """The file ``hwbench verify`` writes.
+
+    ``model`` is the one that the others are held against, whose row is the first; where there is no reference, the
+    first that was verified.
+    """
 
     schema_version: int
     created_at: str
@@ -177,7 +192,7 @@ class Verification(Record, frozen=True, kw_only=True):
     model: Model
     data: DataFacts
     task: Task
-    reference: str  # label of the row that the others are held against
+    reference: str | Missing  # label of the row that the others are held against
     rows: tuple[Verified, ...]
     not_verified: tuple[NotMeasured, ...]
     warnings: tuple[str, ...] = ()
@@ -216,10 +231,16 @@ class LayersJob(Record, frozen=True, kw_only=True):
 
 
 class ScoreJob(Record, frozen=True, kw_only=True):
-    """Judge the outputs of one run against those of the reference, and the labels."""
+    """Judge the outputs of one run against those of the reference, and the labels.
+
+    ``alone``: there is no reference, and this is none. ``by_position``: outputs go with the reference's in their order,
+    since the file that put them out has names of its own.
+    """
 
     folder: str  # of the run
-    reference_folder: str | None  # None: this is the reference
+    reference_folder: str | None  # None: this is the reference, or there is none
+    alone: bool = False
+    by_position: bool = False
     data_folder: str
     labels: bool
     task: Task | Literal["auto"]

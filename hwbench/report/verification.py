@@ -39,7 +39,7 @@ def render_verification(found: Verification) -> RenderableType:
     labels = "with labels" if data.labels else "without labels"
     parts: list[RenderableType] = [
         plain(f"{found.model.name}: {data.samples} samples of {data.source} {labels}, as {found.task}", "bold"),
-        plain(f"reference: {found.reference}, the model as it came in", "dim"),
+        plain(_reference(found), "dim"),
         *(plain(f"warning: {warning}", "yellow") for warning in found.warnings),
         _table(found),
         *_certificates(found),
@@ -48,6 +48,12 @@ def render_verification(found: Verification) -> RenderableType:
         plain(_LEGEND, "dim"),
     ]
     return Group(*parts)
+
+
+def _reference(found: Verification) -> str:
+    if isinstance(found.reference, Missing):
+        return f"reference: none: {found.reference}"
+    return f"reference: {found.reference}, {found.model.name} as it came in"
 
 
 def _table(found: Verification) -> Table:

@@ -37,6 +37,9 @@ from hwbench.verify.metrics import Metric, guess_task, metrics_of
 from hwbench.verify.stores import OUTPUTS, Array, load_arrays
 
 _IS_REFERENCE = Missing(code="is_reference", why="the others are held against this one")
+_ALONE = Missing(
+    code="no_reference", why="there is no reference to hold a built engine against", cure="--reference MODEL"
+)
 _HOPELESS = 1e9  # samples
 _LEAST = 10  # samples for an interval by Student's t or by resampling
 
@@ -52,14 +55,15 @@ def work(job: ScoreJob, folder: Path, emit: Emit) -> ScoreResult:  # noqa: ARG00
     elif task == "auto":
         task = guess_task(outputs, labels)
     if not _finite(outputs):
-        return _not_finite(task, is_reference=job.reference_folder is None)
+        return _not_finite(task, is_reference=job.reference_folder is None and not job.alone)
     mine = metrics_of(task, outputs, labels, job.metric)
     scores = tuple(score(metric, job.seed) for metric in mine)
     if job.reference_folder is None:
-        return ScoreResult(
-            task=task, scores=scores, agreement=_IS_REFERENCE, outputs=_IS_REFERENCE, certificate=_IS_REFERENCE
-        )
+        reason = _ALONE if job.alone else _IS_REFERENCE
+        return ScoreResult(task=task, scores=scores, agreement=reason, outputs=reason, certificate=reason)
     reference = load_arrays(Path(job.reference_folder) / OUTPUTS)
+    if job.by_position and len(reference) == len(outputs):
+        reference = dict(zip(outputs, reference.values(), strict=True))
     theirs = metrics_of(task, reference, labels, job.metric)
     return ScoreResult(
         task=task,
