@@ -195,8 +195,9 @@ def divergences(counts: Array, levels: int) -> Array:
 
     For a clip after i bins, P is the first i bins with everything beyond added to the last of them. Q is the first i
     bins in ``levels`` groups of as equal a width as there is (group l begins at bin ceil(l i / levels)), the counts of
-    a group spread evenly over those of its bins that P has. Where P has the far values alone, and their group is empty, Q
-    has half a count: else no clip below a lone outlier could be taken. A clip that keeps nothing is infinitely far.
+    a group spread evenly over those of its bins that P has. Where the last group is empty, and P
+    has the far values there, Q has half a count: else no clip below a lone outlier could be taken. A clip that keeps
+    nothing is infinitely far.
 
     With c_l the sum of group l and n_l its bins, sum P log Q is sum c_l log(c_l / n_l), but for the last bin: so every
     clip needs differences of cumulative sums alone, and all of them are one computation.
