@@ -195,7 +195,9 @@ def divergences(counts: Array, levels: int) -> Array:
 
     For a clip after i bins, P is the first i bins with everything beyond added to the last of them. Q is the first i
     bins in ``levels`` groups of as equal a width as there is (group l begins at bin ceil(l i / levels)), the counts of
-    a group spread evenly over those of its bins that P has. Where Q has nothing and P has, the divergence is infinite.
+    a group spread evenly over those of its bins that P has. Where the last group is empty, and P
+    has the far values there, Q has half a count: else no clip below a lone outlier could be taken. A clip that keeps
+    nothing is infinitely far.
 
     With c_l the sum of group l and n_l its bins, sum P log Q is sum c_l log(c_l / n_l), but for the last bin: so every
     clip needs differences of cumulative sums alone, and all of them are one computation.
@@ -209,15 +211,13 @@ def divergences(counts: Array, levels: int) -> Array:
     grouped = np.diff(sums[starts], axis=1)
     bins = np.diff(filled[starts], axis=1).astype(np.float64)
     bins[:, -1] += (last == 0) & (beyond > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_bin = np.log(np.where(bins > 0, grouped / bins, 1.0))  # -inf: the last group is empty, and there is more
-        own = np.concatenate(([0.0], np.cumsum(_times_log(counts.astype(np.float64)))))
-        p_log_p = own[clips - 1] + _times_log(last + beyond)
-        q_terms = np.where(grouped > 0, grouped * per_bin, 0.0).sum(axis=1)
-        p_log_q = q_terms + np.where(beyond > 0, beyond * per_bin[:, -1], 0.0)
-        total, kept = sums[-1], sums[clips]
-        found = (p_log_p - p_log_q) / total - np.log(total) + np.log(kept)
-    return np.where(np.isnan(found), np.inf, found)
+    bare = (grouped[:, -1] == 0) & (beyond > 0)
+    per_bin = np.log(np.where(grouped > 0, grouped, 0.5) / np.maximum(bins, 1.0))
+    own = np.concatenate(([0.0], np.cumsum(_times_log(counts.astype(np.float64)))))
+    p_log_p = own[clips - 1] + _times_log(last + beyond)
+    p_log_q = (grouped * per_bin).sum(axis=1) + beyond * per_bin[:, -1]
+    in_q = np.log(np.maximum(sums[clips], 1.0) + 0.5 * bare)
+    return np.where(sums[clips] > 0, (p_log_p - p_log_q) / sums[-1] - np.log(sums[-1]) + in_q, np.inf)
 
 
 def _times_log(values: Array) -> Array:
