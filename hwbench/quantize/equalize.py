@@ -28,6 +28,7 @@ from hwbench.quantize.linear import (
 _ANYWHERE = ("Relu", "LeakyRelu", "Identity")  # they commute with a positive factor for each channel, on any axis
 _IN_SPACE = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 _ROUNDS = 40
+_BIAS_GROWTH = 4.0
 _SETTLED = 1e-3  # of a scale, as its distance from 1
 
 
@@ -37,8 +38,8 @@ def equalize(model: ir.Model) -> Outcome:
     For a channel with the largest weights r1 in the first layer and r2 in the second, s = sqrt(r1 r2) / r2, so that
     both become sqrt(r1 r2) (Nagel et al. 2019, arXiv:1906.04721, eq. 11); repeated over all pairs, since a layer may
     belong to two, until no scale is further than 1e-3 from 1. A channel without weights on either side stays, and none
-    is enlarged so far that its bias exceeds the largest of its layer: where weights are all but zero, the bias would
-    set the range of the whole tensor.
+    is enlarged so far that its bias exceeds four times the largest of its layer: where weights are all but zero, the
+    bias would set the range of the whole tensor.
     """
     pairs: list[tuple[Linear, Linear]] = []
     skipped: list[Skipped] = []
@@ -51,9 +52,10 @@ def equalize(model: ir.Model) -> Outcome:
     layers = {layer.name: layer for pair in pairs for layer in pair}
     blocks = {name: layer.blocks() for name, layer in layers.items()}
     biases = {name: layer.bias() for name, layer in layers.items()}
+    limits = {name: _BIAS_GROWTH * np.abs(bias).max() for name, bias in biases.items() if bias is not None}
     links = [(first.name, second.name) for first, second in pairs]
     for _ in range(_ROUNDS):
-        moved = [_balance(blocks, biases, first, second) for first, second in links]
+        moved = [_balance(blocks, biases, limits, first, second) for first, second in links]
         if max(moved, default=0.0) < _SETTLED:
             break
     for name, layer in layers.items():
@@ -65,7 +67,9 @@ def equalize(model: ir.Model) -> Outcome:
     return Outcome(changed=tuple(order), skipped=tuple(item for item in skipped if item.layer not in layers))
 
 
-def _balance(blocks: dict[str, Array], biases: dict[str, Array | None], first: str, second: str) -> float:
+def _balance(
+    blocks: dict[str, Array], biases: dict[str, Array | None], limits: dict[str, float], first: str, second: str
+) -> float:
     """Scale the channels between two layers, and return how far the furthest scale was from 1."""
     giving, taking, bias = blocks[first], blocks[second], biases[first]
     r1 = np.abs(giving).max(axis=(2, 3)).reshape(-1)
@@ -73,9 +77,8 @@ def _balance(blocks: dict[str, Array], biases: dict[str, Array | None], first: s
     scale = np.ones_like(r1)
     np.divide(np.sqrt(r1 * r2), r2, out=scale, where=(r1 > 0) & (r2 > 0))
     if bias is not None:
-        high = np.abs(bias).max()
-        lowest = np.abs(bias) / high if high > 0 else np.zeros_like(bias)
-        scale = np.maximum(scale, lowest)
+        if limits[first] > 0:
+            scale = np.maximum(scale, np.abs(bias) / limits[first])
         biases[first] = bias / scale
     blocks[first] = giving / scale.reshape(giving.shape[0], giving.shape[1], 1, 1)
     blocks[second] = taking * scale.reshape(taking.shape[0], 1, taking.shape[2], 1)
