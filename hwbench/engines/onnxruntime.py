@@ -33,6 +33,7 @@ _NOT_SEPARATE = Missing(
 )
 _PRECISIONS = ("fp32", "fp16", "bf16", "fp64", "int8", "auto")  # it computes in what the graph is written in
 _LEVEL = "graph_optimization_level"
+_ENTRIES = ("session.", "optimization.")  # how the entries of a session's configuration begin
 _SCHEMES = ("fp32", "auto", "int8", "int8-dynamic", "int8-weights", "int4-weights")
 _NOT_READ = Missing(code="not_read", why="ONNX Runtime shows its kernels only while profiling: see the layer table")
 
@@ -109,7 +110,7 @@ def session_options(request: BuildRequest) -> ort.SessionOptions:
     for key, value in ({} if artefact is None else artefact.settings).items():
         if key == _LEVEL and value in ort.GraphOptimizationLevel.__members__:
             options.graph_optimization_level = ort.GraphOptimizationLevel.__members__[value]
-        elif key.startswith("session."):
+        elif key.startswith(_ENTRIES):
             options.add_session_config_entry(key, value)
         else:
             raise EngineError(f"ONNX Runtime has no setting '{key}' with the value '{value}'")

@@ -24,8 +24,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hwbench.engines.onnxruntime_graph import MICROSOFT, Array, Net, attribute, import_microsoft
+from hwbench.quantize.weights import INT8_LARGEST, quantise, weight_scales
 
 BLOCK = {4: 32, 8: 128}  # weights that share a scale, by bits: what cost little accuracy and was fastest
+SEVEN_BITS_LARGEST = 64  # as ONNX Runtime's own reduce_range has it
 ACCURACY_LEVEL = 4  # of MatMulNBits: it may round activations to int8, block by block; level 1 is slower
 
 
@@ -149,10 +151,11 @@ class Rewriter:
     def to_dynamic(self, product: Product, *, reduce_range: bool) -> None:
         """Make it a ``DynamicQuantizeMatMul``: int8 weights with a scale for each output, symmetric."""
         name = product.layer
-        scale, values = quantise_columns(self._columns(product), 64 if reduce_range else 127)
+        columns, largest = self._columns(product), SEVEN_BITS_LARGEST if reduce_range else INT8_LARGEST
+        scale = weight_scales(columns, 1, largest=largest)
         inputs = [
             product.data,
-            self._constant(f"{name}_weight_int8", values),
+            self._constant(f"{name}_weight_int8", quantise(columns, scale, 1, largest=largest)),
             self._constant(f"{name}_weight_scale", scale),
             self._constant(f"{name}_weight_zero", np.zeros(scale.shape, np.int8)),
             *([] if product.bias is None else [self._bias(product)]),
@@ -206,14 +209,6 @@ class Rewriter:
         """Tell the quantiser, which infers no types again, that these are floats."""
         kind = onnx.TensorProto.FLOAT
         self.model.graph.value_info.extend(helper.make_tensor_value_info(name, kind, None) for name in names)
-
-
-def quantise_columns(weight: Array, largest: int) -> tuple[Array, Array]:
-    """Return the scale of each column, and the weights as int8 between ``-largest`` and ``largest``."""
-    magnitude = np.abs(weight).max(axis=0).astype(np.float64)
-    scale = np.where(magnitude > 0, magnitude / largest, 1.0)
-    values = np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8)
-    return scale.astype(np.float32), values
 
 
 def to_blocks(model: onnx.ModelProto, layers: Mapping[str, str | None], bits: int) -> None:

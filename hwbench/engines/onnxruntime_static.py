@@ -23,10 +23,11 @@ from hwbench.engines.onnxruntime_graph import Net, attribute
 from hwbench.records.device import Device
 from hwbench.records.quantization import TensorRange
 
-# Operators with an 8-bit kernel, or that pass 8-bit values through. ``Clip`` and ``Relu`` vanish into a zero point.
+# Operators with an 8-bit kernel, or that pass 8-bit values through.
 _COMPUTE = {"Add", "AveragePool", "Clip", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid"}
 _MOVE = {"Concat", "Flatten", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 _FLOWS = _COMPUTE | _MOVE
+_EDGES = {"Clip", "Relu"}  # they vanish into the zero point of what they follow
 _SMALL = {"ReduceMean", "Reshape", "Flatten"}  # may be float on the way to a quantised layer
 _NO_SATURATION = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _ARM = {"aarch64", "arm64", "armv8l", "armv7l"}
@@ -96,14 +97,22 @@ def _holds_zero(net: Net, clip: onnx.NodeProto) -> bool:
 
 
 def _leading_on(net: Net, candidates: list[onnx.NodeProto], quantised: set[str]) -> tuple[str, ...]:
-    """Return those candidates from which a way through such operators alone leads to a quantised layer."""
+    """Return those candidates from which a way through such operators alone leads to a quantised layer.
+
+    An activation that is nothing but the edge of a range costs nothing, wherever it leads.
+    """
     names = {node.name for node in candidates}
     leads = set(quantised)
     for node in reversed(net.nodes):
         passes = node.name in names or node.op_type in _SMALL
         if passes and any(reader.name in leads for name in node.output for reader in net.consumers[name]):
             leads.add(node.name)
-    return tuple(node.name for node in candidates if node.name in leads)
+    kept = set(quantised)
+    for node in candidates:
+        maker = net.producer.get(node.input[0])
+        if node.name in leads or (node.op_type in _EDGES and maker is not None and maker.name in kept):
+            kept.add(node.name)
+    return tuple(node.name for node in candidates if node.name in kept)
 
 
 def insert_pairs(

@@ -32,7 +32,9 @@ _ELEMENT = {
     "int8": "int8",
     "uint8": "int8",
 }
-_INTEGER = re.compile(r"QLinear\w+|QGemm|QAttention|MatMulInteger(ToFloat)?|ConvInteger|DynamicQuantize(MatMul|LSTM)")
+_INTEGER = re.compile(
+    r"QLinear\w+|QGemm|QAttention|MatMulInteger(ToFloat)?|ConvInteger|DynamicQuantize(MatMul|LSTM)|NhwcMaxPool"
+)
 _PACKED = Missing(
     code="not_told",
     why="MatMulNBits unpacks its weights inside the kernel, and does not tell in what that multiplies",
@@ -51,17 +53,13 @@ def precision_of(op: str, outputs: Sequence[str]) -> str | Missing:
     if _INTEGER.fullmatch(op):
         return "int8"
     if not outputs:
-        return Missing(code="not_told", why="the profile gives no output type")
+        return Missing(code="not_told", why="ONNX Runtime does not give the type of its output")
     return statistics.mode(_ELEMENT.get(kind, kind) for kind in outputs)
 
 
 def units_of(graph: Any, layers: Sequence[Layer], merged: Mapping[str, str]) -> tuple[BuiltLayer, ...]:
     """Return the nodes of an optimised graph as executed units."""
-    import onnx
-
-    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
-    values = (*graph.value_info, *graph.input, *graph.output)
-    types = {value.name: names[value.type.tensor_type.elem_type] for value in values}
+    types = _types(graph)
     titles = [node.name or node.output[0] for node in graph.node]
     members = assign_members(layers, merged, anchors_of(graph.node, titles, layers))
     return tuple(
@@ -74,6 +72,28 @@ def units_of(graph: Any, layers: Sequence[Layer], merged: Mapping[str, str]) -> 
         )
         for node, title, belongs in zip(graph.node, titles, members, strict=True)
     )
+
+
+def _types(graph: Any) -> dict[str, str]:
+    """Return the elements of the tensors, as ONNX writes them.
+
+    ONNX Runtime does not write down those that it puts in: a dequantised one is of floats, a quantised one like its
+    zero point, and what else is not told of the type of the first input whose type is known.
+    """
+    import onnx
+
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    values = (*graph.value_info, *graph.input, *graph.output)
+    types = {value.name: names[value.type.tensor_type.elem_type] for value in values}
+    types.update({weight.name: names[weight.data_type] for weight in graph.initializer})
+    for node in graph.node:
+        inputs = [types[name] for name in node.input if name in types]
+        if node.op_type == "DequantizeLinear":
+            found = ["float"]
+        else:
+            found = inputs[-1:] if node.op_type == "QuantizeLinear" else inputs[:1]
+        types.update({name: found[0] for name in node.output if found and name not in types})
+    return types
 
 
 def executed_precision(units: Sequence[BuiltLayer], layers: Sequence[Layer]) -> str | None:
