@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hwbench.engines import openvino_quantize as quantize
 from hwbench.engines.edge import translated
 from hwbench.engines.openvino_choice import Choice, Verdict, choose, refused
-from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, read_float, works_of
+from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, name_nodes, read_float, works_of
 from hwbench.engines.openvino_place import Placement, Point, key_of, readers_of
 from hwbench.errors import Unsupported
 from hwbench.protocols import LowerRequest
@@ -226,10 +226,7 @@ def _arithmetic(choices: Sequence[Choice], plan: PrecisionPlan, source: str) -> 
 
 
 def _save(model: ov.Model, path: Path, *, halves: bool) -> None:
-    """Save under names that do not depend on what the process has read before."""
     import openvino as ov
 
-    for index, node in enumerate(model.get_ordered_ops()):
-        if node.get_friendly_name() == node.get_name():
-            node.set_friendly_name(f"{node.get_type_name()}.{index}")
+    name_nodes(model, "lowered")
     ov.save_model(model, path, compress_to_fp16=halves)
