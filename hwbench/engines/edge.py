@@ -24,6 +24,18 @@ def installed(package: str, extra: str) -> Support:
     return Support()
 
 
+def artefact_of_another(model: Model, engine: str) -> Support | None:
+    """Return why ``engine`` cannot run a model that another engine has built, or None where it may."""
+    artefact = model.artefact
+    if artefact is not None and artefact.engine != engine:
+        return unsupported(
+            "other_engine",
+            f"'{model.name}' is a built engine of {artefact.engine}, which no other can run",
+            "give the source model, or build it for this engine",
+        )
+    return None
+
+
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn what a runtime raises while ``doing`` something into an :class:`EngineError` with its own words."""
@@ -36,13 +48,6 @@ def translated(doing: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise EngineError(f"{doing}: {text[:_LONGEST]}{' ...' if len(text) > _LONGEST else ''}") from error
-
-
-def artefact_of_another(model: Model, engine: str) -> Support | None:
-    """Refuse a model that has been built for another engine: only its own runtime runs it."""
-    if model.artefact is None or model.artefact.engine == engine:
-        return None
-    return unsupported("other_engine", f"'{model.name}' is built for {model.artefact.engine}")
 
 
 def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from onnx import helper
 from onnx_graphs import convnet, model, random_array, tensor, weight
 from openvino_lowering import case, integers, relative_error, saved
 
-from hwbench.engines.openvino_quantize import asymmetric, asymmetric_groups, symmetric, symmetric_integers
+from hwbench.engines.openvino_quantize import asymmetric, channel_integers, symmetric
 from hwbench.errors import Unsupported
 from hwbench.records.quantization import PrecisionPlan
 
@@ -115,7 +115,7 @@ def test_int4_weights_are_four_bits(tmp_path):
     lowered = one.lower(PrecisionPlan(default="int4-weights", floating="fp32"))
     assert set(got(lowered).values()) == {"int4-weights"}
     assert (tmp_path / "ir" / "model.bin").stat().st_size < 0.2 * one.result.model.weight_bytes
-    assert len(integers(saved(tmp_path / "ir"), "u4")) == 6  # numbers and zero points
+    assert len(integers(saved(tmp_path / "ir"), "i4")) == 3
     # 15 steps over a range of some five deviations: an error of 0.1 in each of three products
     assert relative_error(one.outputs(one.program(lowered))["y"], one.truth[0]["y"]) < 0.25
 
@@ -144,17 +144,24 @@ def test_a_symmetric_grid_holds_its_magnitude_at_step_127():
     assert (grid.low, grid.high) == pytest.approx((-2.56, 2.54))
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_group_of_int4_is_off_by_half_a_step_at_most(axis):
-    matrix = random_array(96, 192)
-    numbers, zeros, scales = asymmetric_groups(matrix, axis)
-    back = ((numbers.astype(np.float32) - zeros) * scales).reshape(matrix.shape)
-    assert numbers.max() == 15
-    assert np.abs(back - matrix).max() <= scales.max() * 1.01  # half a step for the number, half for the zero point
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1), (0, 2), ()])
+def test_every_weight_is_off_by_half_a_step_of_its_channel(axes):
+    array = random_array(3, 4, 5, 6) * np.logspace(-2, 2, 60).reshape(3, 4, 5, 1).astype(np.float32)
+    numbers, scales = channel_integers(array, axes, 127)
+    others = tuple(axis for axis in range(4) if axis not in axes)
+    assert np.allclose(scales, np.abs(array).max(axis=others, keepdims=True) / 127)
+    assert (np.abs(numbers * scales - array) <= scales * 0.5001).all()
+    assert (numbers.shape, numbers.dtype) == (array.shape, np.int8)
 
 
-def test_a_channel_of_zeros_and_one_of_denormals_stay_finite():
-    matrix = np.stack([np.zeros(4), np.full(4, 1e-40), np.ones(4)]).astype(np.float32)
-    numbers, scales = symmetric_integers(matrix, (0,), 127)
-    assert np.isfinite(scales).all()
-    assert numbers.tolist() == [[0] * 4, [0] * 4, [127] * 4]
+@pytest.mark.parametrize("transposed", [False, True])
+def test_int4_is_unpacked_to_what_was_packed(tmp_path, transposed):
+    steps = np.random.default_rng(0).integers(-7, 8, (96, 40)).astype(np.float32)
+    steps[::16] = 7  # so that every block has its largest number, and 0.5 for a scale
+    matrix = steps * np.float32(0.5)
+    gemm = helper.make_node("Gemm", ["x", "w"], ["y"], name="product", transB=int(transposed))
+    ends = [tensor("x", [4, 96])], [tensor("y", [4, 40])]
+    made = model([gemm], *ends, [weight("w", matrix.T.copy() if transposed else matrix)])
+    one = case(made, tmp_path, {"x": random_array(4, 96)})
+    out = one.outputs(one.program(one.lower(PrecisionPlan(default="int4-weights", floating="fp32"))))["y"]
+    assert relative_error(out, one.truth[0]["y"]) < 1e-6
