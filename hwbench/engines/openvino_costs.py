@@ -64,7 +64,7 @@ def _layer(node: Any, live: set[str], counted: set[str], names: Counter[str]) ->
         module=None,
         inputs=tuple(_tensor(value) for value in _values(node) if _source(value) in live),
         outputs=tuple(_tensor(output) for output in node.outputs()),
-        parameters=max((math.prod(one.get_output_shape(0)) for one in weighing), default=0),
+        parameters=max((math.prod(_shape(one.output(0))) for one in weighing), default=0),
         macs=_macs(node),
         moved_bytes=_moved_bytes(node, live),
     )
@@ -130,11 +130,11 @@ def _macs(node: Any) -> int | Missing:
     if any(value.get_partial_shape().is_dynamic for value in (*_values(node), *node.outputs())):
         return _open(node)
     if kind == "MatMul":
-        shape = list(node.get_input_shape(0))
+        shape = _shape(node.input_value(0))
         transposed = node.get_attributes()["transpose_a"] and len(shape) > 1
-        return math.prod(node.get_output_shape(0)) * int(shape[-2 if transposed else -1])
-    shape = list(node.get_output_shape(0) if "Backprop" not in kind else node.get_input_shape(0))
-    return math.prod(shape) * math.prod(list(node.get_input_shape(1))[_LEADING[kind] :])
+        return math.prod(_shape(node.output(0))) * shape[-2 if transposed else -1]
+    positions = node.output(0) if "Backprop" not in kind else node.input_value(0)
+    return math.prod(_shape(positions)) * math.prod(_shape(node.input_value(1))[_LEADING[kind] :])
 
 
 def _moved_bytes(node: Any, live: Iterable[str]) -> int | Missing:
@@ -166,8 +166,12 @@ def _open(node: Any) -> Missing:
     return Missing(code="unknown_shape", why=why, cure="give open inputs a size with --shapes")
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in value.get_shape())
+
+
 def _bytes(value: Any) -> int:
-    count = math.prod(value.get_shape())
+    count = math.prod(_shape(value))
     return (count * int(value.get_element_type().bitwidth) + 7) // 8 if count else 0
 
 

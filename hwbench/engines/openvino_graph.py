@@ -1,8 +1,9 @@
 """The float graph as OpenVINO reads it, and which of its nodes does the work of which layer.
 
 A layer of the hub comes out of OpenVINO's reader as one node or several: a convolution with a bias as ``Convolution``
-and ``Add``, a ``Gemm`` as ``MatMul`` and ``Add``. The node that holds the weights goes by the layer's name, or by that
-with ``/WithoutBiases`` behind it. Tensors keep their names (``Output.get_names``).
+and ``Add``, a ``Gemm`` as ``MatMul`` and ``Add``. The node that holds the weights goes by the layer's name, by that
+with ``/WithoutBiases`` behind it, or by its tensor's name where that is an output of the model. Tensors keep their
+names (``Output.get_names``).
 """
 
 from __future__ import annotations
@@ -69,10 +70,18 @@ def read_float(path: Path) -> ov.Model:
     from openvino.passes import ConstantFolding, Manager
 
     model = ov.Core().read_model(path)
+    name_nodes(model, "read")
     passes = Manager()
     passes.register_pass(ConstantFolding())
     passes.run_passes(model)
     return model
+
+
+def name_nodes(model: ov.Model, step: str) -> None:
+    """Name the nodes that OpenVINO has numbered: its counter depends on what the process has read before."""
+    for index, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"{node.get_type_name()}.{step}.{index}")
 
 
 def works_of(model: ov.Model, layers: Iterable[Layer]) -> list[Work]:
@@ -87,7 +96,8 @@ def _multiplies(layer: Layer) -> bool:
 
 def _looks_up(layer: Layer, nodes: dict[str, Any]) -> bool:
     """Say whether a layer takes rows of a table of numbers."""
-    return layer.op == "Gather" and (node := nodes.get(layer.name)) is not None and _table(node)
+    node = _node(layer, nodes)
+    return node is not None and node.get_type_name() == "Gather" and _table(node)
 
 
 def _table(node: Any) -> bool:
@@ -97,11 +107,17 @@ def _table(node: Any) -> bool:
 
 
 def _work(layer: Layer, nodes: dict[str, Any]) -> Work:
-    for name in (layer.name, f"{layer.name}/WithoutBiases"):
+    node = _node(layer, nodes)
+    return Work(layer=layer, node=node, weight=None if node is None else _weight_index(node))
+
+
+def _node(layer: Layer, nodes: dict[str, Any]) -> Any:
+    """Return the node that holds a layer's weights, or None where none can be told."""
+    for name in (layer.name, f"{layer.name}/WithoutBiases", *layer.outputs):
         node = nodes.get(name)
         if node is not None and node.get_type_name() in _FOR_OP.get(layer.op, ()):
-            return Work(layer=layer, node=node, weight=_weight_index(node))
-    return Work(layer=layer, node=None, weight=None)
+            return node
+    return None
 
 
 def _weight_index(node: Any) -> int | None:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from hwbench.engines import openvino_quantize as quantize
 from hwbench.engines.edge import translated
 from hwbench.engines.openvino_choice import Choice, Verdict, choose, refused
-from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, read_float, works_of
+from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, name_nodes, read_float, works_of
 from hwbench.engines.openvino_place import Placement, Point, key_of, readers_of
 from hwbench.errors import Unsupported
 from hwbench.protocols import LowerRequest
+from hwbench.quantize.weights import INT8_LARGEST
 from hwbench.records.base import Missing
 from hwbench.records.device import Device
 from hwbench.records.quantization import Floating, Lowered, PrecisionPlan, TensorRange
@@ -97,11 +98,11 @@ class _Writer:
         self._model = model
         self._choices = list(choices)
         self._plan = request.plan
-        self._steps = quantize.WEIGHT_STEPS
+        self._steps = INT8_LARGEST
         self._ranges: Mapping[str, TensorRange] = request.calibration.tensors if request.calibration else {}
         self.notes: list[str] = []
         if _saturates(request.device) and any(choice.got == "int8" for choice in choices):
-            self._steps = quantize.WEIGHT_STEPS_SATURATING
+            self._steps = quantize.LARGEST_SATURATING
             self.notes.append(
                 "weights in [-63, 63]: without VNNI and AMX, sums of u8 x s8 products saturate at 16 bits"
             )
@@ -170,7 +171,7 @@ class _Writer:
         if choice.got == "int4-weights":
             quantize.int4_weight(node, index, axis=1 - channel_axes(node, index, rank)[0])
         else:
-            steps = self._steps if choice.got == "int8" else quantize.WEIGHT_STEPS
+            steps = self._steps if choice.got == "int8" else INT8_LARGEST
             quantize.int8_weight(node, index, channel_axes(node, index, rank), steps)
 
 
@@ -226,10 +227,7 @@ def _arithmetic(choices: Sequence[Choice], plan: PrecisionPlan, source: str) -> 
 
 
 def _save(model: ov.Model, path: Path, *, halves: bool) -> None:
-    """Save under names that do not depend on what the process has read before."""
     import openvino as ov
 
-    for index, node in enumerate(model.get_ordered_ops()):
-        if node.get_friendly_name() == node.get_name():
-            node.set_friendly_name(f"{node.get_type_name()}.{index}")
+    name_nodes(model, "lowered")
     ov.save_model(model, path, compress_to_fp16=halves)

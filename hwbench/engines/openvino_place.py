@@ -167,7 +167,7 @@ def _points_behind(value: Any, points: Mapping[Key, Point]) -> set[Key]:
 
 
 def _may_accompany(node: Any) -> bool:
-    return node.get_type_name() in COMPANIONS and all(_computed(value) for value in data_inputs(node))
+    return bool(node.get_type_name() in COMPANIONS) and all(_computed(value) for value in data_inputs(node))
 
 
 def readers_of(node: Any) -> list[Any]:
@@ -179,12 +179,13 @@ def readers_of(node: Any) -> list[Any]:
 def data_inputs(node: Any) -> list[Any]:
     """Return what a node computes with, without axes, shapes and the like."""
     name = node.get_type_name()
-    count = node.get_input_size() if name == "Concat" else 2 if name in _TWO else min(1, node.get_input_size())
+    size = int(node.get_input_size())
+    count = size if name == "Concat" else 2 if name in _TWO else min(1, size)
     return [node.input_value(index) for index in range(count)]
 
 
 def _computed(value: Any) -> bool:
-    return value.get_node().get_type_name() != "Constant"
+    return bool(value.get_node().get_type_name() != "Constant")
 
 
 def key_of(output: Any) -> Key:

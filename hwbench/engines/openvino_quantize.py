@@ -1,8 +1,8 @@
 """Writing quantisation into an OpenVINO graph: ``FakeQuantize`` for activations, small integers for weights.
 
 The arithmetic is that of Jacob et al. 2018 (arXiv:1712.05877): a real number is a scale times an integer less a zero
-point, and zero is always one of the numbers. OpenVINO's own form of it is in its operator specification
-(``FakeQuantize-1``) and in its guide to low precision transformations.
+point, and zero is always one of the numbers. Weights get the integers of :mod:`hwbench.quantize.weights`. OpenVINO's
+own form of it is in its operator specification (``FakeQuantize-1``) and in its guide to low precision transformations.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.quantize.weights import INT8_LARGEST, quantise, quantise_blocks, weight_scales
 from hwbench.records.quantization import TensorRange
 
-Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 LEVELS = 256
-WEIGHT_STEPS = 127  # int8 weights lie in [-127, 127], so that a sign change stays inside
-WEIGHT_STEPS_SATURATING = 63  # half of that: two products of u8 and s8 then add up inside 16 bits
-GROUP = 64  # weights of int4 that share a scale and a zero point
+LARGEST_SATURATING = 63  # of a weight: two products of u8 and s8 then add up inside 16 bits
+BLOCKS = (64, 32, 16)  # int4 weights that share a scale: the first that divides what is added up, else all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,19 @@ def fake_quantize(source: Any, grid: Grid, name: str, readers: Sequence[Any]) ->
         reader.replace_source_output(node.output(0))
 
 
-def int8_weight(node: Any, index: int, axes: tuple[int, ...], steps: int = WEIGHT_STEPS) -> None:
-    """Replace the constant at an input by int8 numbers, converted and multiplied by a scale per channel."""
+def int8_weight(node: Any, index: int, axes: tuple[int, ...], steps: int = INT8_LARGEST) -> None:
+    """Replace the constant at an input by int8 numbers, converted and multiplied by a scale per channel.
+
+    Args:
+        node: the operator.
+        index: of the input.
+        axes: those of the weight that tell channels apart; none for one scale in all.
+        steps: the largest number.
+    """
     from openvino import opset13 as ops
 
     output = node.input_value(index)
-    numbers, scales = symmetric_integers(_float32(output), axes, steps)
+    numbers, scales = channel_integers(_float32(output), axes, steps)
     kind = output.get_element_type()
     integers = ops.constant(numbers)
     integers.set_friendly_name(output.get_node().get_friendly_name())
@@ -90,24 +97,25 @@ def int8_weight(node: Any, index: int, axes: tuple[int, ...], steps: int = WEIGH
     node.input(index).replace_source_output(scaled.output(0))
 
 
-def symmetric_integers(weight: Array, axes: tuple[int, ...], steps: int) -> tuple[Array, Array]:
-    """Return int8 numbers in [-steps, steps] and their scales, one for each index along ``axes``.
+def channel_integers(weight: Array, axes: tuple[int, ...], steps: int) -> tuple[Array, Array]:
+    """Return int8 numbers in [-steps, steps] and float32 scales, one for each index along ``axes``.
 
-    The scales have the weight's rank, so that their product with the numbers broadcasts. A channel of zeros has
-    scale 1.
+    The scales have the weight's rank, so that their product with the numbers broadcasts.
     """
-    others = tuple(axis for axis in range(weight.ndim) if axis not in axes)
-    peaks = np.abs(weight).max(axis=others, keepdims=True)
-    scales = np.where(peaks > 0, peaks / np.float32(steps), np.float32(1)).astype(np.float32)
-    tiny = scales < np.finfo(np.float32).tiny  # a denormal scale is flushed to zero by some kernels
-    scales[tiny] = 1
-    return np.clip(np.rint(weight / scales), -steps, steps).astype(np.int8), scales
+    first = tuple(range(len(axes)))
+    forward = np.moveaxis(weight, axes, first)
+    rows = forward.reshape(math.prod(forward.shape[: len(axes)]), -1)
+    scales = weight_scales(rows, 0, largest=steps)
+    numbers = np.moveaxis(quantise(rows, scales, 0, largest=steps).reshape(forward.shape), first, axes)
+    return np.ascontiguousarray(numbers), scales.reshape(
+        [size if axis in axes else 1 for axis, size in enumerate(weight.shape)]
+    )
 
 
 def int4_weight(node: Any, index: int, axis: int) -> None:
-    """Replace the matrix at an input by u4 numbers with a scale and a zero point per group along ``axis``.
+    """Replace the matrix at an input by i4 numbers with a scale per block along ``axis``, that of what is added up.
 
-    The form is the one that OpenVINO's matrix product takes in packed: convert, subtract, multiply, reshape.
+    The form is the one that OpenVINO's matrix product takes in packed: convert, multiply, reshape.
     """
     from openvino import Type
     from openvino import opset13 as ops
@@ -115,32 +123,15 @@ def int4_weight(node: Any, index: int, axis: int) -> None:
     output = node.input_value(index)
     weight = _float32(output)
     kind = output.get_element_type()
-    groups, zeros, scales = asymmetric_groups(weight, axis)
-    integers = ops.constant(groups, dtype=Type.u4)
+    size = next((size for size in BLOCKS if weight.shape[axis] % size == 0), weight.shape[axis])
+    blocks = quantise_blocks(weight, axis, size)
+    shape = (*weight.shape[:axis], weight.shape[axis] // size, size, *weight.shape[axis + 1 :])
+    integers = ops.constant(blocks.values.reshape(shape), dtype=Type.i4)
     integers.set_friendly_name(output.get_node().get_friendly_name())
-    real = kind.to_string()
-    shifted = ops.subtract(ops.convert(integers, real), ops.convert(ops.constant(zeros, dtype=Type.u4), real))
-    scaled = ops.multiply(shifted, ops.constant(scales, dtype=kind))
+    scales = ops.constant(np.expand_dims(blocks.scales, axis + 1), dtype=kind)
+    scaled = ops.multiply(ops.convert(integers, kind.to_string()), scales)
     whole = ops.reshape(scaled, ops.constant(np.array(weight.shape, dtype=np.int64)), False)
     node.input(index).replace_source_output(whole.output(0))
-
-
-def asymmetric_groups(weight: Array, axis: int) -> tuple[Array, Array, Array]:
-    """Return u4 numbers, zero points and scales, with ``axis`` of the weight split into groups.
-
-    A group has :data:`GROUP` weights, or as many below that as divide the axis.
-    """
-    length = weight.shape[axis]
-    group = math.gcd(length, GROUP)
-    shape = (*weight.shape[:axis], length // group, group, *weight.shape[axis + 1 :])
-    grouped = weight.reshape(shape)
-    low = np.minimum(grouped.min(axis=axis + 1, keepdims=True), 0)
-    high = np.maximum(grouped.max(axis=axis + 1, keepdims=True), 0)
-    scales = ((high - low) / np.float32(15)).astype(np.float32)
-    scales[scales < np.finfo(np.float32).tiny] = 1
-    zeros = np.clip(np.rint(-low / scales), 0, 15)
-    numbers = np.clip(np.rint(grouped / scales) + zeros, 0, 15)
-    return numbers.astype(np.uint8), zeros.astype(np.uint8), scales
 
 
 def _float32(output: Any) -> Array:

@@ -25,6 +25,7 @@ NAMES = {
     "i8": "int8",
     "u8": "int8",
 }
+_SUFFIXES = ("/DequantizationMultiply", "_original", "/WithoutBiases")
 _FLOATING = frozenset({"f32", "f16", "bf16"})
 
 
@@ -120,4 +121,11 @@ def _precision_of(node: Any, info: dict[str, str], compiled: ov.CompiledModel) -
 
 def _anchors(node: Any, info: dict[str, str]) -> list[str]:
     original = [part.strip() for part in info.get("originalLayersNames", "").split(",")]
-    return [part.removesuffix("/WithoutBiases") for part in (*original, node.get_friendly_name()) if part]
+    return [_source_name(part) for part in (*original, node.get_friendly_name()) if part]
+
+
+def _source_name(name: str) -> str:
+    """Return a node's name without what OpenVINO's reader and its low precision transformations put behind it."""
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
