@@ -87,7 +87,7 @@ class _Builder:
         return view.eval()
 
     def _input(self, value: ir.Value) -> None:
-        dtype = None if value.dtype is None else torch_dtype(value.dtype)
+        dtype = torch_dtype(value.type.dtype) if isinstance(value.type, ir.TensorType) else None
         if dtype is None or value.shape is None or not value.shape.is_static():
             raise Unsupported(f"input '{value.name}' ({value.type}, {value.shape}) has no fixed shape that torch takes")
         placeholder = self.graph.placeholder(self._argument(value.name or "input"))

@@ -30,7 +30,7 @@ def _gather(site: Site) -> Function:
         shape = (*site.shape()[:axis], *places.shape, *site.shape()[axis + 1 :])
         flat = places.reshape(-1)
         return lambda x: torch.index_select(x, axis, flat.to(x.device)).reshape(shape)
-    before = (slice(None),) * axis
+    before: list[Any] = [slice(None)] * axis
 
     def gather(x: Tensor, indices: Tensor) -> Tensor:
         where = (*before, indices.to(torch.int64))
@@ -57,7 +57,7 @@ def _gather_nd(site: Site) -> Function:
             return x[tuple(parts)]
         spare = indices.dim() - 1 - batch_axes
         grid = [
-            torch.arange(size).reshape((-1,) + (1,) * (batch_axes - 1 - axis + spare))
+            torch.arange(size, device=x.device).reshape((-1,) + (1,) * (batch_axes - 1 - axis + spare))
             for axis, size in enumerate(batch)
         ]
         where = (*grid, *parts)

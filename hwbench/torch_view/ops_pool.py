@@ -100,7 +100,7 @@ def _max_pool_with_indices(site: Site, window: _Window) -> Function:
                 turned_places = turned_places + rest % size * stride
                 rest = rest // size
             places = turned_places
-        plane = torch.arange(planes).reshape(shape[0], shape[1], *[1] * len(spatial))
+        plane = torch.arange(planes, device=x.device).reshape(shape[0], shape[1], *[1] * len(spatial))
         return values, places + plane * math.prod(spatial)
 
     return max_pool
@@ -111,7 +111,7 @@ def _window_sums(x: Tensor, window: _Window, value: float = 0.0) -> Tensor:
     axes = len(window.kernel)
     padded = F.pad(x, window.pads, value=value)
     planes = padded.reshape(-1, 1, *padded.shape[2:])
-    ones = torch.ones(1, 1, *window.kernel, dtype=x.dtype)
+    ones = torch.ones(1, 1, *window.kernel, dtype=x.dtype, device=x.device)
     sums = _CONV[axes](planes, ones, None, window.strides, 0, window.dilations)
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
@@ -130,7 +130,7 @@ def _average_pool(site: Site) -> Function:
         counts = _window_sums(F.pad(inside, around(window.begin, window.end), value=1.0), counted)
     else:
         counts = _window_sums(inside, window)
-    return lambda x: _window_sums(x, window) / counts.to(x.dtype)
+    return lambda x: _window_sums(x, window) / counts.to(x)
 
 
 @RULES.on("LpPool")

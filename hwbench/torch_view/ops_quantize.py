@@ -58,7 +58,7 @@ def _dequantize(site: Site) -> Function:
 @RULES.on("DynamicQuantizeLinear")
 def _dynamic_quantize(site: Site) -> Function:
     def quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        nought = torch.zeros((), dtype=x.dtype)
+        nought = x.new_zeros(())
         low, high = torch.minimum(torch.amin(x), nought), torch.maximum(torch.amax(x), nought)
         scale = (high - low) / 255
         zero = torch.clamp(torch.round(-low / scale), 0, 255)

@@ -35,11 +35,9 @@ def _recurrent(site: Site) -> Function:
         peepholes = more[2] if len(more) > 2 else None
         outputs, ends = [], []
         for direction in range(directions):
-            bias = torch.zeros(2 * w.shape[1], dtype=x.dtype) if b is None else b[direction]
+            bias = x.new_zeros(2 * w.shape[1]) if b is None else b[direction]
             begin = [
-                torch.zeros(x.shape[1], size, dtype=x.dtype)
-                if len(initial) <= i or initial[i] is None
-                else initial[i][direction]  # type: ignore[index]
+                x.new_zeros(x.shape[1], size) if len(initial) <= i or initial[i] is None else initial[i][direction]  # type: ignore[index]
                 for i in range(states)
             ]
             holes = None if peepholes is None else peepholes[direction]

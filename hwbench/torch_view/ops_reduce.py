@@ -32,7 +32,7 @@ def _extreme(of: Callable[..., Tensor], empty: Callable[[torch.dtype], float]) -
         if x.numel():
             return of(x, axes, keepdim=keep)
         shape = torch.sum(x, axes, keepdim=keep).shape
-        return torch.full(shape, empty(x.dtype), dtype=x.dtype)
+        return x.new_full(shape, empty(x.dtype))
 
     return reduce
 

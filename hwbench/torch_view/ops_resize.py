@@ -43,21 +43,41 @@ def _resize(site: Site) -> Function:
         return own
     if site.text("mode", "nearest") == "nearest":
         return _nearest(site, axes)
-    tables = [(axis.place, torch.from_numpy(_weights(site, axis)), _outside(site, axis)) for axis in axes]
-    filler = site.number("extrapolation_value", 0.0)
+    tables = [(axis.place, torch.from_numpy(_weights(site, axis))) for axis in axes]
+    beyond = _beyond(site, axes)
 
     def resize(x: Tensor) -> Tensor:
         result = x if x.is_floating_point() else x.float()
-        for place, weights, _ in tables:
+        for place, weights in tables:
             moved = torch.movedim(result, place, -1)
-            result = torch.movedim(torch.matmul(moved, weights.to(result.dtype).T), -1, place)
-        for place, _, outside in tables:
-            if outside.any():
-                spread = torch.from_numpy(outside).reshape([-1 if axis == place else 1 for axis in range(x.dim())])
-                result = torch.where(spread, torch.full_like(result, filler), result)
-        return result.to(x.dtype)
+            result = torch.movedim(torch.matmul(moved, weights.to(result).T), -1, place)
+        return _filled(result, *beyond).to(x.dtype)
 
     return resize
+
+
+def _beyond(site: Site, axes: list[_Axis]) -> tuple[list[Tensor], float]:
+    """Return masks of the output that lies outside the input, each so that it broadcasts, and what to put there."""
+    masks = []
+    for axis in axes if _coordinates(site) == "tf_crop_and_resize" else ():
+        places = _places(site, axis)
+        outside = torch.from_numpy((places < 0) | (places > axis.before - 1))
+        if outside.any():
+            masks.append(outside.reshape([-1 if place == axis.place else 1 for place in range(site.rank())]))
+    return masks, site.number("extrapolation_value", 0.0)
+
+
+def _filled(x: Tensor, masks: list[Tensor], value: float) -> Tensor:
+    for mask in masks:
+        x = torch.where(mask.to(x.device), torch.full_like(x, value), x)
+    return x
+
+
+@RULES.on("GridSample")
+def _grid_sample(site: Site) -> Function:
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(found := site.text("mode", "linear"), found)
+    padding, corners = site.text("padding_mode", "zeros"), bool(site.integer("align_corners", 0))
+    return lambda x, grid: F.grid_sample(x, grid, mode, padding, corners)
 
 
 def _axes(site: Site) -> list[_Axis]:
@@ -156,31 +176,18 @@ def _cropped(axis: _Axis, index: Array) -> Array:
     return axis.start * last + index * (axis.end - axis.start) * last / (axis.after - 1)
 
 
-def _outside(site: Site, axis: _Axis) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    places = _places(site, axis)
-    crops = _coordinates(site) == "tf_crop_and_resize"
-    outside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (places < 0) | (places > axis.before - 1)
-    return outside & crops
-
-
 def _nearest(site: Site, axes: list[_Axis]) -> Function:
     rounding = site.text("nearest_mode", "round_prefer_floor") if site.opset > 10 else "floor"
     picked = {}
-    outside = {}
     for axis in axes:
         at = _ROUNDED[rounding](_places(site, axis))
         picked[axis.place] = torch.from_numpy(np.clip(at, 0, axis.before - 1).astype(np.int64))
-        outside[axis.place] = _outside(site, axis)
-    filler = site.number("extrapolation_value", 0.0)
+    beyond = _beyond(site, axes)
 
     def resize(x: Tensor) -> Tensor:
         for place, indices in picked.items():
-            x = torch.index_select(x, place, indices)
-        for place, beyond in outside.items():
-            if beyond.any():
-                spread = torch.from_numpy(beyond).reshape([-1 if axis == place else 1 for axis in range(x.dim())])
-                x = torch.where(spread, torch.full_like(x, filler), x)
-        return x
+            x = torch.index_select(x, place, indices.to(x.device))
+        return _filled(x, *beyond)
 
     return resize
 

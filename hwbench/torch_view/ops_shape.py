@@ -186,11 +186,15 @@ def _pad(site: Site) -> Function:
     if mode == "constant":
         around = [size for axis in reversed(range(rank)) for size in (begin[axis], end[axis])]
         return lambda x: F.pad(x, around, value=value or 0)
-    moves = {axis: _padded(site.shape()[axis], begin[axis], end[axis], mode) for axis in axes}
+    moves = {
+        axis: torch.from_numpy(_padded(site.shape()[axis], begin[axis], end[axis], mode))
+        for axis in axes
+        if begin[axis] or end[axis]
+    }
 
     def pad(x: Tensor) -> Tensor:
         for axis, places in moves.items():
-            x = torch.index_select(x, axis, torch.from_numpy(places))
+            x = torch.index_select(x, axis, places.to(x.device))
         return x
 
     return pad
@@ -221,7 +225,8 @@ def _space_to_depth(site: Site) -> Function:
     batch, channels, height, width = site.shape()
     first = (batch, channels, height // block, block, width // block, block)
     last = (batch, channels * block**2, height // block, width // block)
-    return lambda x: x.reshape(first).permute(0, 3, 5, 1, 2, 4).reshape(last)
+    order = (0, 3, 5, 1, 2, 4) if site.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return lambda x: x.reshape(first).permute(order).reshape(last)
 
 
 @RULES.on("Trilu")
