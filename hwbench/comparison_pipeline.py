@@ -261,7 +261,7 @@ class _Live:
 
     def _first_engine(self, *models: ImportResult) -> str:
         """Return the first engine, by name, that can run both; the output names it."""
-        for name in plugins.available("engines"):
+        for name in plugins.default_engines():
             engine: Engine = plugins.load("engines", name)
             if all(engine.supports(item.model, item.files, self.target.device).usable for item in models):
                 return name

@@ -219,7 +219,7 @@ class _Profile:
     def _plan(self) -> Iterator[tuple[str, str]]:
         """Yield each engine and precision to measure; note those that cannot be."""
         asked = self.request.engines
-        for name in asked or plugins.available("engines"):
+        for name in asked or plugins.default_engines():
             precisions = self._precisions(name)
             if isinstance(precisions, Missing):
                 self._note(name, "", precisions, failed=bool(asked) or precisions.code == "plugin")

@@ -136,9 +136,9 @@ class _Verify:
 
     def _plan(self) -> Iterator[tuple[str, str]]:
         """Yield the reference, then every other engine and precision."""
-        plan = [pair for name in self.request.engines or plugins.available("engines") for pair in self._of(name)]
+        plan = [pair for name in self.request.engines or plugins.default_engines() for pair in self._of(name)]
         known = "fp32" if self.imported.model.arithmetic == "fp32" else "auto"
-        able = [_REFERENCE_ENGINE, *plugins.available("engines")]
+        able = [_REFERENCE_ENGINE, *plugins.default_engines()]
         first = next(((name, known) for name in able if self._usable(name) is None), None)
         if first is not None:
             yield first
