@@ -90,7 +90,7 @@ def engines_for(imported: ImportResult, asked: Sequence[str]) -> tuple[str, ...]
     artefact = imported.model.artefact
     if asked:
         return tuple(asked)
-    return tuple(plugins.available("engines")) if artefact is None else (artefact.engine,)
+    return tuple(plugins.default_engines()) if artefact is None else (artefact.engine,)
 
 
 def precisions_for(engine: Engine, imported: ImportResult, device: Device, asked: Sequence[str]) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def first_engine(models: Sequence[ImportResult], device: Device, preferred: str 
     Raises:
         EngineError: there is none.
     """
-    for name in [*([preferred] if preferred is not None else []), *plugins.available("engines")]:
+    for name in [*([preferred] if preferred is not None else []), *plugins.default_engines()]:
         engine: Engine = plugins.load("engines", name)
         if all(unusable(engine, item, device) is None for item in models):
             return name

@@ -67,6 +67,21 @@ def load(kind: Kind, name: str) -> Any:
         raise PluginError(msg, hint="run with -v to see where it fails") from error
 
 
+def default_engines() -> list[str]:
+    """Return the engines that run where none is named: all but variants of another (``variant_of`` names it).
+
+    One that does not import is among them, for whoever loads it to say so.
+    """
+    return [name for name in available("engines") if not _is_variant(name)]
+
+
+def _is_variant(name: str) -> bool:
+    try:
+        return getattr(load("engines", name), "variant_of", None) is not None
+    except PluginError:
+        return False
+
+
 def _origin(point: EntryPoint) -> str:
     package = point.dist.name if point.dist is not None else "unknown package"
     return f"{point.value} in {package}"

@@ -129,7 +129,11 @@ class Program(Protocol):
 
 
 class Engine(Protocol):
-    """A runtime."""
+    """A runtime.
+
+    One that is another in a different setting has an attribute ``variant_of`` with the other's name: it runs only where
+    it is named.
+    """
 
     name: str
 

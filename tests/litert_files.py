@@ -1,43 +1,16 @@
-"""Files of LiteRT as models: what the importer makes of them, for tests of the engine alone."""
+"""Requests to build files of LiteRT, and values to run them on."""
 
 from pathlib import Path
 
 import numpy as np
 
-from hwbench.engines.litert import LiteRt
 from hwbench.protocols import BuildRequest
-from hwbench.records.model import Artefact, Model, ModelFiles
-
-
-def as_model(path, *, shapes=None, batch_size=None, settings=None):
-    """Return a ``.tflite`` file as a model and its files."""
-    facts = LiteRt().describe(Path(path), shapes or {}, batch_size)
-    artefact = Artefact(engine="litert", sha256="0" * 64, files=facts.files, label=".tflite", settings=settings or {})
-    model = Model(
-        name=Path(path).stem,
-        source=str(path),
-        kind="engine",
-        source_sha256="0" * 64,
-        hub_sha256="0" * 64,
-        weights="as_given",
-        opset=0,
-        inputs=facts.inputs,
-        outputs=facts.outputs,
-        input_origin="random",
-        inputs_sha256="0" * 64,
-        arithmetic=facts.arithmetic,
-        batch_size=1,
-        layers=facts.layers,
-        parameters=facts.parameters,
-        weight_bytes=facts.weight_bytes,
-        artefact=artefact,
-    )
-    return model, ModelFiles(folder=str(Path(path).parent), runtime_graph=Path(path).name)
+from hwbench.testing.tflite import as_model
 
 
 def request_of(path, workdir, *, precision="auto", threads=1, streams=1, profile_layers=False, **options):
     """Return the request to build a ``.tflite`` file."""
-    model, files = as_model(path, **options)
+    model, files = as_model(Path(path), **options)
     return BuildRequest(
         model=model,
         files=files,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_MATCH, _FOLLOW, _OTHER, _EXTRA = 4.0, 1.0, -6.0, -3.0
+_MATCH, _FOLLOW_ALIKE, _FOLLOW, _OTHER, _EXTRA = 4.0, 2.0, 1.0, -6.0, -3.0
 _SKIP_WORK, _SKIP_FREE = -3.0, -0.5
 
 # What an operator of XNNPACK may carry out; the words are those before the first bracket or its data types.
@@ -141,7 +141,8 @@ def _steps(
         score = 0.0 if fits is None else _MATCH if ops[j - 1] in fits else _OTHER
         found.append((best[i - 1][j - 1] + score, "match"))
         if _BEHIND.get(kind) is True:
-            found.append((best[i - 1][j] + _FOLLOW, "follow"))
+            alike = fits is not None and ops[j - 1] in fits
+            found.append((best[i - 1][j] + (_FOLLOW_ALIKE if alike else _FOLLOW), "follow"))
     if j < len(ops) and _BEHIND.get(kind) is False:
         found.append((best[i - 1][j] + _FOLLOW, "ahead"))
     return found

@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ _CPU = 1  # kLiteRtHwAcceleratorCpu
 _WRITE, _OK = 1, 0
 _RANKS = 8
 _P = ctypes.c_void_p
-_Value = TypeVar("_Value")
 
 # Types of an event: a phase of the whole, a node that LiteRT runs, an operator that a delegate runs.
 _PHASE, _OPERATOR, _DELEGATED = 1, 2, 8
@@ -58,6 +57,10 @@ class _Event(ctypes.Structure):
         ("extra", ctypes.c_uint64),
         ("source", ctypes.c_int),
     )
+
+
+def _shape(layout: _Layout) -> tuple[int, ...]:
+    return tuple(layout.dimensions[: layout.bits & 0x7F])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,6 @@ class ProfiledModel:
         threads: of the CPU kernels.
         builtin: run LiteRT's own kernels instead of XNNPACK's.
         inputs: values by the names of the signature.
-        output_shapes: shapes by its names.
     """
 
     def __init__(
@@ -113,7 +115,6 @@ class ProfiledModel:
         threads: int,
         builtin: bool,
         inputs: Mapping[str, np.ndarray[Any, Any]],
-        output_shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
         self._api = ctypes.CDLL(str(library()))
         self._libc = ctypes.CDLL(None)
@@ -122,10 +123,10 @@ class ProfiledModel:
         self._undo: list[tuple[str, ctypes.c_void_p]] = []
         try:
             self._compile(path, threads, builtin)
-            arrays = self._in_order("Input", inputs)
+            arrays = self._in_order(inputs)
             self._resize(arrays)
             self._inputs = self._buffers("Input", [array.shape for array in arrays])
-            self._outputs = self._buffers("Output", self._in_order("Output", output_shapes))
+            self._outputs = self._buffers("Output", self._output_shapes())
             for buffer, array in zip(self._inputs, arrays, strict=True):
                 self._write(buffer, array)
         except BaseException:
@@ -202,18 +203,27 @@ class ProfiledModel:
         opaque = self._new("CreateOpaqueOptions", identifier.encode(), copy, ctypes.cast(self._libc.free, _P))
         self._call("AddOpaqueOptions", options, opaque)
 
-    def _in_order(self, way: str, values: Mapping[str, _Value]) -> list[_Value]:
-        """Return ``values`` in the order of the signature."""
+    def _in_order(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """Return the inputs in the order of the signature."""
         count, found = ctypes.c_size_t(), []
-        self._call(f"GetNumSignature{way}s", self._ends, ctypes.byref(count))
+        self._call("GetNumSignatureInputs", self._ends, ctypes.byref(count))
         for index in range(count.value):
             name = ctypes.c_char_p()
-            self._call(f"GetSignature{way}Name", self._ends, ctypes.c_size_t(index), ctypes.byref(name))
+            self._call("GetSignatureInputName", self._ends, ctypes.c_size_t(index), ctypes.byref(name))
             text = (name.value or b"").decode(errors="replace")
-            if text not in values:
-                raise EngineError(f"LiteRT's signature has an {way.lower()} '{text}', there are: {', '.join(values)}")
-            found.append(values[text])
+            if text not in inputs:
+                raise EngineError(f"LiteRT asks for an input '{text}', there are: {', '.join(inputs)}")
+            found.append(inputs[text])
         return found
+
+    def _output_shapes(self) -> list[tuple[int, ...]]:
+        """Return the outputs' shapes, in the order of the signature, as the inputs' shapes make them."""
+        count = ctypes.c_size_t()
+        self._call("GetNumSignatureOutputs", self._ends, ctypes.byref(count))
+        layouts = (_Layout * count.value)()
+        where = (self._model, ctypes.c_size_t(self._signature), count)
+        self._call("GetCompiledModelOutputTensorLayouts", *where, layouts, ctypes.c_bool(True))
+        return [_shape(layout) for layout in layouts]
 
     def _resize(self, inputs: Sequence[np.ndarray[Any, Any]]) -> None:
         for index, array in enumerate(inputs):
@@ -226,8 +236,7 @@ class ProfiledModel:
         tensor = self._new(f"GetSignature{way}TensorByIndex", self._ends, ctypes.c_size_t(index))
         found = _TensorType()
         self._call("GetRankedTensorType", tensor, ctypes.byref(found))
-        rank = found.layout.bits & 0x7F
-        return found, tuple(found.layout.dimensions[:rank])
+        return found, _shape(found.layout)
 
     def _buffers(self, way: str, shapes: Sequence[tuple[int, ...]]) -> Any:
         made = (_P * len(shapes))()

@@ -121,7 +121,7 @@ def precision_of(node: FileNode, tensors: Sequence[FileTensor]) -> str:
     first = kinds[0] if kinds else out
     if node.op in PRODUCTS and first in _FLOATS and len(kinds) > 1 and kinds[1] not in _FLOATS:
         return "int8-dynamic"
-    if first in _INTEGERS and (out in _FLOATS or not tensors[node.inputs[0]].quantised):
+    if first not in _FLOATS and (out in _FLOATS or not any(tensors[index].quantised for index in node.inputs[:1])):
         return _FLOATS.get(out, out)
     return _FLOATS.get(first) or _INTEGERS.get(first) or first
 

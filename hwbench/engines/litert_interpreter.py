@@ -146,14 +146,13 @@ class InterpreterRunner:
         return partitions(_LABELS[XNNPACK], self.split, self.file.nodes, self.members.layers)
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
-        names_in, names_out = names_in_file(self.request.model, self.file)
+        names_in, _ = names_in_file(self.request.model, self.file)
         return profile(
             self.program.path,
             self.file,
             self.split,
             self.members,
             inputs={names_in[name]: array for name, array in inputs.items() if name in names_in},
-            output_shapes={names_out[spec.name]: spec.shape for spec in self.request.model.outputs},
             builtin=self.program.delegate == BUILTIN,
             threads=self.program.threads,
             iterations=iterations,

@@ -20,6 +20,7 @@ from hwbench.records.measurement import LeftNode, Partitions
 
 _NOT_TOLD = Missing(code="not_told", why="XNNPACK does not say why it leaves a node to LiteRT's own kernels")
 _SPLIT = re.compile(r"(\d+) operations? will run on the GPU, and the remaining (\d+) operations? will run on the CPU")
+_UNSUPPORTED = "Following operations are not supported by GPU delegate:"
 _GPU_READY = "Initializing WebGPU-based API from graph"
 _REASON = re.compile(r"^([A-Z][A-Z0-9_]+): (\S.*)$", re.MULTILINE)
 _ADAPTER = re.compile(r"Selected adapter: (?P<name>[^,\n]+).*?adapterType=(?P<type>[^\n]+)")
@@ -128,6 +129,7 @@ def _left(log: str, taken: int, nodes: Sequence[FileNode]) -> tuple[LeftNode, ..
     """Return the nodes that were left; an accelerator names kinds that it cannot run, and leaves others with them."""
     if taken == len(nodes):
         return ()
-    reasons = "; ".join(dict.fromkeys(f"{op}: {why.strip()}" for op, why in _REASON.findall(log)))
+    told = log.partition(_UNSUPPORTED)[2].partition("will run on")[0]
+    reasons = "; ".join(dict.fromkeys(f"{op}: {why.strip()}" for op, why in _REASON.findall(told)))
     why = f"the accelerator left {len(nodes) - taken} nodes and does not say which"
     return Missing(code="not_told", why=f"{why}; it cannot run: {reasons}" if reasons else why)

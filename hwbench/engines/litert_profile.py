@@ -38,7 +38,6 @@ def profile(
     *,
     inputs: Mapping[str, np.ndarray[Any, Any]],
     builtin: bool,
-    output_shapes: Mapping[str, tuple[int, ...]],
     threads: int,
     iterations: int,
 ) -> LayerProfile | Missing:
@@ -51,7 +50,6 @@ def profile(
         members: the model's layers behind each node.
         inputs: by the names of the file's inputs.
         builtin: whether LiteRT's own kernels run all of it.
-        output_shapes: by the names of the file's outputs.
         threads: of the CPU kernels.
         iterations: how many inferences to time.
     """
@@ -67,7 +65,6 @@ def profile(
         threads=threads,
         builtin=builtin,
         inputs=inputs,
-        output_shapes=output_shapes,
     )
     with model:
         for _ in range(max(_FEWEST_WARMUPS, iterations // 5)):

@@ -221,6 +221,16 @@ def _told(m: Measurement) -> bool:
     return m.window_s >= _SHORTEST_TOLD_S
 
 
+def _software_gpu(m: Measurement, _: int) -> Iterator[Finding]:
+    if m.built.settings.get("adapter_type") == "software":
+        yield _finding(
+            "invalid",
+            "software_gpu",
+            f"{m.built.settings.get('adapter', 'the GPU')} is a CPU that plays a GPU: its times are no GPU's",
+            "measure where there is a GPU",
+        )
+
+
 def _oversubscribed(m: Measurement, cpus: int) -> Iterator[Finding]:
     if m.settings.threads > cpus:
         yield _finding(
@@ -327,7 +337,7 @@ def _layers(m: Measurement, _: int) -> Iterator[Finding]:
 
 
 _Check = Callable[[Measurement, int], Iterator[Finding]]
-_RESULT_CHECKS: tuple[_Check, ...] = (_precision, _finite)
+_RESULT_CHECKS: tuple[_Check, ...] = (_precision, _finite, _software_gpu)
 _RUN_CHECKS: tuple[_Check, ...] = (
     _throttle, _drift, _clock_change, _steal, _foreign, _swap, _plateau,
 )  # fmt: skip

@@ -22,7 +22,7 @@ from hwbench.records.measurement import Built
 from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import ImportResult, Model
 from hwbench.testing.basics import assert_explained, assert_name, assert_support, example_cpu
-from hwbench.testing.examples import Example, onnx_examples, torch_examples
+from hwbench.testing.examples import Example, onnx_examples, tflite_examples, torch_examples
 
 _TOLERANCE = {"fp64": 1e-5, "fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}  # of the largest output
 _ITERATIONS = 12
@@ -47,12 +47,14 @@ print(*sorted(set(runtimes) & set(sys.modules)))
 class EngineContract:
     """What every engine must do. It is skipped, with the reason, where the engine's runtime is not installed.
 
-    Override ``make``; ``takes`` if the engine runs torch modules; ``device`` if it is not for a CPU; ``runtimes`` to
-    name what it must not import too early.
+    Override ``make``; ``takes`` if the engine runs torch modules, or files of LiteRT; ``device`` if it is not for a
+    CPU; ``runtimes`` to name what it must not import too early.
     """
 
-    takes: ClassVar[Literal["onnx", "torch"]] = "onnx"
-    runtimes: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "jax", "tensorflow")
+    takes: ClassVar[Literal["onnx", "torch", "tflite"]] = "onnx"
+    runtimes: ClassVar[tuple[str, ...]] = (
+        "torch", "onnx", "onnxruntime", "openvino", "tensorrt", "jax", "tensorflow", "ai_edge_litert",
+    )  # fmt: skip
 
     def make(self) -> Engine:
         """Return the engine under test."""
@@ -68,7 +70,7 @@ class EngineContract:
         """Models to run; imported once a session."""
         made = request.config.stash.setdefault(_EXAMPLES, {})
         if self.takes not in made:
-            importing = {"onnx": onnx_examples, "torch": torch_examples}[self.takes]
+            importing = {"onnx": onnx_examples, "torch": torch_examples, "tflite": tflite_examples}[self.takes]
             made[self.takes] = importing(tmp_path_factory.mktemp("examples"))
         return made[self.takes]
 
@@ -104,7 +106,7 @@ class EngineContract:
         files = msgspec.structs.replace(examples[0].files, torch_source=None, torch_state=None)
         support = self.make().supports(examples[0].model, files, device)
         assert_support(support)
-        assert self.takes == "onnx" or not support.usable
+        assert self.takes != "torch" or not support.usable
 
     def test_asking_imports_no_runtime(self, examples: tuple[Example, ...], device: Device, tmp_path: Path) -> None:
         """``hwbench devices`` asks every engine."""

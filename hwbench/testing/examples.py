@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hwbench.children import run_child
 from hwbench.errors import ModelError
 from hwbench.protocols import Tensors
 from hwbench.records.model import ImportJob, ImportResult, Model, ModelFiles
+from hwbench.testing.tflite import Scales, as_model, small_net, write_float, write_int8
 
 _OPSET, _IR = 18, 9
+_NAMES = {"x": "image", "net/y": "scores"}  # of a signature
 _TORCH_SOURCE = """
 import torch
 
@@ -80,6 +83,32 @@ def torch_examples(folder: Path) -> tuple[Example, ...]:
 
     inputs = {"x": np.random.default_rng(7).standard_normal((2, 8), dtype=np.float32)}
     return (Example(name="two_layers", model=imported.model, files=imported.files, inputs=inputs, reference=reference),)
+
+
+def tflite_examples(folder: Path) -> tuple[Example, ...]:
+    """Write the same small net in float32, with an open axis and in int8, as files of LiteRT."""
+    pytest.importorskip("ai_edge_litert", reason="LiteRT's schema writes the examples")
+    net, scales = small_net(), Scales()
+    chance = np.random.default_rng(7)
+    files = {
+        "float": as_model(write_float(folder / "float.tflite", net)),
+        "batch": as_model(write_float(folder / "batch.tflite", net, batch=-1, signature=_NAMES), batch_size=3),
+        "int8": as_model(write_int8(folder / "int8.tflite", net, scales)),
+    }
+
+    def example(name: str, model: Model, files: ModelFiles) -> Example:
+        (given,), (result,) = model.inputs, model.outputs
+        values = chance.standard_normal(given.shape, dtype=np.float32)
+        is_int8 = given.dtype == "int8"
+        step_in, step_out = (scales.x, scales.y) if is_int8 else (1.0, 1.0)
+
+        def reference(inputs: Tensors) -> Tensors:
+            return {result.name: net.reference(inputs[given.name] * np.float64(step_in)) / step_out}
+
+        x = np.clip(np.round(values / step_in), -128, 127).astype(np.int8) if is_int8 else values
+        return Example(name=name, model=model, files=files, inputs={given.name: x}, reference=reference)
+
+    return tuple(example(name, *found) for name, found in files.items())
 
 
 def _onnx() -> Any:

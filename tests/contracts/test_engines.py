@@ -32,11 +32,44 @@ class TestTorchCompile(EngineContract):
         return plugins.load("engines", "torch-compile")
 
 
-TESTED = {"onnxruntime", "openvino", "torch-eager", "torch-compile"}
+class TestLiteRt(EngineContract):
+    takes = "tflite"
+
+    def make(self):
+        return plugins.load("engines", "litert")
+
+
+class TestLiteRtBuiltin(EngineContract):
+    takes = "tflite"
+
+    def make(self):
+        return plugins.load("engines", "litert-builtin")
+
+
+class TestLiteRtOpenVino(EngineContract):
+    takes = "tflite"
+
+    def make(self):
+        return plugins.load("engines", "litert-openvino")
+
+
+@pytest.mark.usefixtures("vulkan")
+class TestLiteRtWebGpu(EngineContract):
+    takes = "tflite"
+
+    def make(self):
+        return plugins.load("engines", "litert-webgpu")
+
+
+TESTED = {
+    "onnxruntime", "openvino", "torch-eager", "torch-compile",
+    "litert", "litert-builtin", "litert-openvino", "litert-webgpu",
+}  # fmt: skip
 
 
 def test_none_is_left_out():
     ours = {name for name, point in plugins.available("engines").items() if point.value.startswith("hwbench.")}
     assert ours == TESTED
-    for suite in (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile):
+    suites = (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile)
+    for suite in (*suites, TestLiteRt, TestLiteRtBuiltin, TestLiteRtOpenVino, TestLiteRtWebGpu):
         assert suite().make().name in TESTED
