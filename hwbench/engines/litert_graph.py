@@ -17,7 +17,14 @@ from hwbench.errors import EngineError
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 # Numpy's names of the types that a weight or a shape can be stored in.
-_NUMPY = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "INT8": "int8", "BOOL": "bool"}
+_NUMPY = {
+    "FLOAT32": "float32",
+    "FLOAT16": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "INT8": "int8",
+    "BOOL": "bool",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,9 @@ class FileGraph:
 
         self._model: Any = flatbuffer_utils.read_model_from_bytearray(memoryview(content))
         if len(self._model.subgraphs) != 1:
-            raise EngineError(f"the LiteRT file has {len(self._model.subgraphs)} subgraphs, and only one can be lowered")
+            raise EngineError(
+                f"the LiteRT file has {len(self._model.subgraphs)} subgraphs, and only one can be lowered"
+            )
         self._graph: Any = self._model.subgraphs[0]
         self.ops = self._read()
 
@@ -142,6 +151,28 @@ class FileGraph:
             op.inputs = [read(int(tensor)) for tensor in op.inputs]
         self._graph.operators = kept
         self.ops = self._read()
+
+    def pad_with_zeros(self, op: Op) -> None:
+        """Make a PADV2, which pads with a value of its own, a PAD."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.PAD
+        code.version = 1
+        self._model.operatorCodes.append(code)
+        stored = self._graph.operators[op.index]
+        stored.opcodeIndex = len(self._model.operatorCodes) - 1
+        stored.inputs = list(stored.inputs[:2])
+        stored.builtinOptionsType = schema.BuiltinOptions.PadOptions
+        stored.builtinOptions = schema.PadOptionsT()
+        self.ops = self._read()
+
+    def activation(self, op: Op) -> str:
+        """Return the activation that an operator ends with: ``RELU``, ``RELU6`` and so on, ``NONE`` where it has none."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        number = getattr(self._graph.operators[op.index].builtinOptions, "fusedActivationFunction", 0)
+        return next(name for name, value in vars(schema.ActivationFunctionType).items() if value == number)
 
     def to_bytes(self) -> bytes:
         """Return the model as the content of a file."""

@@ -111,7 +111,7 @@ def _between(nodes: Mapping[str | None, ir.Node], name: str, known: set[str]) ->
     todo = [name]
     while todo:
         node = nodes.get(todo.pop())
-        if node is None or node.name in found:
+        if node is None or node.name in found or not node.inputs:  # a Constant is no layer's work
             continue
         found.add(node.name or "")
         todo += [value.name or "" for value in node.inputs if value is not None and value.name not in known]
