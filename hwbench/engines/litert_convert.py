@@ -153,7 +153,7 @@ def _hub_values(view: torch.fx.GraphModule, hub: ir.Graph, arguments: tuple[torc
 
 
 def _file_values(graph: FileGraph, feeds: Mapping[str, Array]) -> tuple[dict[int, Print], list[Array]]:
-    """Run a file with plain kernels, which keep every tensor, and return the prints of those in float and the outputs."""
+    """Run a file with plain kernels, which keep every tensor, and return the prints of float ones and the outputs."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     with edge.translated("LiteRT runs the converted model"), warnings.catch_warnings():
@@ -179,7 +179,7 @@ def _require_same(found: list[Array], values: Mapping[str, Array], names: list[s
         if wanted.dtype.kind != "f":
             continue
         largest = float(np.abs(wanted).max(initial=0.0)) or 1.0
-        apart = float(np.abs(output.astype(np.float64) - wanted).max(initial=0.0)) / largest
+        apart = float(np.abs(output.astype(np.float64) - wanted.astype(np.float64)).max(initial=0.0)) / largest
         if not apart <= SAME:
             raise EngineError(
                 f"the converted model's output '{name}' is {apart:.1e} of the largest value away from the network's",

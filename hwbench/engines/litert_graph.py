@@ -168,11 +168,11 @@ class FileGraph:
         self.ops = self._read()
 
     def activation(self, op: Op) -> str:
-        """Return the activation that an operator ends with: ``RELU``, ``RELU6`` and so on, ``NONE`` where it has none."""
+        """Return the activation that an operator ends with: ``RELU`` and so on, ``NONE`` where it has none."""
         from ai_edge_litert import schema_py_generated as schema
 
         number = getattr(self._graph.operators[op.index].builtinOptions, "fusedActivationFunction", 0)
-        return next(name for name, value in vars(schema.ActivationFunctionType).items() if value == number)
+        return next(str(name) for name, value in vars(schema.ActivationFunctionType).items() if value == number)
 
     def to_bytes(self) -> bytes:
         """Return the model as the content of a file."""

@@ -85,7 +85,7 @@ def _extremes(graph: FileGraph, ops: Iterable[Op], ranges: Ranges) -> dict[str, 
             found = ranges.of(tensor) if graph.is_float(tensor) else None
             if found is not None:
                 limits[tensor] = (min(found.low, 0.0), max(found.high, 0.0))
-    _tie(graph, ops, limits)
+    _tie(ops, limits)
     extremes: dict[str, Extremes] = {
         graph.name(tensor): {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
         for tensor, (low, high) in limits.items()
@@ -101,7 +101,7 @@ def _extremes(graph: FileGraph, ops: Iterable[Op], ranges: Ranges) -> dict[str, 
     return extremes
 
 
-def _tie(graph: FileGraph, ops: Iterable[Op], limits: dict[int, tuple[float, float]]) -> None:
+def _tie(ops: Iterable[Op], limits: dict[int, tuple[float, float]]) -> None:
     """Give all inputs of a concatenation the limits of its output: LiteRT copies bytes there, and rescales nothing."""
     ops = list(ops)
     writers = {op.output: op for op in ops}

@@ -1,4 +1,4 @@
-"""Small rewrites, exact in floating point, that let the converter and the XNNPACK delegate see what they have kernels for."""
+"""Small rewrites, exact in floating point, to what the converter and the XNNPACK delegate have kernels for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fuse_gelu(model: ir.Model) -> None:
 
 
 def zero_padded_pools(graph: FileGraph) -> None:
-    """Pad with zeros, not minus infinity, before a maximum over what is never negative: XNNPACK has only that in int8."""
+    """Pad with zeros, not minus infinity, before a maximum over what is never negative: XNNPACK has that in int8."""
     activation = {op.output: graph.activation(op) for op in graph.ops}
     readers = {
         tensor: [op.kind for op in graph.ops if tensor in op.inputs] for op in graph.ops for tensor in op.outputs
