@@ -44,7 +44,10 @@ def quantized(graph: FileGraph, schemes: Mapping[int, Scheme], ranges: Ranges, *
             _rule(tool, qtyping, graph, op, schemes[op.index])
         static = [op for op in chosen if schemes[op.index] == "int8"]
         extremes = _extremes(graph, static, ranges) if static else None
-        return bytes(tool.quantize(extremes, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+        result = tool.quantize(extremes, enable_progress_bar=False, enable_progress_report=False)
+    done = FileGraph(bytes(result.quantized_model))
+    done.keep_outputs(graph)
+    return done.to_bytes()
 
 
 def _half(qtyping: Any) -> Any:
