@@ -126,11 +126,11 @@ def _between(graph: FileGraph, schemes: Mapping[int, Scheme], ranges: Ranges) ->
         if _can_carry(graph, op, schemes, ranges) and all(writers.get(t) in fixed | found for t in op.inputs):
             found.add(op.index)
     for op in reversed(graph.ops):  # what only moves values, on the way to int8 alone
-        if op.kind in MOVES and _can_carry(graph, op, schemes, ranges) and _read_by(readers, op, fixed | found, all):
+        if op.kind in MOVES and _can_carry(graph, op, schemes, ranges) and all(_reads(readers, op, fixed | found)):
             found.add(op.index)
     outputs = set(graph.outputs)
     for op in reversed(graph.ops):  # what nothing in int8 reads is better left alone
-        if op.index in found and (outputs & set(op.outputs) or not _read_by(readers, op, fixed | found, any)):
+        if op.index in found and (outputs & set(op.outputs) or not any(_reads(readers, op, fixed | found))):
             found.discard(op.index)
     return dict.fromkeys(found, "int8")
 
@@ -141,6 +141,6 @@ def _can_carry(graph: FileGraph, op: Op, schemes: Mapping[int, Scheme], ranges: 
     return op.kind in CARRIES and op.index not in schemes and computed and None not in map(ranges.of, floats)
 
 
-def _read_by(readers: Mapping[int, list[int]], op: Op, which: set[int], rule: type[all] | type[any]) -> bool:  # type: ignore[valid-type]
-    found = [index in which for tensor in op.outputs for index in readers.get(tensor, ())]
-    return bool(found) and rule(found)  # type: ignore[misc]
+def _reads(readers: Mapping[int, list[int]], op: Op, which: set[int]) -> list[bool]:
+    """Say of each operator that reads what ``op`` writes whether it is one of ``which``; [False] where none does."""
+    return [index in which for tensor in op.outputs for index in readers.get(tensor, ())] or [False]

@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import onnx_ir as ir
 from hwbench.engines import edge
 from hwbench.engines.litert_graph import Array, FileGraph, Op
 from hwbench.engines.litert_match import Print, members, print_of, same_values
+from hwbench.engines.litert_rewrite import fuse_gelu, zero_padded_pools
 from hwbench.errors import EngineError
 
 if TYPE_CHECKING:
@@ -40,25 +42,28 @@ class Converted:
     same: Mapping[int, tuple[str, ...]]
 
 
-def convert(hub: ir.Model, feeds: Mapping[str, Array], *, keep_inputs: bool) -> Converted:
-    """Return the hub as a LiteRT model.
+def convert(path: Path, feeds: Mapping[str, Array], *, keep_inputs: bool) -> Converted:
+    """Return the hub at ``path`` as a LiteRT model.
 
     Inputs and outputs have the hub's names, types and layout. ``keep_inputs``: the inputs of matrix products stay the
     hub's tensors. Otherwise the converter folds a preceding scale and shift (of a LayerNorm) into the product's
     weights, which is quicker by two small operators, and then the product reads a tensor that no range is known of.
 
     Raises:
-        Unsupported: a layer has no form in torch, or the converter is not installed.
+        Unsupported: a layer has no form in torch.
         EngineError: the converter fails, or its file does not compute what the hub does.
     """
-    edge.require_converter()
     from hwbench.torch_view.build import to_torch
 
-    view = to_torch(hub)
+    hub = ir.load(path)
+    rewritten = ir.load(path)
+    fuse_gelu(rewritten)
+    view = to_torch(rewritten)
     arguments = _arguments(view, feeds)
-    values = _hub_values(view, hub.graph, arguments)
+    values = _hub_values(view, rewritten.graph, arguments)
     graph = FileGraph(_converted(_fenced(view) if keep_inputs else view, arguments))
     graph.bypass([op for op in graph.ops if _is_fence(graph, op)])
+    zero_padded_pools(graph)
     outputs = [value.name or "" for value in hub.graph.outputs]
     graph.sign([value.name or "" for value in _inputs(hub.graph)], outputs)
     file_prints, file_outputs = _file_values(graph, feeds)
@@ -148,10 +153,11 @@ def _hub_values(view: torch.fx.GraphModule, hub: ir.Graph, arguments: tuple[torc
 
 
 def _file_values(graph: FileGraph, feeds: Mapping[str, Array]) -> tuple[dict[int, Print], list[Array]]:
-    """Run a file with plain kernels, which keep every tensor, and return the prints of those in float and the outputs."""
+    """Run a file with plain kernels, which keep every tensor, and return the prints of float ones and the outputs."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    with edge.translated("LiteRT runs the converted model"):
+    with edge.translated("LiteRT runs the converted model"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of the memory that keeping every tensor takes
         interpreter = Interpreter(
             model_content=graph.to_bytes(),
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -173,7 +179,7 @@ def _require_same(found: list[Array], values: Mapping[str, Array], names: list[s
         if wanted.dtype.kind != "f":
             continue
         largest = float(np.abs(wanted).max(initial=0.0)) or 1.0
-        apart = float(np.abs(output.astype(np.float64) - wanted).max(initial=0.0)) / largest
+        apart = float(np.abs(output.astype(np.float64) - wanted.astype(np.float64)).max(initial=0.0)) / largest
         if not apart <= SAME:
             raise EngineError(
                 f"the converted model's output '{name}' is {apart:.1e} of the largest value away from the network's",

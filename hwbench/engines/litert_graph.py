@@ -152,6 +152,47 @@ class FileGraph:
         self._graph.operators = kept
         self.ops = self._read()
 
+    def pad_with_zeros(self, op: Op) -> None:
+        """Make a PADV2, which pads with a value of its own, a PAD."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.PAD
+        code.version = 1
+        self._model.operatorCodes.append(code)
+        stored = self._graph.operators[op.index]
+        stored.opcodeIndex = len(self._model.operatorCodes) - 1
+        stored.inputs = list(stored.inputs[:2])
+        stored.builtinOptionsType = schema.BuiltinOptions.PadOptions
+        stored.builtinOptions = schema.PadOptionsT()
+        self.ops = self._read()
+
+    def activation(self, op: Op) -> str:
+        """Return the activation that an operator ends with: ``RELU`` and so on, ``NONE`` where it has none."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        number = getattr(self._graph.operators[op.index].builtinOptions, "fusedActivationFunction", 0)
+        return next(str(name) for name, value in vars(schema.ActivationFunctionType).items() if value == number)
+
+    def keep_outputs(self, before: FileGraph) -> None:
+        """Make the outputs what they were in ``before``, in name and type.
+
+        litert-quantizer hands out the rounded form of an output that an int8 operator reads as well.
+        """
+        (signature,) = self._model.signatureDefs
+        entry_of = {entry.name: entry for entry in signature.outputs}
+        names = {entry.tensorIndex: entry.name for entry in before._model.signatureDefs[0].outputs}
+        outputs = list(self.outputs)
+        for place, wanted in enumerate(before.outputs):
+            kind = before._kind(wanted)
+            if self._kind(outputs[place]) != kind:
+                alike = [t for t in range(len(self._graph.tensors)) if self.name(t) == before.name(wanted)]
+                outputs[place] = next((t for t in alike if self._kind(t) == kind), outputs[place])
+            if self._kind(outputs[place]) != kind:
+                raise EngineError(f"output '{before.name(wanted)}' is no longer in {kind} after quantisation")
+            entry_of[names[wanted]].tensorIndex = outputs[place]
+        self._graph.outputs = outputs
+
     def to_bytes(self) -> bytes:
         """Return the model as the content of a file."""
         from ai_edge_litert.tools import flatbuffer_utils

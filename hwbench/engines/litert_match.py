@@ -1,7 +1,7 @@
 """Which tensor of a LiteRT file is which tensor of the hub, and which operator does which layer's work.
 
-The converter fuses, splits and moves the channel axis, and the names that it leaves may be a neighbour's. So tensors are
-told by what they hold: the float file and the network are run on the same inputs, and two tensors are the same when
+The converter fuses, splits and moves the channel axis, and the names that it leaves may be a neighbour's. So tensors
+are told by what they hold: the float file and the network are run on the same inputs, and two tensors are the same when
 their values are, in whatever order. What a file's tensor stands for then bounds what each operator did: everything
 between the tensors that it reads and the one that it writes.
 """
@@ -62,9 +62,10 @@ def same_values(file: Mapping[int, Print], hub: Mapping[str, Print]) -> dict[int
             groups[figures.size].append((figures, [name]))
     found: dict[int, tuple[str, ...]] = {}
     for tensor, figures in file.items():
-        names = next((names for known, names in groups[figures.size] if known.equals(figures)), None)
-        if names is not None:
-            found[tensor] = tuple(names)
+        for known, names in groups[figures.size]:
+            if known.equals(figures):
+                found[tensor] = tuple(names)
+                break
     return found
 
 
@@ -89,7 +90,7 @@ def members(graph: FileGraph, hub: ir.Graph, same: Mapping[int, tuple[str, ...]]
 
 
 def _written(graph: FileGraph, same: Mapping[int, tuple[str, ...]]) -> Iterable[tuple[Op, Sequence[str]]]:
-    """Give each hub tensor to the operator that writes it: of those with equal values, in order, the rest to the last."""
+    """Give each hub tensor to the operator that writes it: of equal ones in order, the rest to the last."""
     writers: dict[tuple[str, ...], list[Op | None]] = defaultdict(list)
     for tensor in graph.inputs:
         if tensor in same:
@@ -99,9 +100,9 @@ def _written(graph: FileGraph, same: Mapping[int, tuple[str, ...]]) -> Iterable[
             writers[same[op.output]].append(op)
     shares: dict[int, Sequence[str]] = {}
     for names, ops in writers.items():
-        for place, op in enumerate(ops):
-            if op is not None:
-                shares[op.index] = names[place:] if place == len(ops) - 1 else names[place : place + 1]
+        for place, writer in enumerate(ops):
+            if writer is not None:
+                shares[writer.index] = names[place:] if place == len(ops) - 1 else names[place : place + 1]
     return [(op, shares[op.index]) for op in graph.ops if op.index in shares]
 
 
@@ -111,7 +112,7 @@ def _between(nodes: Mapping[str | None, ir.Node], name: str, known: set[str]) ->
     todo = [name]
     while todo:
         node = nodes.get(todo.pop())
-        if node is None or node.name in found:
+        if node is None or node.name in found or not node.inputs:  # a Constant is no layer's work
             continue
         found.add(node.name or "")
         todo += [value.name or "" for value in node.inputs if value is not None and value.name not in known]
@@ -122,11 +123,11 @@ def _region(graph: FileGraph, last: Op, same: Mapping[int, tuple[str, ...]]) -> 
     """Return an operator and those before it whose outputs the hub has none of."""
     writers = {tensor: op for op in graph.ops for tensor in op.outputs}
     found: dict[int, Op] = {last.index: last}
-    todo = [last]
+    todo: list[Op] = [last]
     while todo:
         for tensor in todo.pop().inputs:
-            op = writers.get(tensor)
-            if op is not None and tensor not in same and op.index not in found:
-                found[op.index] = op
-                todo.append(op)
+            writer = writers.get(tensor)
+            if writer is not None and tensor not in same and writer.index not in found:
+                found[writer.index] = writer
+                todo.append(writer)
     return list(found.values())

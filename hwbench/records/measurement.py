@@ -395,7 +395,7 @@ class NotMeasured(Record, frozen=True, kw_only=True):
     log: str | None = None
 
 
-class ProfileRequest(Record, frozen=True, kw_only=True):
+class ProfileRequest(Record, frozen=True, kw_only=True, tag_field="kind", tag="profile"):
     """A whole ``hwbench profile`` request, resolved: rerunning it asks for the same thing."""
 
     model: str

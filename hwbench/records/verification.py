@@ -104,7 +104,7 @@ class Certificate(Record, frozen=True, kw_only=True, tag_field="kind", tag="cert
     method: str
 
 
-class Verified(Record, frozen=True, kw_only=True):
+class Verified(Record, frozen=True, kw_only=True, tag_field="kind", tag="verified"):
     """One engine, one precision, on all samples. ``outputs_sha256`` is of everything it put out.
 
     ``name``: of the model, where it is not the verification's own.
@@ -150,7 +150,7 @@ def accuracy_of(
     )
 
 
-class VerifyRequest(Record, frozen=True, kw_only=True):
+class VerifyRequest(Record, frozen=True, kw_only=True, tag_field="kind", tag="verify"):
     """What to verify: a model, and ``more`` that take the same inputs.
 
     ``reference``: the model that all are held against; None: the first one itself, as it came in, unless it is a built

@@ -20,6 +20,7 @@ from hwbench.records import (
     memory,
     model,
     modes,
+    placement,
     profile,
     quantization,
     selftest,
@@ -87,7 +88,7 @@ class TestEveryRecord:
         modules = (
             *(build, bundle, changes, comparison, data, device, difference, energy, health, layer_energy),
             measurement,
-            *(memory, model, modes, profile, quantization, selftest, verification),
+            *(memory, model, modes, placement, profile, quantization, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
