@@ -29,6 +29,7 @@ from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, S
 from hwbench.files import write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.inventory import Target, find_target
+from hwbench.measure.placement import unmet
 from hwbench.pipeline import Watcher, profile
 from hwbench.protocols import Builds, Engine
 from hwbench.records.base import Missing, Record
@@ -55,6 +56,7 @@ Watch = Callable[[str, float | None], None]
 BUILD = "build.json"
 MEASUREMENTS = "measurements"  # folder of the timed runs, one a bundle
 _NOT_ASKED = Missing(code="not_asked", why="nobody asked for it")
+_NOT_TIMED = Missing(code="not_timed", why="its layers were not timed")
 _NO_RANGES = Missing(code="not_needed", why="no plan has ranges")
 
 
@@ -137,14 +139,17 @@ class _Build:
         for name in self.request.engines or plugins.available("engines"):
             try:
                 engine: Engine = plugins.load("engines", name)
-                support = engine.supports(model, files, self.target.device)
             except HwbenchError as error:
                 self._note(name, "", Missing(code="plugin", why=error.message, cure=error.hint))
                 continue
-            if not support.usable:
+            support = engine.installed()
+            if not isinstance(engine, Builds):
+                if self.request.engines:
+                    self._note(name, "", Missing(code="cannot_build", why="it runs models and saves nothing that runs"))
+            elif files.no_graph is not None:
+                self._note(name, "", files.no_graph)
+            elif not support.usable:
                 self._note(name, "", support.reasons[0])
-            elif not isinstance(engine, Builds):
-                self._note(name, "", Missing(code="cannot_build", why="it runs models and cannot save what it runs"))
             else:
                 yield name
 
@@ -229,7 +234,13 @@ class _Build:
             return
         self.bundles.append(
             Bundled(
-                path=path.name, plan=plan, engine=built, verified=_NOT_ASKED, median_s=_NOT_ASKED, result=_NOT_ASKED
+                path=path.name,
+                plan=plan,
+                engine=built,
+                unmet=unmet(request.required, self.imported.model, built.built, _NOT_TIMED),
+                verified=_NOT_ASKED,
+                median_s=_NOT_ASKED,
+                result=_NOT_ASKED,
             )
         )
 

@@ -32,11 +32,13 @@ from hwbench.inventory import (
     refuse_precisions,
     unusable,
 )
+from hwbench.measure.placement import unmet
 from hwbench.protocols import Engine
 from hwbench.records.base import Missing, Record
 from hwbench.records.data import DataJob, DataResult
 from hwbench.records.measurement import NotMeasured, artefact_hash
 from hwbench.records.model import ImportJob, ImportResult, Model, TensorSpec
+from hwbench.records.placement import Requirements
 from hwbench.records.verification import (
     VERIFICATION_SCHEMA,
     LayerErrors,
@@ -56,6 +58,7 @@ Watch = Callable[[str, float | None], None]
 _NO_REFERENCE = Missing(
     code="no_reference", why="a built engine does not hold what it was built from", cure="--reference MODEL"
 )
+_NOT_TIMED = Missing(code="not_timed", why="its layers were not timed")
 _REFERENCE_ENGINE = "onnxruntime"  # runs the graph as it is written, in the precision it is written in
 
 
@@ -258,6 +261,8 @@ class _Verify:
             self._note(subject, engine, precision, reason, failed=failed)
             return
         self.task = judged.task
+        judged_by_itself = self.original is not None and not self.rows  # the original has nothing to meet
+        required = Requirements() if judged_by_itself else self.request.required
         row = Verified(
             name=None if subject is self.first else model.name,
             engine=engine,
@@ -269,6 +274,7 @@ class _Verify:
             outputs=judged.outputs,
             certificate=judged.certificate,
             layers=self._layers(subject, engine, precision),
+            unmet=unmet(required, model, run.built, _NOT_TIMED),
         )
         self.rows.append(row)
         if self.original is not None:

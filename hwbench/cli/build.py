@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, RequireDelegate, RequireDevice, RequirePrecision, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, EXIT_UNAVAILABLE, UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ def build(
     one_file: Annotated[bool, typer.Option("--one-file", help="Make each bundle one .hwbundle file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace bundles that are there.")] = False,
     device: Device = "cpu",
+    require_device: RequireDevice = None,
+    require_precision: RequirePrecision = None,
+    require_delegate: RequireDelegate = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: one a core.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process, compiling included.")] = "15min",
@@ -102,6 +105,7 @@ def build(
     from hwbench.files import encode
     from hwbench.inventory import default_threads, find_target
     from hwbench.records.build import BundleRequest
+    from hwbench.records.placement import Requirements
     from hwbench.records.verification import VerifyRequest
     from hwbench.report.build import render_build
     from hwbench.units import parse_seconds
@@ -128,6 +132,7 @@ def build(
         preprocess=preprocess,
         samples=samples,
         calibration=settings,
+        required=Requirements(device=require_device, precision=require_precision, delegate=require_delegate),
         verify=_unasked("--verify-data")
         if verify_data is None
         else VerifyRequest(
@@ -181,7 +186,7 @@ def exit_code(found: BuildResult, *, strict: bool) -> int:
 
     rows = [item.verified for item in found.bundles if isinstance(item.verified, Verified)]
     words = {row.certificate.word for row in rows if isinstance(row.certificate, Certificate)}
-    if "FAILED" in words or not all(row.finite for row in rows):
+    if "FAILED" in words or not all(row.finite for row in rows) or any(item.unmet for item in found.bundles):
         return EXIT_GOAL_MISSED
     if any(item.failed for item in found.not_built):
         return EXIT_UNAVAILABLE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, RequireDelegate, RequireDevice, RequirePrecision, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, EXIT_UNAVAILABLE, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def verify(
     layers: Annotated[bool, typer.Option("--layers", help="Compare every layer's output too, on one batch.")] = False,
     batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
     shapes: Annotated[list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224.")] = None,
+    require_device: RequireDevice = None,
+    require_precision: RequirePrecision = None,
+    require_delegate: RequireDelegate = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: one a core.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of resampling.")] = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process, compiling included.")] = "15min",
@@ -62,12 +65,13 @@ def verify(
 
     A bundle or another built engine runs as it is; name its original with --reference to certify it.
 
-    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed, or outputs hold NaN; 2 wrong request; 3
+    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed, outputs hold NaN, or something is not as required; 2 wrong request; 3
     the model or an engine that was asked for failed; 5 with --strict: not enough data, or nothing to certify.
     """
     from hwbench.cli.request import parse_shapes
     from hwbench.files import encode, write_record
     from hwbench.inventory import default_threads, find_target
+    from hwbench.records.placement import Requirements
     from hwbench.records.verification import VerifyRequest
     from hwbench.report.verification import render_verification
     from hwbench.units import parse_seconds
@@ -89,6 +93,7 @@ def verify(
         batch_size=batch_size,
         shapes=parse_shapes(shapes or []),
         preprocess=preprocess,
+        required=Requirements(device=require_device, precision=require_precision, delegate=require_delegate),
         max_drop=parse_drop(max_drop),
         limit=limit,
         layers=layers,
@@ -121,7 +126,7 @@ def exit_code(found: Verification, *, strict: bool) -> int:
     from hwbench.records.verification import Certificate
 
     words = {row.certificate.word for row in found.rows if isinstance(row.certificate, Certificate)}
-    if "FAILED" in words or not all(row.finite for row in found.rows):
+    if "FAILED" in words or not all(row.finite and not row.unmet for row in found.rows):
         return EXIT_GOAL_MISSED
     if any(item.failed for item in found.not_verified):
         return EXIT_UNAVAILABLE

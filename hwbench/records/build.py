@@ -6,6 +6,7 @@ from hwbench.records.base import Missing, Record
 from hwbench.records.device import Device, Environment
 from hwbench.records.measurement import Built, NotMeasured, ProfileRequest
 from hwbench.records.model import Artefact, DataFacts, ImportResult, Model
+from hwbench.records.placement import Requirements, Unmet
 from hwbench.records.quantization import Calibration, CalibrationSettings, Lowered, LoweredLayer, PrecisionPlan
 from hwbench.records.verification import Verified, VerifyRequest
 
@@ -30,6 +31,7 @@ class BundleRequest(Record, frozen=True, kw_only=True):
     preprocess: str | None
     samples: int  # at most so many of the data
     calibration: CalibrationSettings
+    required: Requirements = Requirements()
     verify: VerifyRequest | Missing
     measure: ProfileRequest | Missing
     one_file: bool
@@ -77,6 +79,7 @@ class Bundled(Record, frozen=True, kw_only=True):
     path: str
     plan: PrecisionPlan
     engine: EngineBuilt
+    unmet: tuple[Unmet, ...]  # of what was required
     verified: Verified | Missing
     median_s: float | Missing  # of the latency that ``result`` holds
     result: str | Missing

@@ -8,6 +8,8 @@ from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
 from hwbench.records.measurement import NOT_SAVED, NOT_VERIFIED, Accuracy, Built, NotMeasured
 from hwbench.records.model import DataFacts, Layer, Model, ModelFiles
+from hwbench.records.placement import Requirements, Unmet
+
 
 VERIFICATION_SCHEMA = 1
 
@@ -120,6 +122,7 @@ class Verified(Record, frozen=True, kw_only=True, tag_field="kind", tag="verifie
     outputs: tuple[OutputError, ...] | Missing
     certificate: Certificate | Missing
     layers: LayerErrors | Missing
+    unmet: tuple[Unmet, ...] = ()  # of what was required
     outputs_sha256: str
     finite: bool
 
@@ -169,6 +172,7 @@ class VerifyRequest(Record, frozen=True, kw_only=True, tag_field="kind", tag="ve
     batch_size: int | None
     shapes: dict[str, tuple[int, ...]]
     preprocess: str | None = None  # for a folder of images
+    required: Requirements = Requirements()
     max_drop: float | None
     limit: int | None
     layers: bool

@@ -14,6 +14,7 @@ from rich.table import Table
 from hwbench.records.base import Missing
 from hwbench.records.build import BuildResult, Bundled, CalibrationFacts
 from hwbench.records.verification import Certificate, Score, Verified
+from hwbench.report.placement import render_unmet
 from hwbench.report.text import plain
 from hwbench.report.verification import score_text
 from hwbench.report.words import DASH
@@ -30,6 +31,7 @@ def render_build(found: BuildResult, folder: Path) -> RenderableType:
         *_calibration(found.calibration),
         _table(found),
         *_left(found),
+        *([render_unmet(unmet)] if (unmet := [(item.path, each) for item in found.bundles for each in item.unmet]) else []),
         *(plain(f"{item.engine} {item.precision}: not built: {item.reason}") for item in found.not_built),
         *_next(found, folder),
     ]

@@ -19,6 +19,7 @@ from hwbench.records.verification import (
     Verification,
     Verified,
 )
+from hwbench.report.placement import render_unmet
 from hwbench.report.text import plain
 from hwbench.report.words import DASH
 
@@ -44,6 +45,7 @@ def render_verification(found: Verification) -> RenderableType:
         _table(found),
         *_certificates(found),
         *_layers(found),
+        *([render_unmet(unmet)] if (unmet := [(row.label, each) for row in found.rows for each in row.unmet]) else []),
         *_reasons(found),
         plain(_LEGEND, "dim"),
     ]
