@@ -221,3 +221,15 @@ class TestAnotherVersionOfTheRuntime:
     def test_the_same_says_nothing(self, tmp_path):
         manifest = made_bundles.contents(tmp_path).manifest
         assert version_warnings(manifest, "torch-aoti") == ()
+
+
+def test_the_example_tells_the_session_what_the_engine_tells_it(tmp_path):
+    settings = {
+        "graph_optimization_level": "ORT_DISABLE_ALL",
+        "optimization.disable_specified_optimizers": "SkipLayerNormFusion",
+    }
+    path = made_bundles.bundle(tmp_path, settings=settings)
+    text = (path / "run_example.py").read_text()
+    assert "GraphOptimizationLevel.ORT_DISABLE_ALL" in text
+    assert "{'optimization.disable_specified_optimizers': 'SkipLayerNormFusion'}" in text
+    assert run_example(path).returncode == 0
