@@ -21,7 +21,7 @@ from hwbench.records.quantization import Lowered, PrecisionPlan
 from hwbench.testing import example_cpu
 
 
-def contents(folder, made=None, *, engine="onnxruntime", file="model.onnx", licence=None, off=0.0, **words):
+def contents(folder, made=None, *, engine="onnxruntime", file="model.onnx", licence=None, off=0.0, settings=None):
     """Import a network, take its graph as the engine, and run it for the expected outputs."""
     source = onnx_graphs.save(made if made is not None else onnx_graphs.convnet(), folder)
     job = ImportJob(model=str(source), batch_size=None, shapes={}, input_data=None, seed=0)
@@ -33,8 +33,8 @@ def contents(folder, made=None, *, engine="onnxruntime", file="model.onnx", lice
         model=imported.model, files=imported.files, plan=PrecisionPlan(default="float", floating="fp32"),
         calibration=None, device=example_cpu(), folder=built,
     )  # fmt: skip
-    lowered = Lowered(files=(file,), arithmetic="fp32", settings={}, layers=(), same_bytes=True)
-    manifest = manifest_of("net-fp32", engine, request, lowered, environment.capture(), **words)
+    lowered = Lowered(files=(file,), arithmetic="fp32", settings=settings or {}, layers=(), same_bytes=True)
+    manifest = manifest_of("net-fp32", engine, request, lowered, environment.capture())
     example = example_for(manifest, None)
     told = example if isinstance(example, Missing) else True
     inputs, expected = Path(imported.files.folder) / imported.files.inputs, folder / "expected.npz"

@@ -33,7 +33,8 @@ sys.exit(0 if good else 1)
 """)
 
 _ONNXRUNTIME = Template("""options = ort.SessionOptions()
-for key, value in $config.items():
+options.graph_optimization_level = ort.GraphOptimizationLevel.$level
+for key, value in $entries.items():
     options.add_session_config_entry(key, value)
 session = ort.InferenceSession(HERE / $file, options, providers=["CPUExecutionProvider"])
 outputs = dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs)))
@@ -44,13 +45,7 @@ found = model(inputs)
 outputs = {name: found[model.output(index)] for index, name in enumerate($outputs)}
 """)
 
-_LITERT = Template("""interpreter = Interpreter(str(HERE / $file))
-interpreter.allocate_tensors()
-for name, port in zip($inputs, interpreter.get_input_details()):
-    interpreter.set_tensor(port["index"], inputs[name])
-interpreter.invoke()
-found = [interpreter.get_tensor(port["index"]) for port in interpreter.get_output_details()]
-outputs = dict(zip($outputs, found))
+_LITERT = Template("""outputs = Interpreter(str(HERE / $file)).get_signature_runner()(**inputs)
 """)
 
 _AOTI = Template("""model = torch._inductor.aoti_load_package(str(HERE / $file))
@@ -78,12 +73,14 @@ def example_for(manifest: Manifest, plugin: object) -> str | Missing:
         why = f"the engine '{artefact.engine}' brings no example, and hwbench has none for it"
         return Missing(code="no_example", why=why)
     runtime, imports, body = _RUNTIMES[artefact.engine]
+    settings = dict(sorted(artefact.settings.items()))
     values = {
         "file": json.dumps(engine_file(artefact.files[0])),
         "inputs": repr([spec.name for spec in manifest.model.inputs]),
         "outputs": repr([spec.name for spec in manifest.model.outputs]),
-        "settings": repr(dict(sorted(artefact.settings.items()))),
-        "config": repr(dict(sorted(artefact.settings.items()))),
+        "settings": repr(settings),
+        "level": settings.pop("graph_optimization_level", "ORT_ENABLE_ALL"),
+        "entries": repr(settings),
     }
     name = json.dumps(manifest.name)[1:-1]
     tolerance = _TOLERANCE.get(manifest.model.arithmetic, _COARSE)
