@@ -20,7 +20,7 @@ from hwbench.errors import ModelError
 from hwbench.quantize.estimators import MovingExtremes, estimate, needs_counts
 from hwbench.quantize.histogram import Histogram
 from hwbench.quantize.instrument import Instrumented, Probe
-from hwbench.quantize.session import run_for
+from hwbench.quantize.session import tensors_of
 from hwbench.quantize.statistics import ChannelStatistics
 from hwbench.quantize.tensors import choose
 from hwbench.records.quantization import CalibrationSettings, TensorRange
@@ -99,9 +99,9 @@ def collect(
     instrumented = Instrumented(model, chosen.observed, sampled, limit=limit, seed=settings.seed)
     tallies = [_Tally(probe, settings) for probe in instrumented.probes]
     names = [name for probe in instrumented.probes for name in _outputs(probe)]
-    run = run_for(instrumented.model, names, folder / "instrumented.onnx", threads)
-    for index, batch in enumerate(batches):
-        found = dict(zip(names, run(batch), strict=True))
+    path = folder / "instrumented.onnx"
+    for index, told in enumerate(tensors_of(instrumented.model, names, batches, path=path, threads=threads)):
+        found = dict(zip(names, told, strict=True))
         for tally in tallies:
             tally.take(found)
         progress((index + 1) / batches.count)

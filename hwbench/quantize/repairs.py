@@ -21,7 +21,7 @@ from hwbench.quantize.bias import correct_bias, weights_of
 from hwbench.quantize.collect import Batches, Collected, collect
 from hwbench.quantize.equalize import equalize
 from hwbench.quantize.linear import Outcome
-from hwbench.quantize.session import run_for
+from hwbench.quantize.session import tensors_of
 from hwbench.quantize.smooth import smooth
 from hwbench.quantize.weights import rounded
 from hwbench.records.quantization import CalibrationSettings, PrecisionPlan
@@ -88,9 +88,9 @@ class Calibrating:
         fewer = Batches(
             arrays=self.batches.arrays, samples=min(_LEARNING_SAMPLES, self.batches.samples), size=self.batches.size
         )
-        run = run_for(self.model, [name], self.folder / "activation.onnx", self.threads)
-        for batch in fewer:
-            yield run(batch)[0]
+        path = self.folder / "activation.onnx"
+        for (activation,) in tensors_of(self.model, [name], fewer, path=path, threads=self.threads):
+            yield activation
 
     def _note(self, outcome: Outcome, what: str) -> None:
         count = len(outcome.changed)

@@ -1,8 +1,14 @@
-"""A network in onnxruntime, asked for some of its tensors."""
+"""A network in onnxruntime, asked for some of its tensors.
+
+Batches run beside each other, each on a thread of its own, rather than each on all threads: layers need no waiting for
+one another's threads then, and what is done with the results goes on meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Mapping[str, Array]], list[Array]]
 
+_BESIDE = 8  # batches at once, at most: each has activations of its own
 _EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -28,18 +35,34 @@ def write_graph(model: ir.Model, path: Path) -> tuple[Path, ...]:
     return (path, path.parent / data) if data else (path,)
 
 
-def run_for(model: ir.Model, names: list[str], path: Path, threads: int) -> Run:
-    """Return a function from a batch to the tensors called ``names``.
+def tensors_of(
+    model: ir.Model, names: list[str], batches: Iterable[Mapping[str, Array]], *, path: Path, threads: int
+) -> Iterator[list[Array]]:
+    """Yield the tensors called ``names``, for one batch after the other.
 
     Args:
         model: stays as it is; what is not needed for the tensors is not run.
         names: of any tensors in the graph.
+        batches: the inputs.
         path: where the graph may be written.
-        threads: of the runtime.
+        threads: over all batches that run beside each other.
 
     Raises:
-        EngineError: onnxruntime is missing or refuses the network; calling the function may raise it too.
+        EngineError: onnxruntime is missing, or refuses the network or a batch.
     """
+    beside = min(threads, _BESIDE)
+    run = _run_for(model, names, path, threads // beside)
+    waiting: deque[Future[list[Array]]] = deque()
+    with ThreadPoolExecutor(beside) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(run, batch))
+            if len(waiting) > beside:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _run_for(model: ir.Model, names: list[str], path: Path, threads: int) -> Run:
     asked = model.clone()
     values = {
         value.name: value
