@@ -1,5 +1,6 @@
 """Trained networks of others, as they publish them, on labelled data: read, split, timed, and right."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from litert_files import random_values, request_of
 
 from hwbench.engines.litert import LiteRt
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data"
+DATA = Path(os.environ.get("HWBENCH_SHARED_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real networks and data are not here")
 
 # file, multiply-adds, arithmetic, nodes, nodes in each partition of XNNPACK
