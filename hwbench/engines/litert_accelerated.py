@@ -8,6 +8,7 @@ What the accelerators took, they tell in their log alone, which is read from the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import sys
@@ -21,7 +22,7 @@ from hwbench.engines.edge import threads_per_stream, translated
 from hwbench.engines.litert_ends import BufferedModel, names_in_file, order_of
 from hwbench.engines.litert_file import TfliteFile, read_tflite
 from hwbench.engines.litert_members import members_of
-from hwbench.engines.litert_partitions import Adapter, accelerator_partitions, adapter_in
+from hwbench.engines.litert_partitions import Adapter, accelerator_partitions, adapter_in, taken_by_accelerator
 from hwbench.errors import EngineError
 from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, Tensors
 from hwbench.records.base import Missing
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 OPENVINO = "2026.3.1"  # what the plugin in ai-edge-litert 2.3 was linked with: libopenvino.so.2631
 WEBGPU, NPU = "webgpu", "openvino"
-_ERROR = re.compile(r"(ERROR|E\d{4}|F\d{4}|Warning: Couldn't)")
+_ERROR = re.compile(r"(ERROR|E\d{4}|F\d{4}|WARNING: \[compiled_model|└ Could not|Warning: Couldn't)")
 _LONGEST = 500
+_FRONTEND = "libopenvino_tensorflow_lite_frontend.so.*"
 _NO_LAYERS = Missing(code=NOT_OFFERED, why="LiteRT's accelerators offer no times of single nodes")
 
 
@@ -46,6 +48,7 @@ class Accelerator:
     unit: str
     options: Callable[[int, bool], Options]  # for a number of CPU threads, and whether fp32 is asked for
     hint: str
+    threads: Missing | None = None  # why it does not keep to the number that it is given
 
 
 def _gpu_options(threads: int, fp32: bool) -> Options:
@@ -84,8 +87,21 @@ ACCELERATORS = {
         unit="OpenVINO CPU",
         options=_npu_options,
         hint=f"pip install openvino=={OPENVINO}: LiteRT's plugin takes no other version",
+        threads=Missing(
+            code="not_told",
+            why="LiteRT's Intel plugin takes as many threads as OpenVINO likes, INFERENCE_NUM_THREADS or not",
+        ),
     ),
 }
+
+
+def _load_openvino() -> None:
+    """Load OpenVINO's libraries: LiteRT's plugin finds them only where the process has them already."""
+    with translated("loading openvino"):
+        import openvino
+
+        for library in sorted((Path(openvino.__file__).parent / "libs").glob(_FRONTEND)):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 class Log:
@@ -136,8 +152,7 @@ class AcceleratedProgram:
     def make(self, file: TfliteFile) -> tuple[CompiledModel, str]:
         """Compile the file, and return the model and the log of compiling."""
         if self.accelerator.delegate == NPU:
-            with translated("importing openvino"):
-                import openvino  # noqa: F401 - LiteRT's plugin finds the library only where it is loaded already
+            _load_openvino()
         from ai_edge_litert.compiled_model import CompiledModel
 
         options = self.accelerator.options(self.threads, self.request.precision == "fp32")
@@ -150,6 +165,10 @@ class AcceleratedProgram:
             why = _reason(log.text) or " ".join(str(error).split())
             msg = f"LiteRT's {self.accelerator.unit} accelerator refused the model: {why}"
             raise EngineError(msg, hint=self.accelerator.hint) from error
+        if not taken_by_accelerator(log.text, len(file.nodes)):  # then LiteRT runs all of it on the CPU, and is silent
+            why = _reason(log.text) or "its log names no node that it took"
+            msg = f"LiteRT's {self.accelerator.unit} accelerator took no node of the model: {why}"
+            raise EngineError(msg, hint=self.accelerator.hint)
         return model, log.text
 
     def _resize(self, model: CompiledModel, file: TfliteFile) -> None:
@@ -197,15 +216,15 @@ class AcceleratedRunner:
         settings = {"delegate": accelerator.delegate, "num_threads": str(self.program.threads)}
         if adapter is not None:
             settings |= {"adapter": adapter.name, "adapter_type": "software" if adapter.software else adapter.kind}
-        parts = accelerator_partitions(accelerator.unit, self.log, self.file.nodes, self.members.layers)
-        left = isinstance(parts, Missing) or parts.delegated < parts.nodes
+        taken = taken_by_accelerator(self.log, len(self.file.nodes))
+        parts = accelerator_partitions(accelerator.unit, taken, self.log, self.file.nodes, self.members.layers)
         unit = accelerator.unit if adapter is None else f"{accelerator.unit}: {adapter.name}"
         return Built(
             engine=self.program.engine,
             version=str(ai_edge_litert.__version__),
             precision=self.request.precision,
-            execution_units=(unit, "LiteRT CPU") if left else (unit,),
-            threads=self.program.threads * self.request.streams,
+            execution_units=(unit, "LiteRT CPU") if parts.left else (unit,),
+            threads=accelerator.threads or self.program.threads * self.request.streams,
             settings=settings,
             layers=_NO_LAYERS,
             notes=_notes(self.request.precision, adapter),

@@ -12,11 +12,12 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hwbench.errors import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VERSION = "2.3"
 _CPU = 1  # kLiteRtHwAcceleratorCpu
@@ -256,8 +257,7 @@ class ProfiledModel:
         if size.value != array.nbytes:
             raise EngineError(f"LiteRT takes an input of {size.value} bytes, it was given {array.nbytes}")
         self._call("LockTensorBuffer", handle, ctypes.byref(memory), _WRITE)
-        contiguous = np.ascontiguousarray(array)
-        ctypes.memmove(memory, contiguous.ctypes.data, contiguous.nbytes)
+        ctypes.memmove(memory, array.tobytes(), array.nbytes)
         self._call("UnlockTensorBuffer", handle)
 
     def _owned(self, kind: str, call: str, *arguments: Any) -> ctypes.c_void_p:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hwbench.engines.litert_file import FileTensor, TfliteFile
 from hwbench.errors import EngineError
 from hwbench.protocols import Tensors
 from hwbench.records.model import Model, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from ai_edge_litert.compiled_model import CompiledModel
 
 
@@ -24,6 +23,8 @@ class BufferedModel:
     """
 
     def __init__(self, compiled: CompiledModel, file: TfliteFile, model: Model, inputs: Tensors) -> None:
+        import numpy as np
+
         self._compiled = compiled
         self._index = file.signature_index
         self._given = compiled.create_input_buffers(self._index)

@@ -21,6 +21,7 @@ from hwbench.records.measurement import LeftNode, Partitions
 _NOT_TOLD = Missing(code="not_told", why="XNNPACK does not say why it leaves a node to LiteRT's own kernels")
 _SPLIT = re.compile(r"(\d+) operations? will run on the GPU, and the remaining (\d+) operations? will run on the CPU")
 _UNSUPPORTED = "Following operations are not supported by GPU delegate:"
+_NPU_READY = "compiler plugins were applied successfully"
 _GPU_READY = "Initializing WebGPU-based API from graph"
 _REASON = re.compile(r"^([A-Z][A-Z0-9_]+): (\S.*)$", re.MULTILINE)
 _ADAPTER = re.compile(r"Selected adapter: (?P<name>[^,\n]+).*?adapterType=(?P<type>[^\n]+)")
@@ -94,26 +95,27 @@ def adapter_in(log: str) -> Adapter | None:
     return None if found is None else Adapter(name=found["name"].strip(), kind=found["type"].strip())
 
 
+def taken_by_accelerator(log: str, nodes: int) -> int:
+    """Return how many of the file's nodes an accelerator took, as its log says; 0 where it says nothing of any."""
+    split, npu = _SPLIT.search(log), _NPU.search(log)
+    if split is not None:
+        return int(split[1])
+    if npu is not None and _NPU_READY in log:
+        return int(npu[1])
+    return nodes if _GPU_READY in log else 0
+
+
 def accelerator_partitions(
-    delegate: str, log: str, nodes: Sequence[FileNode], members: Sequence[Sequence[str]]
-) -> Partitions | Missing:
+    delegate: str, taken: int, log: str, nodes: Sequence[FileNode], members: Sequence[Sequence[str]]
+) -> Partitions:
     """Return what an accelerator took, as far as its log tells.
 
     The log counts the nodes on either side, and gives reasons; which nodes it took is known only where it took all.
     """
-    split, npu = _SPLIT.search(log), _NPU.search(log)
-    if split is not None:
-        taken = int(split[1])
-    elif npu is not None:
-        taken = int(npu[1])
-    elif _GPU_READY in log:
-        taken = len(nodes)
-    else:
-        return Missing(code="not_told", why="the accelerator's log does not say which nodes it took")
     return Partitions(
         delegate=delegate,
         nodes=len(nodes),
-        delegated=min(taken, len(nodes)),
+        delegated=taken,
         parts=_parts(taken, members),
         left=_left(log, taken, nodes),
     )

@@ -94,6 +94,28 @@ def test_listing_imports_nothing_and_lists_the_broken(site):
     assert listed[-1] == "False"
 
 
+VARIED = """
+class Engine:
+    name = "theirs"
+
+
+class Varied(Engine):
+    name = "theirs-slow"
+    variant_of = "theirs"
+"""
+
+
+def test_a_variant_runs_only_where_it_is_named(site):
+    site.install("theirs", module=VARIED, theirs="theirs:Engine", theirs_slow="theirs:Varied", broken="theirs:Nothing")
+    code = """
+        from hwbench import plugins
+
+        known, unasked = set(plugins.available("engines")), set(plugins.default_engines())
+        print(*sorted(known - unasked), "broken" in unasked)
+    """
+    assert site.run(code).split() == ["litert-builtin", "litert-openvino", "litert-webgpu", "theirs-slow", "True"]
+
+
 @pytest.mark.parametrize(
     ("module", "value", "why"),
     [

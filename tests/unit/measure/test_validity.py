@@ -178,7 +178,15 @@ def test_nothing_known_is_nothing_found():
     assert codes(measurement) == []
 
 
+def on_adapter(kind):
+    """Return a measurement of a GPU that is, or is not, played by the CPU."""
+    built = clean().built
+    settings = {**built.settings, "adapter": "SwiftShader Device", "adapter_type": kind}
+    return {"built": msgspec.structs.replace(built, settings=settings)}
+
+
 BEYOND = {
+    "software_gpu": on_adapter("software"),
     "precision_not_as_asked": {"precision_asked": "bf16"},
     "outputs_not_finite": {"parity": parity(0.0, finite=False)},
     "outputs_differ": {"parity": parity(1.01e-3)},
@@ -202,6 +210,7 @@ BEYOND = {
     "preset_not_kept": preset("does_not_hold"),
 }
 AT = {
+    "software_gpu": on_adapter("Discrete GPU"),
     "precision_not_as_asked": {"precision_asked": "auto"},
     "outputs_differ": {"parity": parity(1e-3)},
     "noisy": spread(0.0999),
@@ -222,7 +231,7 @@ AT = {
     "builds_differ": built_often(0.02),
     "preset_not_kept": preset("holds"),
 }
-INVALID = {"precision_not_as_asked", "outputs_not_finite", "throttled", "backlog_grew"}
+INVALID = {"precision_not_as_asked", "outputs_not_finite", "software_gpu", "throttled", "backlog_grew"}
 
 
 @pytest.mark.parametrize("code", BEYOND)
