@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from hwbench.records.base import Missing, Record, check, check_finite
-from hwbench.records.model import DataFacts
+from hwbench.records.model import DataFacts, Model, ModelFiles
 
 CALIBRATION_SCHEMA = 1
 
@@ -103,6 +103,25 @@ class Calibration(Record, frozen=True, kw_only=True):
     tensors: dict[str, TensorRange]
     repairs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class CalibrateJob(Record, frozen=True, kw_only=True):
+    """A network to be calibrated on ``data``, whose samples lie in ``data_folder``."""
+
+    model: Model
+    files: ModelFiles
+    plan: PrecisionPlan
+    settings: CalibrationSettings
+    data: DataFacts
+    data_folder: str
+    threads: int
+
+
+class CalibrateResult(Record, frozen=True, kw_only=True):
+    """The ranges, and the files of the model with the graph that they belong to."""
+
+    calibration: Calibration
+    files: ModelFiles
 
 
 class LoweredLayer(Record, frozen=True, kw_only=True):
