@@ -17,9 +17,9 @@ from hwbench.engines import edge
 from hwbench.engines.litert_choose import Ranges
 from hwbench.engines.litert_graph import FileGraph, Op
 from hwbench.engines.litert_kinds import MOVES, TOOL_NAMES
+from hwbench.quantize.weights import INT8_LARGEST, scales_for_bias, weight_scales
 from hwbench.records.quantization import Scheme
 
-_INT32 = 2**31 - 1
 _SMALLEST = 1e-9  # range that litert-quantizer takes for a tensor of zeros
 _BLOCK = 32  # weights of four bits share a scale in blocks of this many inputs, where they divide by it
 
@@ -122,16 +122,11 @@ def _tie(ops: Iterable[Op], limits: dict[int, tuple[float, float]]) -> None:
 
 
 def _widened(op: Op, weight: Any, bias: Any, input_scale: float) -> Any | None:
-    """Return the largest magnitude to quantise each channel's weights by, where the bias would overflow int32 else.
-
-    A bias is stored in steps of input scale times weight scale; a channel of tiny weights and a large bias needs a
-    larger step (onnxruntime issue 22020 tells of accuracy lost to this).
-    """
+    """Return the magnitude to quantise each channel's weights by, where a bias would not fit int32 else, or None."""
     axis = weight.ndim - 1 if op.kind == "DEPTHWISE_CONV_2D" else 0
-    others = tuple(other for other in range(weight.ndim) if other != axis)
-    magnitude = np.abs(weight).max(axis=others, keepdims=True)
-    needed = np.abs(bias.astype(np.float64)).reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
-    least = needed * 127 / (input_scale * _INT32)
-    if not np.any(least > magnitude):
+    scales = weight_scales(weight, axis)
+    enlarged = scales_for_bias(bias, input_scale, scales)
+    if np.array_equal(enlarged, scales):
         return None
-    return np.maximum(magnitude, least * 1.001).astype(np.float32)
+    shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
+    return (enlarged * INT8_LARGEST).astype(np.float32).reshape(shape)
