@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, RequireDelegate, RequireDevice, RequirePrecision, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import (
+    Device,
+    Json,
+    NoColor,
+    Preprocess,
+    Quiet,
+    RequireDelegate,
+    RequireDevice,
+    RequirePrecision,
+    Terminal,
+    Verbose,
+    command,
+    write_stdout,
+)
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, EXIT_UNAVAILABLE, UsageError
 
 if TYPE_CHECKING:

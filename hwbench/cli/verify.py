@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, RequireDelegate, RequireDevice, RequirePrecision, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import (
+    Device,
+    Json,
+    NoColor,
+    Preprocess,
+    Quiet,
+    RequireDelegate,
+    RequireDevice,
+    RequirePrecision,
+    Terminal,
+    Verbose,
+    command,
+    write_stdout,
+)
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, EXIT_UNAVAILABLE, UsageError
 
 if TYPE_CHECKING:
@@ -65,8 +78,9 @@ def verify(
 
     A bundle or another built engine runs as it is; name its original with --reference to certify it.
 
-    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed, outputs hold NaN, or something is not as required; 2 wrong request; 3
-    the model or an engine that was asked for failed; 5 with --strict: not enough data, or nothing to certify.
+    Exit codes: 0 verified, and no certificate failed; 1 a certificate failed, outputs hold NaN, or something is not as
+    required; 2 wrong request; 3 the model or an engine that was asked for failed; 5 with --strict: not enough data, or
+    nothing to certify.
     """
     from hwbench.cli.request import parse_shapes
     from hwbench.files import encode, write_record

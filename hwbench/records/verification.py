@@ -10,7 +10,6 @@ from hwbench.records.measurement import NOT_SAVED, NOT_VERIFIED, Accuracy, Built
 from hwbench.records.model import DataFacts, Layer, Model, ModelFiles
 from hwbench.records.placement import Requirements, Unmet
 
-
 VERIFICATION_SCHEMA = 1
 
 Task = Literal["classification", "regression", "embedding", "tokens", "custom", "none"]

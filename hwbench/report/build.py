@@ -31,7 +31,11 @@ def render_build(found: BuildResult, folder: Path) -> RenderableType:
         *_calibration(found.calibration),
         _table(found),
         *_left(found),
-        *([render_unmet(unmet)] if (unmet := [(item.path, each) for item in found.bundles for each in item.unmet]) else []),
+        *(
+            [render_unmet(unmet)]
+            if (unmet := [(item.path, each) for item in found.bundles for each in item.unmet])
+            else []
+        ),
         *(plain(f"{item.engine} {item.precision}: not built: {item.reason}") for item in found.not_built),
         *_next(found, folder),
     ]
