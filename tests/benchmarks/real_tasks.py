@@ -33,6 +33,9 @@ class Task:
     test: Arrays
     score: Callable[[Outputs], float]
     unit: str
+    labels: np.ndarray
+    allowed: str  # the largest drop, as --max-drop has it
+    kind: str = "classification"
     transformer: bool = False
 
 
@@ -49,7 +52,9 @@ def _top1(labels: np.ndarray) -> Callable[[Outputs], float]:
     )
 
 
-def _of_images(name: str, spec: str, x: np.ndarray, y: np.ndarray, calibration: np.ndarray, entry: str) -> Task:
+def _of_images(
+    name: str, spec: str, x: np.ndarray, y: np.ndarray, calibration: np.ndarray, entry: str, allowed: str = "0.5pp"
+) -> Task:
     return Task(
         name=name,
         spec=str(_file(spec)),
@@ -57,6 +62,8 @@ def _of_images(name: str, spec: str, x: np.ndarray, y: np.ndarray, calibration: 
         test={entry: x.astype(np.float32)},
         score=_top1(y),
         unit="% top-1",
+        labels=y.astype(np.int64),
+        allowed=allowed,
     )
 
 
@@ -80,6 +87,10 @@ def _imagenet_scale(x: np.ndarray) -> np.ndarray:
 
 def resnet20() -> Task:
     return _cifar("CIFAR ResNet-20", "cifar10/resnet20.onnx", _input("cifar10/resnet20.onnx"), _imagenet_scale)
+
+
+def resnet56() -> Task:
+    return _cifar("CIFAR ResNet-56", "cifar10/resnet56.onnx", _input("cifar10/resnet56.onnx"), _imagenet_scale)
 
 
 def resnet8() -> Task:
@@ -115,7 +126,7 @@ def _imagenet(name: str, spec: str, prepare: Callable[[np.ndarray], np.ndarray])
     y = np.array([int(row["class_index"]) for row in rows])
     order = np.random.default_rng(0).permutation(len(x))
     few, rest = order[:100], order[100:]
-    return _of_images(name, spec, x[rest], y[rest], x[few], _input(spec))
+    return _of_images(name, spec, x[rest], y[rest], x[few], _input(spec), "1pp")
 
 
 def _input(spec: str) -> str:
@@ -159,15 +170,20 @@ def mini_lm(folder: Path) -> Task:
         test=encoded(rest),
         score=spearman,
         unit="Spearman x 100",
+        labels=np.array([float(row[2]) for row in rest]),
+        allowed="0.005",
+        kind="embedding",
         transformer=True,
     )
 
 
 def task(name: str, folder: Path) -> Task:
     """Return the task of a name; skips the test where its data are not here."""
-    makers = {"resnet20": resnet20, "resnet8": resnet8, "ds_cnn": ds_cnn, "efficientnet": efficientnet,
-              "squeezenet": squeezenet}  # fmt: skip
+    makers = {
+        **{"resnet20": resnet20, "resnet56": resnet56, "resnet8": resnet8, "ds_cnn": ds_cnn},
+        **{"efficientnet": efficientnet, "squeezenet": squeezenet},
+    }
     return mini_lm(folder) if name == "mini_lm" else makers[name]()
 
 
-NAMES = ("resnet20", "resnet8", "ds_cnn", "efficientnet", "squeezenet", "mini_lm")
+NAMES = ("resnet20", "resnet56", "resnet8", "ds_cnn", "efficientnet", "squeezenet", "mini_lm")
