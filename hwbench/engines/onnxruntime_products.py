@@ -87,8 +87,9 @@ def _of_matmul(net: Net, node: onnx.NodeProto, outputs: int) -> Product | None:
     bias = None
     if add is not None and add.op_type == "Add":
         other = next((name for name in add.input if name != node.output[0]), "")
-        same_shape = net.shape(add.output[0]) == net.shape(node.output[0])
-        bias = other if same_shape and _is_bias(net, other, outputs) else None
+        shape = net.shape(node.output[0])
+        fits = shape is not None and shape == net.shape(add.output[0]) and _is_bias(net, other, outputs)
+        bias = other if fits else None
     if add is None or bias is None:
         add = None
     return Product(
