@@ -24,6 +24,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hwbench.engines.onnxruntime_graph import MICROSOFT, Array, Net, attribute, import_microsoft
+from hwbench.errors import Unsupported
 from hwbench.quantize.weights import INT8_LARGEST, quantise, weight_scales
 
 BLOCK = {4: 32, 8: 128}  # weights that share a scale, by bits: what cost little accuracy and was fastest
@@ -86,8 +87,9 @@ def _of_matmul(net: Net, node: onnx.NodeProto, outputs: int) -> Product | None:
     bias = None
     if add is not None and add.op_type == "Add":
         other = next((name for name in add.input if name != node.output[0]), "")
-        same_shape = net.shape(add.output[0]) == net.shape(node.output[0])
-        bias = other if same_shape and _is_bias(net, other, outputs) else None
+        shape = net.shape(node.output[0])
+        fits = shape is not None and shape == net.shape(add.output[0]) and _is_bias(net, other, outputs)
+        bias = other if fits else None
     if add is None or bias is None:
         add = None
     return Product(
@@ -212,21 +214,26 @@ class Rewriter:
 
 
 def to_blocks(model: onnx.ModelProto, layers: Mapping[str, str | None], bits: int) -> None:
-    """Make the named ``MatMul`` nodes ``MatMulNBits``, with the tool of ONNX Runtime; ``layers`` gives their biases."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    """Make the named ``MatMul`` nodes ``MatMulNBits``, with the tool of ONNX Runtime; ``layers`` gives their biases.
 
+    Raises:
+        Unsupported: this ONNX Runtime has no such tool.
+    """
+    try:
+        from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+    except ImportError as error:
+        msg = (
+            "this version of onnxruntime has no tool to pack weights (onnxruntime.quantization.matmul_nbits_quantizer)"
+        )
+        raise Unsupported(msg, hint="pip install --upgrade onnxruntime (1.23 has it)") from error
     others = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in layers]
     result = {node.output[0]: node.name for node in model.graph.node if node.name in layers}
     wanted = set(layers.values())
     biases = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
-    MatMulNBitsQuantizer(
-        model,
-        bits=bits,
-        block_size=BLOCK[bits],
-        is_symmetric=True,
-        accuracy_level=ACCURACY_LEVEL,
-        nodes_to_exclude=others,
-    ).process()
+    config = DefaultWeightOnlyQuantConfig(
+        bits=bits, block_size=BLOCK[bits], is_symmetric=True, accuracy_level=ACCURACY_LEVEL
+    )
+    MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config).process()
     for node in model.graph.node:
         if node.op_type == "MatMulNBits" and node.output[0] in result:
             node.name = result[node.output[0]]

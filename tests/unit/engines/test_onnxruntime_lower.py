@@ -1,5 +1,7 @@
 """What each layer of a plan becomes in ONNX Runtime, and which plans are refused."""
 
+import sys
+
 import numpy as np
 import onnx_graphs as graphs
 import pytest
@@ -182,6 +184,12 @@ class TestOtherSchemes:
 
 
 class TestRefused:
+    def test_packed_weights_where_onnxruntime_is_too_old(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "onnxruntime.quantization.matmul_nbits_quantizer", None)
+        with pytest.raises(Unsupported, match="no tool to pack weights") as caught:
+            low.lowered(graphs.mlp(), tmp_path, "int4-weights")
+        assert "upgrade onnxruntime" in caught.value.hint
+
     @pytest.mark.parametrize("floating", ["fp16", "bf16"])
     def test_half_precision(self, tmp_path, floating):
         with pytest.raises(Unsupported, match=f"cannot compute in {floating}"):
