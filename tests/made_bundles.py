@@ -21,23 +21,28 @@ from hwbench.records.quantization import Lowered, PrecisionPlan
 from hwbench.testing import example_cpu
 
 
-def contents(folder, made=None, *, engine="onnxruntime", file="model.onnx", licence=None, off=0.0, settings=None):
-    """Import a network, take its graph as the engine, and run it for the expected outputs."""
+def imported(folder, made=None):
+    """Bring a small network in."""
     source = onnx_graphs.save(made if made is not None else onnx_graphs.convnet(), folder)
     job = ImportJob(model=str(source), batch_size=None, shapes={}, input_data=None, seed=0)
-    imported = import_model(job, folder / "imported")
+    return import_model(job, folder / "imported")
+
+
+def contents(folder, made=None, *, engine="onnxruntime", file="model.onnx", licence=None, off=0.0, settings=None):
+    """Import a network, take its graph as the engine, and run it for the expected outputs."""
+    found = imported(folder, made)
     built = folder / "built"
     (built / file).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(imported.files.folder) / imported.files.runtime_graph, built / file)
+    shutil.copyfile(Path(found.files.folder) / found.files.runtime_graph, built / file)
     request = LowerRequest(
-        model=imported.model, files=imported.files, plan=PrecisionPlan(default="float", floating="fp32"),
+        model=found.model, files=found.files, plan=PrecisionPlan(default="float", floating="fp32"),
         calibration=None, device=example_cpu(), folder=built,
     )  # fmt: skip
     lowered = Lowered(files=(file,), arithmetic="fp32", settings=settings or {}, layers=(), same_bytes=True)
     manifest = manifest_of("net-fp32", engine, request, lowered, environment.capture())
     example = example_for(manifest, None)
     told = example if isinstance(example, Missing) else True
-    inputs, expected = Path(imported.files.folder) / imported.files.inputs, folder / "expected.npz"
+    inputs, expected = Path(found.files.folder) / found.files.inputs, folder / "expected.npz"
     np.savez(expected, **{name: array + off for name, array in outputs(built / file, inputs).items()})
     return Contents(
         manifest=msgspec.structs.replace(manifest, run_example=told), engine=built, inputs=inputs, expected=expected,
