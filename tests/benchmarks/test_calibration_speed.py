@@ -1,8 +1,8 @@
 """What calibration costs beside the tools that people would use without hwbench.
 
 Each pair runs alternately in one process, ours twice, so that the ratio of ours to ours (A/A) shows what this machine
-can resolve. The bounds: entropy at least ten times as fast as onnxruntime's on the same tensors with as fine a histogram; the whole calibration
-of ResNet-50, repairs included, no slower than ``nncf.quantize`` on the same samples.
+can resolve. The bounds: entropy at least ten times as fast as onnxruntime's on the same tensors with as fine a
+histogram; the whole calibration of ResNet-50, repairs included, no slower than ``nncf.quantize`` on the same samples.
 
     make bench PYTEST_ARGS="-k calibration_speed"
 
