@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from hwbench.errors import EngineError, HwbenchError, Unsupported
 from hwbench.records.base import Support, unsupported
+from hwbench.records.model import Model
 
 _LONGEST = 500
 
@@ -21,6 +22,18 @@ def installed(package: str, extra: str) -> Support:
             "not_installed", f"{package} is not installed", f"pip install '.[{extra}]' from the checkout"
         )
     return Support()
+
+
+def artefact_of_another(model: Model, engine: str) -> Support | None:
+    """Return why ``engine`` cannot run a model that another engine has built, or None where it may."""
+    artefact = model.artefact
+    if artefact is not None and artefact.engine != engine:
+        return unsupported(
+            "other_engine",
+            f"'{model.name}' is a built engine of {artefact.engine}, which no other can run",
+            "give the source model, or build it for this engine",
+        )
+    return None
 
 
 @contextlib.contextmanager

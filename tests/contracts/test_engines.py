@@ -32,11 +32,18 @@ class TestTorchCompile(EngineContract):
         return plugins.load("engines", "torch-compile")
 
 
-TESTED = {"onnxruntime", "openvino", "torch-eager", "torch-compile"}
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+class TestTorchAoti(EngineContract):
+    def make(self):
+        return plugins.load("engines", "torch-aoti")
+
+
+TESTED = {"onnxruntime", "openvino", "torch-eager", "torch-compile", "torch-aoti"}
 
 
 def test_none_is_left_out():
     ours = {name for name, point in plugins.available("engines").items() if point.value.startswith("hwbench.")}
     assert ours == TESTED
-    for suite in (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile):
+    for suite in (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile, TestTorchAoti):
         assert suite().make().name in TESTED
