@@ -16,6 +16,13 @@ class TestOpenVino(EngineContract):
         return plugins.load("engines", "openvino")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+class TestTorchAoti(EngineContract):
+    def make(self):
+        return plugins.load("engines", "torch-aoti")
+
+
 class TestTorchEager(EngineContract):
     takes = "torch"
 
@@ -30,13 +37,6 @@ class TestTorchCompile(EngineContract):
 
     def make(self):
         return plugins.load("engines", "torch-compile")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
-class TestTorchAoti(EngineContract):
-    def make(self):
-        return plugins.load("engines", "torch-aoti")
 
 
 TESTED = {"onnxruntime", "openvino", "torch-eager", "torch-compile", "torch-aoti"}
