@@ -20,11 +20,7 @@ class TorchCompile:
     name = "torch-compile"
 
     def installed(self) -> Support:
-        found = installed("torch", "cpu")
-        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-        if found.usable and not compiler:
-            return unsupported("no_compiler", "torch.compile needs a C++ compiler", "install g++ or set CXX")
-        return found
+        return with_compiler(installed("torch", "cpu"), "torch.compile")
 
     supports = torch_module.supports
     precisions = torch_module.precisions
@@ -34,6 +30,14 @@ class TorchCompile:
         # A cache of its own, so that the compile time is what a first-time user pays.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(request.workdir / "inductor")
         return TorchCompileProgram(load_module(self.name, request), request)
+
+
+def with_compiler(found: Support, what: str) -> Support:
+    """Return ``found``, or that ``what`` lacks the C++ compiler that inductor calls."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if found.usable and not compiler:
+        return unsupported("no_compiler", f"{what} needs a C++ compiler", "install g++ or set CXX")
+    return found
 
 
 class TorchCompileProgram:

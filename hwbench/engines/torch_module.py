@@ -65,6 +65,15 @@ def start(engine: _Installed) -> str:  # noqa: ARG001
     return str(torch.__version__)
 
 
+def set_threads(request: BuildRequest) -> None:
+    """Give torch the threads of the request; they are of the process."""
+    import torch
+
+    torch.set_num_threads(threads_per_stream(request.threads, request.streams))
+    if torch.get_num_interop_threads() != 1:  # it may be set only once
+        torch.set_num_interop_threads(1)
+
+
 def load_module(engine: str, request: BuildRequest) -> Any:
     """Make the user's module again and give it the weights that were exported.
 
@@ -77,9 +86,7 @@ def load_module(engine: str, request: BuildRequest) -> Any:
     from hwbench.graph.torch_source import load_torch, module_precision
 
     assert request.files.torch_source is not None
-    torch.set_num_threads(threads_per_stream(request.threads, request.streams))
-    if torch.get_num_interop_threads() != 1:  # it may be set only once
-        torch.set_num_interop_threads(1)
+    set_threads(request)
     batch = request.model.batch_size
     loaded = load_torch(parse_spec(request.files.torch_source), batch_size=batch if isinstance(batch, int) else 1)
     if request.files.torch_state is not None:
@@ -118,7 +125,10 @@ def _to_numpy(tensor: Any) -> Any:
 
 
 class TorchRunner:
-    """A callable torch module, eager or compiled."""
+    """A callable torch module, eager or compiled.
+
+    ``loaded`` makes arguments of inputs, and holds the module that was made.
+    """
 
     timed_region = "module(...) under torch.inference_mode: tensors in host memory to tensors in host memory"
 
@@ -143,15 +153,19 @@ class TorchRunner:
 
         return TorchBound(run=run, names=tuple(spec.name for spec in self.request.model.outputs))
 
+    def precision(self) -> str:
+        """Return what most multiply-adds are computed in."""
+        from hwbench.graph.torch_source import module_precision
+
+        return module_precision(self.loaded.module)
+
     def built(self) -> Built:
         import torch
-
-        from hwbench.graph.torch_source import module_precision
 
         return Built(
             engine=self.engine,
             version=str(torch.__version__),
-            precision=module_precision(self.loaded.module),
+            precision=self.precision(),
             execution_units=("CPU",),
             threads=torch.get_num_threads() * self.request.streams,
             settings={

@@ -16,6 +16,13 @@ class TestOpenVino(EngineContract):
         return plugins.load("engines", "openvino")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+class TestTorchAoti(EngineContract):
+    def make(self):
+        return plugins.load("engines", "torch-aoti")
+
+
 class TestTorchEager(EngineContract):
     takes = "torch"
 
@@ -62,7 +69,7 @@ class TestLiteRtWebGpu(EngineContract):
 
 
 TESTED = {
-    "onnxruntime", "openvino", "torch-eager", "torch-compile",
+    "onnxruntime", "openvino", "torch-eager", "torch-compile", "torch-aoti",
     "litert", "litert-builtin", "litert-openvino", "litert-webgpu",
 }  # fmt: skip
 
@@ -70,6 +77,6 @@ TESTED = {
 def test_none_is_left_out():
     ours = {name for name, point in plugins.available("engines").items() if point.value.startswith("hwbench.")}
     assert ours == TESTED
-    suites = (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile)
+    suites = (TestOnnxRuntime, TestOpenVino, TestTorchEager, TestTorchCompile, TestTorchAoti)
     for suite in (*suites, TestLiteRt, TestLiteRtBuiltin, TestLiteRtOpenVino, TestLiteRtWebGpu):
         assert suite().make().name in TESTED
