@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +208,7 @@ class AcceleratedRunner:
         model = self.ready.pop() if self.ready else self.program.make(self.file)[0]
         with translated("LiteRT refused the inputs"):
             buffers = BufferedModel(model, self.file, self.request.model, inputs)
+        weakref.finalize(buffers, self.ready.append, model).atexit = False  # to be used again: making one is slow
         return AcceleratedBound(run=buffers.run, buffers=buffers)
 
     def built(self) -> Built:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,12 +108,15 @@ class InterpreterRunner:
         if not self.ready:
             self.prepare(self.program.another())
         interpreter = self.ready.pop()
+        interpreter.reset_all_variables()
         with translated("LiteRT refused the inputs"):
             for name, tensor in self.inputs.items():
                 if name not in inputs:
                     raise EngineError(f"LiteRT asks for an input '{name}', there are: {', '.join(inputs)}")
                 interpreter.set_tensor(tensor.index, inputs[name])
-        return InterpreterBound(run=interpreter.invoke, interpreter=interpreter, ends=self.outputs)
+        run = functools.partial(interpreter.invoke)
+        weakref.finalize(run, self.ready.append, interpreter).atexit = False  # to be used again: making one is slow
+        return InterpreterBound(run=run, interpreter=interpreter, ends=self.outputs)
 
     @cached_property
     def split(self) -> Split:

@@ -53,6 +53,26 @@ def test_inputs_stay_in_place_from_run_to_run(float_file, tmp_path):
         assert np.array_equal(bound.outputs()["net/y"], first)
 
 
+def test_an_interpreter_is_used_again_and_never_by_two(float_file, tmp_path, monkeypatch):
+    request = request_of(float_file, tmp_path)
+    runner = LiteRt().load(request).compile()
+    made = []
+    another = runner.program.another
+    monkeypatch.setattr(runner.program, "another", lambda: made.append(1) or another())
+    for seed in range(5):
+        inputs = random_values(request.model.inputs, seed)
+        bound = runner.bind(inputs)
+        bound.run()
+        assert np.allclose(bound.outputs()["net/y"], small_net().reference(inputs["x"]), rtol=1e-4, atol=1e-4)
+        bound = None
+    assert not made
+    run = runner.bind(inputs).run  # whoever holds this keeps the interpreter
+    other = runner.bind(random_values(request.model.inputs, 9))
+    assert len(made) == 1
+    run()
+    assert other.interpreter is not run.func.__self__
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -50,7 +50,7 @@ def share_right(name, inputs, labels, tmp_path):
         bound = runner.bind({given.name: values[None]})
         bound.run()
         right += int(bound.outputs()[result.name].argmax() == label)
-        runner.ready.append(bound.interpreter)
+        del bound
     return right / len(labels)
 
 
