@@ -73,8 +73,8 @@ def encoder() -> onnx.ModelProto:
     ]
     weights += [weight("g", 1 + random_array(32, seed=5) * 0.3), weight("b", random_array(32, seed=6))]
     weights += [weight(name, np.float32(value)) for name, value in (("root", root), ("one", 1), ("half", 0.5))]
-    ends = [tensor("hidden", [1, 8, 32]), tensor("y", [1, 8, 32])]
-    return model(nodes, [tensor("x", [1, 8, 32])], ends, weights)
+    ends = [tensor("hidden", [2, 8, 32]), tensor("y", [2, 8, 32])]
+    return model(nodes, [tensor("x", [2, 8, 32])], ends, weights)
 
 
 def tokens() -> onnx.ModelProto:

@@ -1,8 +1,8 @@
 """What LiteRT and its XNNPACK delegate can do with each operator in each scheme.
 
-Found by asking: each operator was quantised alone between two convolutions, and the delegate took it or left it (LiteRT
-2.3, x86-64; ``tests/unit/engines/test_litert_kinds.py`` asks again). What the delegate leaves runs in LiteRT's own
-kernels, which are slower by far, and cuts the graph in two.
+Found by asking: each operator was quantised alone between two convolutions, and the delegate took it or left it
+(LiteRT 2.3, x86-64). What the delegate leaves runs in LiteRT's own kernels, which are slower by far, and cuts the graph
+in two.
 """
 
 from __future__ import annotations
