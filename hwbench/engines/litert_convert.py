@@ -22,7 +22,7 @@ import onnx_ir as ir
 from hwbench.engines import edge
 from hwbench.engines.litert_graph import Array, FileGraph, Op
 from hwbench.engines.litert_match import Print, members, print_of, same_values
-from hwbench.engines.litert_rewrite import fuse_gelu, zero_padded_pools
+from hwbench.engines.litert_rewrite import fuse_gelu, narrow_places, zero_padded_pools
 from hwbench.errors import EngineError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def convert(path: Path, feeds: Mapping[str, Array], *, keep_inputs: bool) -> Con
     values = _hub_values(view, rewritten.graph, arguments)
     graph = FileGraph(_converted(_fenced(view) if keep_inputs else view, arguments))
     graph.bypass([op for op in graph.ops if _is_fence(graph, op)])
+    narrow_places(graph)
     zero_padded_pools(graph)
     outputs = [value.name or "" for value in hub.graph.outputs]
     graph.sign([value.name or "" for value in _inputs(hub.graph)], outputs)

@@ -92,6 +92,10 @@ class FileGraph:
         """Say whether a tensor is in 32-bit floating point."""
         return self._kind(tensor) == "FLOAT32"
 
+    def is_wide(self, tensor: int) -> bool:
+        """Say whether a tensor is of 64-bit integers."""
+        return self._kind(tensor) == "INT64"
+
     def is_constant(self, tensor: int) -> bool:
         """Say whether a tensor is stored in the file."""
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
@@ -166,6 +170,23 @@ class FileGraph:
         stored.builtinOptionsType = schema.BuiltinOptions.PadOptions
         stored.builtinOptions = schema.PadOptionsT()
         self.ops = self._read()
+
+    def narrow(self, tensor: int) -> None:
+        """Store a constant of 64-bit integers in 32 bits.
+
+        Raises:
+            EngineError: a value does not fit.
+        """
+        from ai_edge_litert import schema_py_generated as schema
+
+        wide = self.constant(tensor).astype(np.int64)
+        if np.abs(wide).max(initial=0) > np.iinfo(np.int32).max:
+            raise EngineError(f"the constant '{self.name(tensor)}' does not fit 32 bits")
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(wide.astype(np.int32).tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        self._graph.tensors[tensor].buffer = len(self._model.buffers) - 1
+        self._graph.tensors[tensor].type = schema.TensorType.INT32
 
     def activation(self, op: Op) -> str:
         """Return the activation that an operator ends with: ``RELU`` and so on, ``NONE`` where it has none."""

@@ -1,8 +1,8 @@
 """What LiteRT and its XNNPACK delegate can do with each operator in each scheme.
 
-Found by asking: each operator was quantised alone between two convolutions, and the delegate took it or left it (LiteRT
-2.3, x86-64; ``tests/unit/engines/test_litert_kinds.py`` asks again). What the delegate leaves runs in LiteRT's own
-kernels, which are slower by far, and cuts the graph in two.
+Found by asking: each operator was quantised alone between two convolutions, and the delegate took it or left it
+(LiteRT 2.3, x86-64). What the delegate leaves runs in LiteRT's own kernels, which are slower by far, and cuts the graph
+in two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hwbench.records.quantization import Scheme
 
 Verdict = Literal["yes", "slow", "no"]  # slow: LiteRT has it, XNNPACK does not, so only a plan that names it gets it
 
-_NONE_WEIGHT = "LiteRT quantises stored weights, and this product has none"
+_NONE_WEIGHT = "LiteRT quantises products with stored weights, and both factors of this one are computed"
 _OWN_KERNEL = "XNNPACK has no kernel for it in {scheme}, and LiteRT's own is slower than floating point"
 
 _YES: dict[Scheme, frozenset[str]] = {
@@ -43,7 +43,7 @@ def verdict(kind: str, scheme: Scheme, *, has_weight: bool) -> tuple[Verdict, st
     """Say whether an operator can have a scheme, and why not, or why it should not."""
     if scheme == "float":
         return "yes", ""
-    if not has_weight and scheme != "int8":
+    if not has_weight and not (scheme == "int8" and kind == "BATCH_MATMUL"):
         return "no", _NONE_WEIGHT
     if kind in _YES[scheme]:
         return "yes", ""
