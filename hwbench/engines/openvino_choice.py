@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwbench.engines.openvino_graph import CONVOLUTIONS, DYNAMIC_GROUP, Work
-from hwbench.engines.openvino_place import MOVES
+from hwbench.engines.openvino_place import moves
 from hwbench.errors import Unsupported
 from hwbench.records.quantization import LoweredLayer, PrecisionPlan, Scheme
 
@@ -108,6 +108,6 @@ def _is(work: Work, kind: str) -> bool:
 
 def _from_softmax(value: Any) -> bool:
     node = value.get_node()
-    while node.get_type_name() in MOVES:
+    while moves(node):
         node = node.input_value(0).get_node()
     return bool(node.get_type_name() == "Softmax")

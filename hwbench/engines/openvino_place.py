@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int]  # the unique name of a node, the index of its output or input
 
-MOVES = frozenset(
+_MOVES = frozenset(
     {
         "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Slice", "StridedSlice", "Split",
-        "VariadicSplit",
+        "VariadicSplit", "DepthToSpace", "SpaceToDepth", "ShuffleChannels", "Tile", "Broadcast",
     }
 )  # fmt: skip
 COMPANIONS = frozenset({"Add", "Multiply", "AvgPool", "ReduceMean"})
@@ -90,10 +90,8 @@ class Placement:
         found: set[str] = set()
         for node in self._nodes:
             sources = [value.get_node().get_name() for value in data_inputs(node) if _computed(value)]
-            passes = node.get_type_name() in MOVES | _POINTWISE or (
-                node.get_type_name() in _SCALES and len(sources) == 1
-            )
-            if node.get_name() in int8 or (passes and sources and found.issuperset(sources)):
+            through = passes(node) or (node.get_type_name() in _SCALES and len(sources) == 1)
+            if node.get_name() in int8 or (through and sources and found.issuperset(sources)):
                 found.add(node.get_name())
         return found
 
@@ -102,10 +100,7 @@ class Placement:
         found: set[str] = set()
         for node in reversed(self._nodes):
             reading = [reader.get_node() for reader in readers_of(node)]
-            if any(
-                one.get_name() in int8 or (one.get_type_name() in MOVES | _POINTWISE and one.get_name() in found)
-                for one in reading
-            ):
+            if any(one.get_name() in int8 or (passes(one) and one.get_name() in found) for one in reading):
                 found.add(node.get_name())
         return found
 
@@ -120,7 +115,7 @@ class Placement:
         for node in reversed(self._nodes):
             asked = self._demanding(node)
             above = [_edge(reader) for reader in readers_of(node)]
-            if node.get_type_name() in MOVES and above and all(edge in demanded for edge in above):
+            if moves(node) and above and all(edge in demanded for edge in above):
                 for edge in above:
                     del demanded[edge]
                 asked = tuple(range(len(data_inputs(node))))
@@ -139,7 +134,7 @@ class Placement:
 
     def _only_convolutions(self, reader: Any) -> bool:
         node = reader.get_node()
-        if node.get_type_name() in MOVES and node.get_name() not in self.companions:
+        if moves(node):
             return all(self._only_convolutions(after) for after in readers_of(node))
         return bool(node.get_type_name() in CONVOLUTIONS or node.get_name() in self.companions)
 
@@ -160,7 +155,7 @@ def _points_behind(value: Any, points: Mapping[Key, Point]) -> set[Key]:
     if key_of(value) in points:
         return {key_of(value)}
     found: set[Key] = set()
-    if value.get_node().get_type_name() in MOVES:
+    if moves(value.get_node()):
         for source in data_inputs(value.get_node()):
             found |= _points_behind(source, points)
     return found
@@ -168,6 +163,26 @@ def _points_behind(value: Any, points: Mapping[Key, Point]) -> set[Key]:
 
 def _may_accompany(node: Any) -> bool:
     return bool(node.get_type_name() in COMPANIONS) and all(_computed(value) for value in data_inputs(node))
+
+
+def moves(node: Any) -> bool:
+    """Say whether a node only moves numbers, or adds zeros or copies to them: then its result has its input's scale."""
+    kind = node.get_type_name()
+    if kind == "Pad":
+        return node.get_attributes()["pad_mode"] != "constant" or _is_zero(node)
+    return kind in _MOVES or (kind == "Interpolate" and node.get_attributes()["mode"] == "nearest")
+
+
+def _is_zero(pad: Any) -> bool:
+    if pad.get_input_size() < 4:
+        return True
+    value = pad.input_value(3).get_node()
+    return value.get_type_name() == "Constant" and not value.data.any()
+
+
+def passes(node: Any) -> bool:
+    """Say whether a node moves numbers, or is fused into the operator before it."""
+    return moves(node) or node.get_type_name() in _POINTWISE
 
 
 def readers_of(node: Any) -> list[Any]:

@@ -258,3 +258,26 @@ def test_a_table_is_stored_in_int8(tmp_path):
     lowered = one.lower(PrecisionPlan(default="int8-weights", floating="fp32"))
     assert got(lowered) == {"lookup": "int8-weights"}
     assert relative_error(one.outputs(one.program(lowered))["y"], one.truth[0]["y"]) < 0.02
+
+
+@pytest.mark.parametrize(("value", "kinds"), [(0.0, ["FakeQuantize", "Pad"]), (1.0, ["Pad", "FakeQuantize"])])
+def test_zeros_are_padded_behind_the_quantisation(tmp_path, value, kinds):
+    """A padding of its own is fused into an int8 convolution; between float and int8 it costs a unit of its own."""
+    made = model(
+        [
+            helper.make_node("Pad", ["x", "pads", "value"], ["p"], name="pad"),
+            helper.make_node("Conv", ["p", "w"], ["y"], name="conv"),
+        ],
+        [tensor("x", [1, 8, 12, 12])],
+        [tensor("y", [1, 8, 12, 12])],
+        [
+            weight("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1])),
+            weight("value", np.float32(value)),
+            weight("w", random_array(8, 8, 3, 3) / 9),
+        ],
+    )
+    one = case(made, tmp_path, image())
+    lowered = one.lower(INT8)
+    order = [node.get_type_name() for node in saved(tmp_path / "ir").get_ordered_ops()]
+    assert [kind for kind in order if kind in kinds] == kinds
+    assert relative_error(one.outputs(one.program(lowered))["y"], one.truth[0]["y"]) < 0.03
