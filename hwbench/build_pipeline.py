@@ -136,7 +136,8 @@ class _Build:
         model, files = self.imported.model, self.imported.files
         if model.artefact is not None:
             raise UsageError(f"'{self.request.model}' is a built engine already", hint="build from the source model")
-        for name in self.request.engines or plugins.available("engines"):
+        asked = self.request.engines
+        for name in asked or plugins.available("engines"):
             try:
                 engine: Engine = plugins.load("engines", name)
             except HwbenchError as error:
@@ -144,8 +145,10 @@ class _Build:
                 continue
             support = engine.installed()
             if not isinstance(engine, Builds):
-                if self.request.engines:
+                if asked:
                     self._note(name, "", Missing(code="cannot_build", why="it runs models and saves nothing that runs"))
+            elif not asked and _of_builder(engine):
+                continue  # it runs the same files in another setting
             elif files.no_graph is not None:
                 self._note(name, "", files.no_graph)
             elif not support.usable:
@@ -331,6 +334,11 @@ class _Told(Watcher):
 
     def phase(self, label: str, phase: str, fraction: float | None) -> None:  # noqa: ARG002 - of the watcher
         self.watch(f"timing {self.label}", fraction)
+
+
+def _of_builder(engine: Engine) -> bool:
+    other = getattr(engine, "variant_of", None)
+    return other is not None and isinstance(plugins.load("engines", other), Builds)
 
 
 def _licence_of(model: str) -> str | None:

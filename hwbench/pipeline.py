@@ -37,7 +37,7 @@ from hwbench.measure.parity import compare_outputs, worst
 from hwbench.measure.placement import unmet
 from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
-from hwbench.protocols import NOT_OFFERED, Engine
+from hwbench.protocols import NEEDS_ARTEFACT, NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
 from hwbench.records.energy import EnergyEstimate, EnergyRun
 from hwbench.records.measurement import (
@@ -230,6 +230,8 @@ class _Profile:
         for name in engines_for(self.imported, asked):
             precisions = self._precisions(name)
             if isinstance(precisions, Missing):
+                if precisions.code == NEEDS_ARTEFACT and not asked:
+                    continue  # nothing was expected of it
                 self._note(name, "", precisions, failed=bool(asked) or precisions.code == "plugin")
                 continue
             for precision in precisions:

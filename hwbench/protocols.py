@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 NOT_NOW = "not_now"  # code of a Missing of a source: no reading this time, ask again
+NEEDS_ARTEFACT = "needs_artefact"  # code of a reason: the engine runs only what has been built for it
 NOT_OFFERED = "not_offered"  # code of a Missing in Built.layers: the engine never gives per-layer times
 
 Tensors = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]

@@ -20,11 +20,13 @@ from hwbench.engines.edge import artefact_of_another, installed, require_precisi
 from hwbench.engines.litert_accelerated import ACCELERATORS, NPU, OPENVINO, WEBGPU, AcceleratedProgram
 from hwbench.engines.litert_describe import describe
 from hwbench.engines.litert_interpreter import BUILTIN, XNNPACK, InterpreterProgram
+from hwbench.engines.litert_lower import SCHEMES, lower
 from hwbench.errors import EngineError
-from hwbench.protocols import ArtefactFacts, BuildRequest
+from hwbench.protocols import NEEDS_ARTEFACT, ArtefactFacts, BuildRequest, LowerRequest
 from hwbench.records.base import Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.model import Model, ModelFiles
+from hwbench.records.quantization import Lowered
 
 _ENGINE = "litert"  # the one that artefacts name
 
@@ -36,6 +38,7 @@ class LiteRt:
     delegate: ClassVar[str] = XNNPACK
     offered: ClassVar[tuple[str, ...]] = ("auto", "fp32", "fp16", "int8", "int8-dynamic", "int16")  # by the file
     suffixes: tuple[str, ...] = (".tflite",)
+    schemes: tuple[str, ...] = SCHEMES
 
     def installed(self) -> Support:
         return installed("ai-edge-litert", "mobile")
@@ -45,7 +48,7 @@ class LiteRt:
             return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
         if model.artefact is None:
             cure = f"hwbench build --engine {_ENGINE}, and name the bundle; or name a .tflite file"
-            return unsupported("needs_artefact", "LiteRT runs .tflite files, and this model is none", cure)
+            return unsupported(NEEDS_ARTEFACT, "LiteRT runs .tflite files, and this model is none", cure)
         return artefact_of_another(model, _ENGINE) or self.installed()
 
     def precisions(self, device: Device) -> tuple[str, ...]:
@@ -64,6 +67,9 @@ class LiteRt:
         if self.name == _ENGINE and artefact is not None:
             delegate = artefact.settings.get("delegate", delegate)
         return _program(self.name, delegate, request)
+
+    def lower(self, request: LowerRequest) -> Lowered:
+        return lower(request)
 
     def describe(self, path: Path, shapes: Mapping[str, tuple[int, ...]], batch_size: int | None) -> ArtefactFacts:
         return describe(path, shapes, batch_size)
