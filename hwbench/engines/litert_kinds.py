@@ -11,6 +11,8 @@ from typing import Literal
 
 from hwbench.records.quantization import Scheme
 
+SCHEMES = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights", "int4-weights", "auto")  # what can be built
+
 Verdict = Literal["yes", "slow", "no"]  # slow: LiteRT has it, XNNPACK does not, so only a plan that names it gets it
 
 _NONE_WEIGHT = "LiteRT quantises products with stored weights, and both factors of this one are computed"

@@ -18,7 +18,6 @@ from hwbench.records.base import Missing
 from hwbench.records.model import Layer
 from hwbench.records.quantization import Lowered, PrecisionPlan, Scheme
 
-SCHEMES = ("fp32", "fp16", "int8", "int8-dynamic", "int8-weights", "int4-weights", "auto")
 FILE = "model.tflite"
 _EXTRA = "mobile-convert"
 
