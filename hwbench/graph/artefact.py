@@ -139,13 +139,8 @@ def _reader(name: str, path: Path) -> ReadsArtefacts:
 
 def _described(engine: ReadsArtefacts, path: Path, job: ImportJob) -> ArtefactFacts:
     """Ask for the facts, with the shapes of the given inputs where the file leaves axes open."""
-    try:
-        return engine.describe(path, job.shapes, job.batch_size)
-    except ModelError:
-        if job.input_data is None:
-            raise
-        given = {name: spec.shape for name, spec in specs_in(Path(job.input_data)).items()}
-        return engine.describe(path, given | job.shapes, job.batch_size)
+    given = {} if job.input_data is None else specs_in(Path(job.input_data))
+    return engine.describe(path, {name: spec.shape for name, spec in given.items()} | job.shapes, job.batch_size)
 
 
 def _inputs(specs: tuple[TensorSpec, ...], job: ImportJob) -> tuple[Arrays, InputOrigin]:

@@ -10,6 +10,7 @@ encoders. All else in fp32, one thread.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def ours(result, samples: Arrays, folder: Path, device):
     (folder / "scratch").mkdir()
     calibrating = Calibrating(
         model=model, plan=PLAN, settings=settings, batches=Batches(arrays=samples, samples=count, size=1),
-        folder=folder / "scratch", threads=1, progress=lambda _: None,
+        folder=folder / "scratch", threads=os.cpu_count() or 1, progress=lambda _: None,
     )  # fmt: skip
     ranges = calibrating.run().ranges
     write_graph(calibrating.model, home / "repaired.onnx")
