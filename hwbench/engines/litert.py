@@ -20,7 +20,8 @@ from hwbench.engines.edge import artefact_of_another, installed, require_precisi
 from hwbench.engines.litert_accelerated import ACCELERATORS, NPU, OPENVINO, WEBGPU, AcceleratedProgram
 from hwbench.engines.litert_describe import describe
 from hwbench.engines.litert_interpreter import BUILTIN, XNNPACK, InterpreterProgram
-from hwbench.engines.litert_lower import SCHEMES, lower
+from hwbench.engines.litert_kinds import SCHEMES
+from hwbench.engines.litert_lower import lower
 from hwbench.errors import EngineError
 from hwbench.protocols import NEEDS_ARTEFACT, ArtefactFacts, BuildRequest, LowerRequest
 from hwbench.records.base import Support, unsupported

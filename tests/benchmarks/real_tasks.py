@@ -180,8 +180,12 @@ def mini_lm(folder: Path) -> Task:
 def task(name: str, folder: Path) -> Task:
     """Return the task of a name; skips the test where its data are not here."""
     makers = {
-        "resnet20": resnet20, "resnet56": resnet56, "resnet8": resnet8, "ds_cnn": ds_cnn,
-        "efficientnet": efficientnet, "squeezenet": squeezenet,
+        "resnet20": resnet20,
+        "resnet56": resnet56,
+        "resnet8": resnet8,
+        "ds_cnn": ds_cnn,
+        "efficientnet": efficientnet,
+        "squeezenet": squeezenet,
     }
     return mini_lm(folder) if name == "mini_lm" else makers[name]()
 

@@ -25,6 +25,7 @@ import onnxruntime
 from command import shared_data
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from stored_data import lay_down
 
 from hwbench.devices.cpu import CpuFinder
 from hwbench.engines.onnxruntime import OnnxRuntime
@@ -78,7 +79,7 @@ def recommended(result, samples, folder):
 def ours(result, samples, folder, settings):
     """The same network, calibrated and lowered by hwbench."""
     folder.mkdir()
-    np.savez(folder / "inputs.npz", **samples)
+    lay_down(folder, **samples)
     plan = PrecisionPlan(default="int8")
     count = len(next(iter(samples.values())))
     job = CalibrateJob(

@@ -11,8 +11,10 @@ import numpy as np
 import onnx_graphs as graphs
 import onnx_ir as ir
 import pytest
+from stored_data import lay_down
 
 from hwbench.children import run_child
+from hwbench.data.store import stored_inputs
 from hwbench.errors import EngineError, UsageError
 from hwbench.graph.importer import import_model
 from hwbench.quantize.calibrate import work
@@ -29,8 +31,7 @@ def job_for(tmp_path: Path, samples: int = 12, plan: PrecisionPlan | None = None
     job = ImportJob(model=str(path), batch_size=None, shapes={}, input_data=None, seed=0)
     imported = import_model(job, tmp_path / "model")
     data = tmp_path / "data"
-    data.mkdir()
-    np.savez(data / "inputs.npz", x=np.abs(graphs.random_array(samples, 4, 5, 5)))
+    lay_down(data, x=np.abs(graphs.random_array(samples, 4, 5, 5)))
     return CalibrateJob(
         model=imported.model,
         files=imported.files,
@@ -107,7 +108,7 @@ class TestRepairs:
         float_graph = ir.load(Path(job.files.folder) / job.files.runtime_graph)
         (old,), (new,) = ([n for n in m.graph if n.op_type == "Conv"] for m in (float_graph, model))
         weight = old.inputs[1].const_value.numpy().astype(np.float64)
-        mean = np.load(Path(job.data_folder) / "inputs.npz")["x"].astype(np.float64).mean((0, 2, 3))
+        mean = stored_inputs(Path(job.data_folder))["x"].astype(np.float64).mean((0, 2, 3))
         expected = np.einsum("oikl,i->o", rounded(weight, 0) - weight, mean)
         moved = old.inputs[2].const_value.numpy().astype(np.float64) - new.inputs[2].const_value.numpy()
         np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=1e-6)
@@ -138,7 +139,7 @@ class TestRepairs:
             ImportJob(model=str(path), batch_size=None, shapes={}, input_data=None, seed=0), tmp_path / "mlp"
         )
         x = graphs.random_array(12, 4)
-        np.savez(Path(job.data_folder) / "inputs.npz", x=x)
+        lay_down(Path(job.data_folder), x=x)
         job = msgspec.structs.replace(job, model=imported.model, files=imported.files)
         result, model, events = calibrated(job, tmp_path)
         assert next(event["fraction"] for event in events if event["event"] == "progress") <= 1 / 12
