@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import openvino as ov
 
 CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"})
-_FOR_OP = {"Conv": CONVOLUTIONS, "ConvTranspose": CONVOLUTIONS, "Gemm": {"MatMul"}, "MatMul": {"MatMul"}}
-_FOR_OP["Gather"] = {"Gather"}
+_PRODUCTS = {"Conv": CONVOLUTIONS, "ConvTranspose": CONVOLUTIONS, "Gemm": {"MatMul"}, "MatMul": {"MatMul"}}
+_FOR_OP = {**_PRODUCTS, "Gather": {"Gather"}}
 # The output channels' axes of the weights, by operator: groups are an axis of their own.
 _CHANNEL_AXES = {
     "Convolution": (0,),
@@ -61,7 +61,11 @@ class Work:
     @property
     def is_wide_matrix(self) -> bool:
         """Say whether it is one whose other factor OpenVINO can quantise on the fly: the common axis fills a group."""
-        return self.is_matrix and self.node.get_input_shape(0)[-1] >= DYNAMIC_GROUP
+        if not self.is_matrix:
+            return False
+        rank = len(self.node.get_input_shape(1))
+        (channels,) = channel_axes(self.node, 1, rank)
+        return bool(self.node.get_input_shape(1)[rank - 1 - channels] >= DYNAMIC_GROUP)
 
 
 def read_float(path: Path) -> ov.Model:
@@ -91,7 +95,8 @@ def works_of(model: ov.Model, layers: Iterable[Layer]) -> list[Work]:
 
 
 def _multiplies(layer: Layer) -> bool:
-    return not isinstance(layer.macs, Missing) and layer.macs > 0
+    counted = not isinstance(layer.macs, Missing) and layer.macs > 0
+    return counted or layer.op in _PRODUCTS  # the shapes of a product may depend on the data
 
 
 def _looks_up(layer: Layer, nodes: dict[str, Any]) -> bool:

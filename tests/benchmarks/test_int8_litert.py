@@ -67,7 +67,7 @@ def by_recipe(content, rules, samples):
 
 def ours(result, samples, folder, scheme, settings):
     folder.mkdir()
-    np.savez(folder / "inputs.npz", **samples)
+    lay_down(folder, **samples)
     plan = PrecisionPlan(default=scheme)
     files, calibration = result.files, None
     if plan.needs_ranges:

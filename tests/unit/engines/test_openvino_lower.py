@@ -281,3 +281,21 @@ def test_zeros_are_padded_behind_the_quantisation(tmp_path, value, kinds):
     order = [node.get_type_name() for node in saved(tmp_path / "ir").get_ordered_ops()]
     assert [kind for kind in order if kind in kinds] == kinds
     assert relative_error(one.outputs(one.program(lowered))["y"], one.truth[0]["y"]) < 0.03
+
+
+@pytest.mark.parametrize("default", ["int8", "int8-dynamic", "int8-weights"])
+def test_rows_that_depend_on_the_data_are_no_obstacle(tmp_path, default):
+    made = model(
+        [
+            helper.make_node("NonZero", ["x"], ["where"], name="where"),
+            helper.make_node("Transpose", ["where"], ["places"], name="turn"),
+            helper.make_node("GatherND", ["table", "places"], ["rows"], name="rows"),
+            helper.make_node("MatMul", ["rows", "w"], ["y"], name="product"),
+        ],
+        [tensor("x", [1, 6])],
+        [tensor("y", [None, 8])],
+        [weight("table", random_array(1, 6, 64)), weight("w", random_array(64, 8) / 8)],
+    )
+    one = case(made, tmp_path, {"x": np.array([[0, 1, 0, 1, 1, 0]], np.float32)})
+    lowered = one.lower(PrecisionPlan(default="float", floating="fp32", layers={"product": default}))
+    assert relative_error(one.outputs(one.program(lowered))["y"], one.truth[0]["y"]) < 0.02
