@@ -39,14 +39,10 @@ def manifest_of(
     lowered: Lowered,
     environment: Environment,
     *,
-    isa: Sequence[str] = (),
     words: Words | None = None,
     notes: Sequence[str] = (),
 ) -> Manifest:
-    """Describe what an engine has lowered into ``request.folder``.
-
-    ``isa``: the CPU extensions without which it cannot run, or gives other results; it is refused where one lacks.
-    """
+    """Describe what an engine has lowered into ``request.folder``."""
     words = words or Words()
     artefact = Artefact(
         engine=engine,
@@ -54,7 +50,7 @@ def manifest_of(
         files=lowered.files,
         label=request.plan.label,
         settings=lowered.settings,
-        isa=tuple(isa),
+        isa=lowered.isa,
     )
     return Manifest(
         schema_version=BUNDLE_SCHEMA,

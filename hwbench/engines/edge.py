@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from hwbench.errors import EngineError, HwbenchError, Unsupported
 from hwbench.records.base import Support, unsupported
+from hwbench.records.device import Device
 from hwbench.records.model import Model
 
 _LONGEST = 500
@@ -22,6 +23,19 @@ def installed(package: str, extra: str) -> Support:
             "not_installed", f"{package} is not installed", f"pip install '.[{extra}]' from the checkout"
         )
     return Support()
+
+
+DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")  # multiply u8 x s8 and add in 32 bits
+
+
+def relied_on(device: Device) -> tuple[str, ...]:
+    """Return what 8-bit weights rely on when they were built for ``device``, as :attr:`Artefact.isa` has it.
+
+    On an x86 CPU with none of :data:`DOT_PRODUCTS`, sums of two products saturate at 16 bits (VPMADDUBSW), and the
+    network that was verified here would be another there.
+    """
+    isa = set() if device.cpu is None else set(device.cpu.isa)
+    return ("|".join(DOT_PRODUCTS),) if isa & set(DOT_PRODUCTS) else ()
 
 
 def artefact_of_another(model: Model, engine: str) -> Support | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from hwbench.engines.edge import translated
+from hwbench.engines.edge import relied_on, translated
 from hwbench.engines.onnxruntime_graph import Net, import_microsoft, read_hub, save
 from hwbench.engines.onnxruntime_products import ACCURACY_LEVEL, Product, Rewriter, products_of, to_blocks
 from hwbench.engines.onnxruntime_static import Widths, flowing, insert_pairs, widths_on
@@ -70,6 +70,7 @@ def lower(request: LowerRequest) -> Lowered:
         settings=_settings(model),
         layers=layers,
         same_bytes=True,
+        isa=relied_on(request.device) if {"int8", "int8-dynamic"} & {layer.got for layer in layers} else (),
         notes=_notes(layers, widths, request),
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from hwbench.engines.edge import DOT_PRODUCTS
 from hwbench.engines.onnxruntime_graph import Net, attribute
 from hwbench.records.device import Device
 from hwbench.records.quantization import TensorRange
@@ -29,7 +30,6 @@ _MOVE = {"Concat", "Flatten", "Pad", "Reshape", "Resize", "Slice", "Split", "Squ
 _FLOWS = _COMPUTE | _MOVE
 _EDGES = {"Clip", "Relu"}  # they vanish into the zero point of what they follow
 _SMALL = {"ReduceMean", "Reshape", "Flatten"}  # may be float on the way to a quantised layer
-_NO_SATURATION = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _ARM = {"aarch64", "arm64", "armv8l", "armv7l"}
 
 
@@ -56,7 +56,7 @@ def widths_on(device: Device) -> Widths:
     if device.cpu is not None and device.cpu.architecture in _ARM:
         return Widths(signed=True, reduce_range=False)
     isa = set() if device.cpu is None else set(device.cpu.isa)
-    return Widths(signed=False, reduce_range=not isa & _NO_SATURATION)
+    return Widths(signed=False, reduce_range=not isa & set(DOT_PRODUCTS))
 
 
 def flowing(net: Net, layers: Iterable[str], kept: Iterable[str], ranges: Mapping[str, TensorRange]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.engines import openvino_quantize as quantize
-from hwbench.engines.edge import translated
+from hwbench.engines.edge import DOT_PRODUCTS, relied_on, translated
 from hwbench.engines.openvino_choice import Choice, Verdict, choose, refused
 from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, name_nodes, read_float, works_of
 from hwbench.engines.openvino_place import Placement, Point, key_of, readers_of
@@ -36,7 +36,6 @@ _NEEDS: dict[Floating, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     "fp16": frozenset({"avx512_fp16", "amx_fp16", "fp16"}),
 }
-_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _X86 = frozenset({"avx2", "avx512f"})
 
 
@@ -66,6 +65,7 @@ def lower(request: LowerRequest) -> Lowered:
         settings=_settings(choices, plan),
         layers=tuple(choice.record() for choice in choices if choice.asked != "float"),
         same_bytes=True,
+        isa=relied_on(request.device) if {"int8", "int8-dynamic"} & {choice.got for choice in choices} else (),
         notes=tuple(writer.notes),
     )
 
@@ -78,7 +78,7 @@ def _check_device(plan: PrecisionPlan, device: Device) -> None:
             f"openvino cannot compute in {plan.floating} on '{device.name}': the CPU has no such arithmetic",
             hint="fp32 runs everywhere; int8-weights makes the file smaller",
         )
-    if "int8-dynamic" in {plan.default, *plan.layers.values()} and not _DOT_PRODUCTS & isa:
+    if "int8-dynamic" in {plan.default, *plan.layers.values()} and not set(DOT_PRODUCTS) & isa:
         raise Unsupported(
             f"openvino quantises activations on the fly only with VNNI or AMX, and '{device.name}' has neither",
             hint="int8 and int8-weights run everywhere",
@@ -88,7 +88,7 @@ def _check_device(plan: PrecisionPlan, device: Device) -> None:
 def _saturates(device: Device) -> bool:
     """Say whether sums of two u8 x s8 products are kept in 16 bits: x86 without VNNI and AMX (VPMADDUBSW)."""
     isa = set(device.cpu.isa) if device.cpu is not None else set()
-    return bool(_X86 & isa) and not _DOT_PRODUCTS & isa
+    return bool(_X86 & isa) and not set(DOT_PRODUCTS) & isa
 
 
 class _Writer:

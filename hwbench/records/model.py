@@ -52,7 +52,7 @@ class Artefact(Record, frozen=True, kw_only=True):
     ``sha256`` is over its ``files`` (the first is what the runtime is given to read), each with its name and length
     before it, in order of name: speed and accuracy that carry the same hash are of the same thing. ``label`` says what
     was asked for (``int8``, ``mixed``), or the suffix of a file that came as it is. ``settings`` are the runtime's.
-    ``isa``: the CPU extensions without which it does not run, or not as it was built to.
+    ``isa``: the CPU extensions without which it does not run, or not as it was built to; ``a|b`` is either of the two.
     """
 
     engine: str

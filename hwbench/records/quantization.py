@@ -138,6 +138,7 @@ class Lowered(Record, frozen=True, kw_only=True):
 
     ``arithmetic``: in what most multiply-adds are written down, as :attr:`Model.arithmetic` has it. ``settings``: what
     the runtime is to be told beside the file. ``same_bytes``: whether building again gives the same bytes, or why not.
+    ``isa``: as :attr:`Artefact.isa <hwbench.records.model.Artefact>` has it.
     """
 
     files: tuple[str, ...]  # relative to the folder
@@ -145,4 +146,5 @@ class Lowered(Record, frozen=True, kw_only=True):
     settings: dict[str, str]
     layers: tuple[LoweredLayer, ...]
     same_bytes: Literal[True] | Missing
+    isa: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

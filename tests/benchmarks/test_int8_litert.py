@@ -22,6 +22,7 @@ pytest.importorskip("litert_torch", reason="needs the extra mobile-convert")
 import real_tasks
 from ai_edge_litert.interpreter import Interpreter
 from litert_quantizer import quantizer, recipe
+from stored_data import lay_down
 
 from hwbench.engines.litert_lower import lower
 from hwbench.graph.importer import import_model
