@@ -75,16 +75,14 @@ def unusable(engine: Engine, imported: ImportResult, device: Device) -> Missing 
     support = engine.supports(imported.model, imported.files, device)
     if not support.usable:
         return support.reasons[0]
-    lacking = (
-        [word for word in artefact.isa if not set(word.split("|")) & set(cpu.isa)]
-        if artefact is not None and cpu is not None
-        else []
-    )
+    if artefact is None or cpu is None:
+        return None
+    lacking = [word.replace("|", " or ") for word in artefact.isa if not set(word.split("|")) & set(cpu.isa)]
     if not lacking:
         return None
     return Missing(
         code="other_isa",
-        why=f"'{imported.model.name}' was built for CPUs with {', '.join(word.replace('|', ' or ') for word in lacking)}, which this one has not",
+        why=f"'{imported.model.name}' was built for CPUs with {', '.join(lacking)}, which this one has not",
         cure="build it on this machine",
     )
 
