@@ -21,7 +21,6 @@ from hwbench.engines.litert_accelerated import ACCELERATORS, NPU, OPENVINO, WEBG
 from hwbench.engines.litert_describe import describe
 from hwbench.engines.litert_interpreter import BUILTIN, XNNPACK, InterpreterProgram
 from hwbench.engines.litert_kinds import SCHEMES
-from hwbench.engines.litert_lower import lower
 from hwbench.errors import EngineError
 from hwbench.protocols import NEEDS_ARTEFACT, ArtefactFacts, BuildRequest, LowerRequest
 from hwbench.records.base import Support, unsupported
@@ -70,6 +69,8 @@ class LiteRt:
         return _program(self.name, delegate, request)
 
     def lower(self, request: LowerRequest) -> Lowered:
+        from hwbench.engines.litert_lower import lower
+
         return lower(request)
 
     def describe(self, path: Path, shapes: Mapping[str, tuple[int, ...]], batch_size: int | None) -> ArtefactFacts:

@@ -143,7 +143,8 @@ def mini_lm(folder: Path) -> Task:
     module = folder / "mini_lm.py"
     module.write_text(
         f"import sys\nsys.path.insert(0, {str(DATA)!r})\nimport loaders\n\n\n"
-        f"def net():\n    return loaders.bert_encoder({str(weights)!r})\n"
+        f"def net():\n    import torch\n\n    ids = torch.full((2, 64), 7)\n"
+        f"    return loaders.bert_encoder({str(weights)!r}), (ids, torch.ones_like(ids))\n"
     )
     tokenizer = tokenizers.Tokenizer.from_file(str(_file("text/tokenizer.json")))
     tokenizer.enable_padding(length=64)
