@@ -64,8 +64,24 @@ def test_five_minutes_on_battery(tmp_path):
     assert reading.window_s == pytest.approx(float(rows[-1]["t_s"]), abs=1e-6)
     assert reading.energy_j == pytest.approx(held_j(rows), rel=1e-3)
     assert reading.coverage == pytest.approx(1.0, abs=0.01)
-    assert "unit_guess" not in reading.flags
+    assert reading.flags == ()  # the second battery shows 0 all the time: it rests, and no sensor is stuck
     assert 3 < reading.energy_j / reading.window_s < 8  # a convertible in use
+
+
+def test_a_battery_that_rests_is_a_part(tmp_path):
+    machine = Machine(tmp_path)
+    show(machine, recording("battery_discharging")[0])
+    instrument = BatteryGauge(machine.root, machine).open(example_cpu())
+    gauges = instrument.sources[0]
+    assert [(channel.name, channel.role) for channel in gauges.channels] == [
+        ("BAT0 + BAT1", "total"),
+        ("BAT0", "part"),
+        ("BAT1", "part"),
+    ]
+    total, own, keyboard = gauges.read()
+    instrument.close()
+    assert total == own == pytest.approx(8.116 * 0.435)
+    assert keyboard == 0
 
 
 def test_the_moment_at_which_the_charger_is_connected(tmp_path):
