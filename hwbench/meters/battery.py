@@ -27,7 +27,7 @@ from hwbench.meters.thermal import context_sources
 from hwbench.protocols import NOT_NOW
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.device import Device
-from hwbench.records.energy import Channel
+from hwbench.records.energy import Channel, Role
 from hwbench.units import Clock, MonotonicClock
 
 FOLDER = "sys/class/power_supply"
@@ -110,34 +110,53 @@ class BatteryGauge:
 
 
 class _Gauges:
-    """All batteries, and whether a charger is connected, read together."""
+    """All batteries, and whether a charger is connected, read together.
+
+    Of several, the sum is the total and each of them a part: the device draws from one after the other, and the one
+    that rests shows nothing for minutes, which of a sensor alone would mean that it is stuck.
+    """
 
     every_s: float | None = EVERY_S
 
     def __init__(self, folder: Path, batteries: Sequence[Battery]) -> None:
         self._folder, self._batteries = folder, batteries
         self._gauges = [_Gauge(battery) for battery in batteries]
-        self.channels = tuple(
-            Channel(
-                name=battery.folder.name,
-                quantity="power",
-                role="total",
-                source=str(battery.folder),
-                period_s=_FROM_DATA,
-                averaging_s=Missing(code="not_known", why="over how long a gauge averages is not documented"),
-                gain=GAIN["fuel_gauge"].standard,
-                gain_basis=GAIN["fuel_gauge"].basis,
-            )
+        names = [battery.folder.name for battery in batteries]
+        parts = tuple(
+            _channel(battery.folder.name, str(battery.folder), "total" if len(batteries) == 1 else "part")
             for battery in batteries
         )
+        self.channels = parts if len(parts) == 1 else (_channel(" + ".join(names), str(folder), "total"), *parts)
 
     def read(self) -> Sequence[float | Missing]:
         charging = _charging(self._folder, [battery.folder for battery in self._batteries])
-        return [gauge.read() if charging is None else charging for gauge in self._gauges]
+        if charging is not None:
+            return [charging] * len(self.channels)
+        values = [gauge.read() for gauge in self._gauges]
+        return values if len(values) == 1 else [_sum(values), *values]
 
     def close(self) -> None:
         for gauge in self._gauges:
             gauge.close()
+
+
+def _channel(name: str, source: str, role: Role) -> Channel:
+    return Channel(
+        name=name,
+        quantity="power",
+        role=role,
+        source=source,
+        period_s=_FROM_DATA,
+        averaging_s=Missing(code="not_known", why="over how long a gauge averages is not documented"),
+        gain=GAIN["fuel_gauge"].standard,
+        gain_basis=GAIN["fuel_gauge"].basis,
+    )
+
+
+def _sum(values: Sequence[float | Missing]) -> float | Missing:
+    """Return the sum, or the first reading that failed."""
+    failed = first_missing(values, lambda _: False)
+    return failed if failed is not None else sum(value for value in values if not isinstance(value, Missing))
 
 
 class _Gauge:

@@ -113,7 +113,10 @@ def test_a_variant_runs_only_where_it_is_named(site):
         known, unasked = set(plugins.available("engines")), set(plugins.default_engines())
         print(*sorted(known - unasked), "broken" in unasked)
     """
-    assert site.run(code).split() == ["litert-builtin", "litert-openvino", "litert-webgpu", "theirs-slow", "True"]
+    assert site.run(code).split() == [
+        *("litert-builtin", "litert-openvino", "litert-webgpu", "theirs-slow", "torch-aoti"),
+        "True",
+    ]
 
 
 @pytest.mark.parametrize(

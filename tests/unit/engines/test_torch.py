@@ -22,7 +22,7 @@ TORCH = ModelFiles(folder="/nowhere", torch_source="net.py:make", torch_state="s
 
 @pytest.mark.parametrize("engine", [TorchEager(), TorchCompile()], ids=lambda engine: engine.name)
 def test_an_onnx_file_holds_no_module(engine):
-    support = engine.supports(None, ONNX, example_cpu())
+    support = engine.supports(SimpleNamespace(artefact=None), ONNX, example_cpu())
     assert [reason.code for reason in support.reasons] == ["no_torch_source"]
     assert "net.py:make" in support.reasons[0].cure
     assert engine.precisions(example_cpu()) == ("fp32",)
@@ -30,10 +30,12 @@ def test_an_onnx_file_holds_no_module(engine):
 
 def test_the_device_and_the_installation_decide():
     missing = unsupported("not_installed", "torch is not installed")
-    absent, present = SimpleNamespace(installed=lambda: missing), SimpleNamespace(installed=Support)
-    assert supports(absent, None, TORCH, example_cpu()) == missing
-    assert supports(present, None, TORCH, example_cpu()).usable
-    elsewhere = supports(present, None, TORCH, example_cpu(name="cuda:0", kind="nvidia"))
+    absent = SimpleNamespace(name="torch-eager", installed=lambda: missing)
+    present = SimpleNamespace(name="torch-eager", installed=Support)
+    network = SimpleNamespace(artefact=None)
+    assert supports(absent, network, TORCH, example_cpu()) == missing
+    assert supports(present, network, TORCH, example_cpu()).usable
+    elsewhere = supports(present, network, TORCH, example_cpu(name="cuda:0", kind="nvidia"))
     assert elsewhere.reasons[0].code == "wrong_device"
 
 

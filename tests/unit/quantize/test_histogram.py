@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hwbench.quantize.histogram import BINS, Histogram
 
-finite = st.integers(-(2**30), 2**30).map(float) | st.floats(-8, 8, allow_subnormal=False)
+finite = st.integers(-(2**30), 2**30).map(float) | st.floats(-8, 8, allow_subnormal=False, width=32)
 batches = st.lists(st.lists(finite, min_size=1, max_size=20), min_size=1, max_size=6)
 
 
