@@ -8,7 +8,7 @@ what the exporter wrote about where a node comes from is dropped: a file that is
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 MICROSOFT = "com.microsoft"
+_CHANNELS_SINCE = 13  # the opset in which DequantizeLinear got its axis
 _EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -34,6 +35,17 @@ def read_hub(path: Path) -> onnx.ModelProto:
         node.ClearField("doc_string")
     _fuse_gelu(model)
     return model
+
+
+def with_axes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model in an opset whose Q/DQ operators know channels: 13, or what it has where that is newer."""
+    version = next((opset.version for opset in model.opset_import if opset.domain in {"", "ai.onnx"}), 1)
+    if version >= _CHANNELS_SINCE:
+        return model
+    import onnx.version_converter
+
+    converted: onnx.ModelProto = onnx.version_converter.convert_version(model, _CHANNELS_SINCE)
+    return converted
 
 
 def _fuse_gelu(model: onnx.ModelProto) -> None:
@@ -72,7 +84,7 @@ class Net:
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
-            for name in node.input:
+            for name in (*node.input, *_read_inside(node)):
                 self.consumers[name].append(node)
         values = (*graph.value_info, *graph.input, *graph.output)
         self.types = {value.name: value.type.tensor_type for value in values}
@@ -108,6 +120,15 @@ class Net:
         """Return the one node that reads a tensor, where no other does and it is no output of the graph."""
         readers = self.consumers[name]
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+
+def _read_inside(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that the bodies of a Loop, If or Scan read, whoever makes them."""
+    for item in node.attribute:
+        for graph in (*([item.g] if item.HasField("g") else []), *item.graphs):
+            for inner in graph.node:
+                yield from inner.input
+                yield from _read_inside(inner)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

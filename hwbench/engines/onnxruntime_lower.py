@@ -56,6 +56,8 @@ def lower(request: LowerRequest) -> Lowered:
     _require_floating(request.plan, request.model)
     with translated("ONNX Runtime's tools could not prepare the graph"):
         model = read_hub(Path(request.files.folder) / request.files.runtime_graph)
+        if request.plan.needs_ranges:
+            model = with_axes(model)
     net = Net(model)
     ranges = {} if request.calibration is None else request.calibration.tensors
     case = _Case(net=net, products=products_of(net), ranges=ranges)
@@ -172,7 +174,9 @@ def _quantised(
         if chosen:
             to_blocks(model, chosen, bits)
             import_microsoft(model)
-    ONNXModel(model).clean_initializers()
+    whole = ONNXModel(model)
+    whole.clean_initializers()
+    whole.topological_sort()
     return model
 
 

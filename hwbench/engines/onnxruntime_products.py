@@ -204,6 +204,9 @@ class Rewriter:
 
     def _constant(self, name: str, values: Array | Sequence[int]) -> str:
         array = np.asarray(values, np.int64) if not isinstance(values, np.ndarray) else values
+        while name in self.taken:
+            name += "_again"
+        self.taken.add(name)
         self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 

@@ -83,6 +83,8 @@ def flowing(net: Net, layers: Iterable[str], kept: Iterable[str], ranges: Mappin
 def _may_flow(net: Net, node: onnx.NodeProto, eight_bit: set[str], ranges: Mapping[str, TensorRange]) -> bool:
     if node.op_type not in _FLOWS or node.domain:
         return False
+    if node.op_type in _EDGES and node.input[0] in net.outputs:  # the tool would clip the output to the edge too
+        return False
     taken = net.activations(node)
     known = all(name in ranges for name in node.output if name)
     return bool(taken) and known and eight_bit.issuperset(taken) and (node.op_type != "Clip" or _holds_zero(net, node))
