@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from hwbench import plugins
-from hwbench.bundles.reader import read_manifest
+from hwbench.bundles.reader import artefact_in, check
 from hwbench.children import run_child, thread_limits
 from hwbench.devices import environment
 from hwbench.energy.choose import require
@@ -160,6 +160,7 @@ class _Profile:
     def run(self) -> ProfileResult:
         self.imported = self._import()
         refuse_precisions(self.imported, self.request.precisions)
+        self.accuracy = self._accuracy()  # now: what is in the bundle later may be another's
         self.result = self._start()
         write_record(self.folder / REQUEST, self.request)
         self._save()
@@ -316,7 +317,7 @@ class _Profile:
             engine=engine,
             precision_asked=precision,
             artefact_sha256=artefact_hash(self.imported.model),
-            accuracy=self._accuracy(),
+            accuracy=self.accuracy,
             settings=settings,
             latency=_IN_THROUGHPUT if settings.mode == "throughput" else over_builds(samples, builds),
             energy_per_inference_j=_per_inference(run),
@@ -337,7 +338,10 @@ class _Profile:
             return NOT_SAVED
         if model.kind != "bundle":
             return NOT_VERIFIED
-        found = read_manifest(Path(model.source)).verification
+        manifest = check(Path(model.source))
+        if artefact_in(manifest).sha256 != model.artefact.sha256:
+            raise ModelError(f"'{model.source}' has changed while it was read", hint="run it again")
+        found = manifest.verification
         if isinstance(found, Missing):
             return NOT_VERIFIED
         return accuracy_of(model.artefact.sha256, found.data, found.scores, found.certificate)

@@ -263,8 +263,9 @@ class _Verify:
             self._note(subject, engine, precision, reason, failed=failed)
             return
         self.task = judged.task
-        judged_by_itself = self.original is not None and not self.rows  # the original has nothing to meet
-        required = Requirements() if judged_by_itself else self.request.required
+        asked = subject in self.subjects and engine in self.request.engines
+        reference_only = self.original is not None and not self.rows and not asked  # it has nothing to meet
+        required = Requirements() if reference_only else self.request.required
         row = Verified(
             name=None if subject is self.first else model.name,
             engine=engine,

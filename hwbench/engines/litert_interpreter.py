@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
 XNNPACK, BUILTIN = "xnnpack", "builtin"
-_LABELS = {XNNPACK: "XNNPACK", BUILTIN: "LiteRT builtin"}
+_LABELS = {XNNPACK: "XNNPACK", BUILTIN: "LiteRT builtin"}  # both run on the CPU
 _NOT_TOLD = Missing(code="not_told", why="LiteRT has no call that tells the size of its arenas")
 
 
@@ -138,7 +138,8 @@ class InterpreterRunner:
             engine=self.program.engine,
             version=str(ai_edge_litert.__version__),
             precision=self.precision,
-            execution_units=tuple(label for label, nodes in units if nodes) or (_LABELS[BUILTIN],),
+            execution_units=tuple(f"CPU ({label})" for label, nodes in units if nodes)
+            or (f"CPU ({_LABELS[BUILTIN]})",),
             threads=self.program.threads * self.request.streams,
             settings={"delegate": self.program.delegate, "num_threads": str(self.program.threads)},
             layers=built_layers(self.file, self.members, self.split, _LABELS[XNNPACK]),

@@ -8,7 +8,7 @@ what the exporter wrote about where a node comes from is dropped: a file that is
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,28 @@ def read_hub(path: Path) -> onnx.ModelProto:
         node.ClearField("doc_string")
     _fuse_gelu(model)
     return model
+
+
+def own_weights(model: onnx.ModelProto, layers: Collection[str]) -> None:
+    """Give each layer of the named operators weights of its own: what one is quantised to is none of another's affair.
+
+    Weights that a single node reads stay as they are; of others, each layer gets a copy.
+    """
+    net = Net(model)
+    taken = {*net.weights, *net.producer, *net.types}
+    for node in net.nodes:
+        if node.op_type not in layers or node.domain:
+            continue
+        for index, name in enumerate(node.input):
+            if name not in net.weights or (len(net.consumers[name]) == 1 and name not in net.outputs):
+                continue
+            copy = onnx.TensorProto()
+            copy.CopyFrom(net.weights[name])
+            while copy.name in taken:
+                copy.name += "_again"
+            taken.add(copy.name)
+            model.graph.initializer.append(copy)
+            node.input[index] = copy.name
 
 
 def with_axes(model: onnx.ModelProto) -> onnx.ModelProto:

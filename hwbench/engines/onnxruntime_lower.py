@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 
 from hwbench.engines.edge import relied_on, translated
-from hwbench.engines.onnxruntime_graph import Net, import_microsoft, read_hub, save
+from hwbench.engines.onnxruntime_graph import Net, import_microsoft, own_weights, read_hub, save, with_axes
 from hwbench.engines.onnxruntime_products import ACCURACY_LEVEL, Product, Rewriter, products_of, to_blocks
 from hwbench.engines.onnxruntime_static import Widths, flowing, insert_pairs, widths_on
 from hwbench.errors import Unsupported
@@ -58,6 +58,7 @@ def lower(request: LowerRequest) -> Lowered:
         model = read_hub(Path(request.files.folder) / request.files.runtime_graph)
         if request.plan.needs_ranges:
             model = with_axes(model)
+    own_weights(model, _LAYERS)
     net = Net(model)
     ranges = {} if request.calibration is None else request.calibration.tensors
     case = _Case(net=net, products=products_of(net), ranges=ranges)

@@ -118,6 +118,7 @@ class Rewriter:
     def __init__(self, model: onnx.ModelProto, net: Net) -> None:
         self.model = model
         self.net = net
+        self.taken = {*net.weights, *net.producer, *net.types}  # names of tensors
         self.instead: dict[int, list[onnx.NodeProto]] = {}  # by id of the node it replaces
         self.before: dict[str, list[onnx.NodeProto]] = {}  # what makes a new tensor, until the first reader takes it
         self.same_range: dict[str, str] = {}  # new tensors, and the tensor that they are a view of

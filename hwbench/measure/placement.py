@@ -6,6 +6,7 @@ has built.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from hwbench.records.base import Missing
@@ -34,8 +35,12 @@ def unmet(required: Requirements, model: Model, built: Built, table: LayerTable 
 
 
 def _devices(wanted: str, built: Built) -> Iterator[Unmet]:
+    if not built.execution_units:
+        yield Unmet(
+            requirement="device", wanted=wanted, unit="all", found="not shown", why=f"{built.engine} names no device"
+        )
     for unit in built.execution_units:
-        if wanted.lower() not in unit.lower():
+        if wanted.lower() not in {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", unit)}:
             yield Unmet(
                 requirement="device", wanted=wanted, unit=unit, found=unit, why="the runtime says that it used it"
             )
@@ -58,6 +63,9 @@ def _precisions(wanted: str, model: Model, built: Built, table: LayerTable | Mis
             found="not shown",
             why="no unit could be matched with a layer that multiplies",
         )
+    for name in sorted(heavy - {member for unit in working for member in unit.members}) if working else ():
+        why = "no unit that was seen stands for it"
+        yield Unmet(requirement="precision", wanted=wanted, unit=name, found="not shown", why=why)
     for unit in working:
         if unit.precision != wanted:
             found = f"not told: {unit.precision.why}" if isinstance(unit.precision, Missing) else unit.precision

@@ -40,10 +40,9 @@ class PrecisionPlan(Record, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """A short name: the precision asked for, or ``mixed``."""
-        if self.layers and set(self.layers.values()) != {self.default}:
-            return "mixed"
-        return self.default if self.default != "float" else self.floating
+        """A short name: the precision asked for, with ``-mixed`` where some layers have another."""
+        name = self.default if self.default != "float" else self.floating
+        return f"{name}-mixed" if self.layers and set(self.layers.values()) != {self.default} else name
 
 
 class CalibrationSettings(Record, frozen=True, kw_only=True):

@@ -22,10 +22,12 @@ def with_accuracy(
     ``waived``: of an engine whose accuracy is not known, speed may be claimed all the same.
     """
     known = {
-        found.artefact_sha256: found
+        row.artefact_sha256: accuracy_of(
+            row.artefact_sha256, each.data, row.scores if row.finite else (), row.certificate
+        )
         for each in verifications
         for row in each.rows
-        if isinstance(found := accuracy_of(row.artefact_sha256, each.data, row.scores, row.certificate), Accuracy)
+        if isinstance(row.artefact_sha256, str)
     }
     return [
         msgspec.structs.replace(
@@ -35,7 +37,7 @@ def with_accuracy(
     ]
 
 
-def _joined(measurement: Measurement, known: dict[str, Accuracy], *, waived: bool) -> Measurement:
+def _joined(measurement: Measurement, known: dict[str, Accuracy | Missing], *, waived: bool) -> Measurement:
     digest = measurement.artefact_sha256
     if not isinstance(digest, str):
         return measurement

@@ -112,7 +112,10 @@ def _next(found: BuildResult, folder: Path) -> Iterator[RenderableType]:
     if not found.bundles:
         return
     first = shlex.quote(str(folder / found.bundles[0].path))
-    yield plain(f"check one where it is deployed: python {first}/run_example.py", "dim")
+    if found.request.one_file:
+        yield plain(f"check one where it is deployed: unzip -d here {first} && python here/run_example.py", "dim")
+    else:
+        yield plain(f"check one where it is deployed: python {first}/run_example.py", "dim")
     if len(found.bundles) > 1:
         second = shlex.quote(str(folder / found.bundles[1].path))
         yield plain(f"which is faster, measured in turn: hwbench compare {first} {second}", "dim")
