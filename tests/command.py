@@ -208,6 +208,7 @@ class Broken(Good):
 
 class Writes(Good):
     name = "stub-writes"
+    schemes = ("fp32",)
 
     def lower(self, request):
         time.sleep(float(os.environ.get("STUB_LOWER_S", "0")))

@@ -129,6 +129,8 @@ def build(
         raise UsageError("--max-drop is certified on data", hint="give --verify-data")
     if metric is not None and task != "auto":
         raise UsageError("--task and --metric both say what is measured", hint="give one of them")
+    if licence is not None and not licence.is_file():
+        raise UsageError(f"--license '{licence}': there is no such file")
     target = find_target(device)
     count = threads or default_threads(target)
     settings = _calibration(estimator, percentile, equalize, smooth_quant, adaround, bias_correction, seed)
