@@ -22,7 +22,7 @@ import msgspec
 
 from hwbench import plugins
 from hwbench.build.plan import settled
-from hwbench.bundles.writer import add_verification, licence_beside, require_free
+from hwbench.bundles.writer import add_verification, licence_beside, require_free, tidy
 from hwbench.children import run_child, thread_limits
 from hwbench.devices import environment
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
@@ -75,7 +75,7 @@ def build(request: BundleRequest, folder: Path, *, target: Target | None = None,
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return run.run()
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Interrupted) as error:
         made = ", ".join(item.path for item in run.bundles) or "none"
         raise Interrupted("stopped by Ctrl-C", hint=f"bundles that are finished: {made}") from error
     except OSError as error:
@@ -101,18 +101,37 @@ class _Build:
     def run(self) -> BuildResult:
         self.imported = self._import()
         plans = [settled(plan, self.imported.model, self.request.keep_float) for plan in self.request.plans]
-        work = [(engine, plan, self._path(engine, plan)) for engine in self._engines() for plan in plans]
+        work = [(engine, plan, self._path(engine, plan, plans)) for engine in self._engines() for plan in plans]
+        if not work:
+            raise self._nothing()
         for _, _, path in work:
             require_free(path, replace=self.request.replace)
+        self._look_at_verify_data()
         facts, calibrated = self._calibrated(plans)
         for engine, plan, path in work:
-            self._build(engine, plan, path, calibrated)
+            try:
+                self._build(engine, plan, path, calibrated)
+            finally:
+                tidy(path)
         if not self.bundles:
-            reasons = "\n".join(f"{item.engine} {item.precision}: {item.reason}" for item in self.failed)
-            raise EngineError(f"nothing could be built of '{self.request.model}'", hint=reasons)
+            raise self._nothing()
+        self._save(facts)
         self._verify()
+        self._save(facts)
         self._measure()
         return self._save(facts)
+
+    def _nothing(self) -> EngineError:
+        reasons = "\n".join(
+            f"{' '.join(filter(None, (each.engine, each.precision)))}: {each.reason}" for each in self.failed
+        )
+        return EngineError(f"nothing could be built of '{self.request.model}'", hint=reasons)
+
+    def _look_at_verify_data(self) -> None:
+        """Read the first of the data that bundles are judged on: what is wrong with them is said before the work."""
+        wanted = self.request.verify
+        if not isinstance(wanted, Missing):
+            self._read(wanted.data, "verify-data", 1)
 
     def _import(self) -> ImportResult:
         request = self.request
@@ -174,14 +193,7 @@ class _Build:
                 hint="give --data: samples like those of use; docs/data.md",
             )
         clock = MonotonicClock()
-        read = self._child(
-            "hwbench.data.read",
-            DataJob(data=request.data, model=self.imported.model, limit=request.samples, preprocess=request.preprocess),
-            DataResult,
-            "data",
-            f"reading '{request.data}'",
-            UsageError,
-        )
+        read = self._read(request.data, "data", request.samples)
         started = clock.now_ns()
         job = CalibrateJob(
             model=self.imported.model,
@@ -203,6 +215,10 @@ class _Build:
             took_s=(clock.now_ns() - started) / 1e9,
         )
         return facts, (found.calibration, msgspec.structs.replace(self.imported, files=found.files))
+
+    def _read(self, data: str, where: str, limit: int) -> DataResult:
+        job = DataJob(data=data, model=self.imported.model, limit=limit, preprocess=self.request.preprocess)
+        return self._child("hwbench.data.read", job, DataResult, where, f"reading '{data}'", UsageError)
 
     def _build(
         self, engine: str, plan: PrecisionPlan, path: Path, calibrated: tuple[Calibration, ImportResult] | None
@@ -300,8 +316,10 @@ class _Build:
         write_record(self.folder / BUILD, result)
         return result
 
-    def _path(self, engine: str, plan: PrecisionPlan) -> Path:
-        name = f"{_plain(self.imported.model.name)}-{engine}-{plan.label}"
+    def _path(self, engine: str, plan: PrecisionPlan, plans: list[PrecisionPlan]) -> Path:
+        alike = sum(other.label == plan.label for other in plans) > 1
+        label = f"{plan.label}-{plan.default}-{plan.floating}" if alike else plan.label
+        name = f"{_plain(self.imported.model.name)}-{engine}-{label}"
         return self.folder / (f"{name}.hwbundle" if self.request.one_file else name)
 
     def _child(

@@ -83,6 +83,7 @@ import numpy as np
 from hwbench.protocols import LayerProfile
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.records.measurement import Built
+from hwbench.records.quantization import Lowered
 
 
 class Bound:
@@ -203,8 +204,23 @@ class Broken(Good):
 
     def supports(self, model, files, device):
         raise KeyError("a bug in somebody's plugin")
+
+
+class Writes(Good):
+    name = "stub-writes"
+    schemes = ("fp32",)
+
+    def lower(self, request):
+        time.sleep(float(os.environ.get("STUB_LOWER_S", "0")))
+        (request.folder / "model.bin").write_bytes(b"stub")
+        return Lowered(files=("model.bin",), arithmetic="fp32", settings={}, layers=(), same_bytes=True)
+
+
+class Torn(Writes):
+    name = "stub-torn"
+    compile = Killed.compile
 """
-STUB_CLASSES = ("Good", "Slow", "Killed", "Crashed", "Hungry", "Layerless", "Parent", "Broken")
+STUB_CLASSES = ("Good", "Slow", "Killed", "Crashed", "Hungry", "Layerless", "Parent", "Broken", "Writes", "Torn")
 
 
 def stub_package(folder, *names):

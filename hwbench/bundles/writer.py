@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 import stat
 import tempfile
@@ -110,6 +111,19 @@ def require_free(target: Path, *, replace: bool) -> None:
         raise UsageError(f"'{target}' is there, and no bundle: it is not replaced", hint="give another name")
     if taken and target.is_dir() == (target.suffix.lower() == SUFFIX):
         raise UsageError(f"'{target}' is there, and its kind does not go with its name", hint="give another name")
+
+
+def tidy(target: Path) -> None:
+    """Remove what a writer that was killed left beside ``target``, and put back the bundle that it was to replace.
+
+    No other may be writing the same bundle.
+    """
+    with contextlib.suppress(OSError):
+        for scratch in target.parent.glob(f".{glob.escape(target.name)}.*"):
+            old = scratch / "old"
+            if old.exists() and not target.exists():
+                old.replace(target)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

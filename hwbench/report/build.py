@@ -16,7 +16,7 @@ from hwbench.records.build import BuildResult, Bundled, CalibrationFacts
 from hwbench.records.verification import Certificate, Score, Verified
 from hwbench.report.placement import render_unmet
 from hwbench.report.text import plain
-from hwbench.report.verification import score_text
+from hwbench.report.verification import agreement_text, score_text
 from hwbench.report.words import DASH
 from hwbench.units import format_bytes, format_seconds
 
@@ -30,13 +30,17 @@ def render_build(found: BuildResult, folder: Path) -> RenderableType:
         *(plain(f"warning: {warning}", "yellow") for warning in found.warnings),
         *_calibration(found.calibration),
         _table(found),
+        *_uncertified(found),
         *_left(found),
         *(
             [render_unmet(unmet)]
             if (unmet := [(item.path, each) for item in found.bundles for each in item.unmet])
             else []
         ),
-        *(plain(f"{item.engine} {item.precision}: not built: {item.reason}") for item in found.not_built),
+        *(
+            plain(f"{' '.join(filter(None, (item.engine, item.precision)))}: not built: {item.reason}")
+            for item in found.not_built
+        ),
         *_next(found, folder),
     ]
     return Group(*parts)
@@ -79,14 +83,23 @@ def _score(row: Verified | Missing) -> str:
     if isinstance(row, Missing):
         return DASH if row.code == "not_asked" else f"failed: {row}"
     score: Score | None = next(iter(row.scores), None)
-    return DASH if score is None else f"{score.name} {score_text(score)}"
+    if score is not None:
+        return f"{score.name} {score_text(score)}"
+    agreement = agreement_text(row.agreement)
+    return agreement if isinstance(row.agreement, Missing) else f"other decisions {agreement}"
 
 
 def _word(row: Verified | Missing) -> str:
     if isinstance(row, Missing):
         return DASH
-    found = row.certificate
-    return found.word if isinstance(found, Certificate) else f"{DASH} ({found.why})"
+    return row.certificate.word if isinstance(row.certificate, Certificate) else DASH
+
+
+def _uncertified(found: BuildResult) -> Iterator[RenderableType]:
+    """Say once why there is no certificate, where bundles were judged."""
+    rows = [item.verified for item in found.bundles if isinstance(item.verified, Verified)]
+    reasons = dict.fromkeys(row.certificate.why for row in rows if isinstance(row.certificate, Missing))
+    yield from (plain(f"no certificate: {why}", "dim") for why in reasons)
 
 
 def _left(found: BuildResult) -> Iterator[RenderableType]:

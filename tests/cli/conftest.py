@@ -9,7 +9,7 @@ from command import QUICK, engines, hwbench, stub_package, tiny_onnx
 @pytest.fixture(scope="session")
 def stubs(tmp_path_factory):
     """A folder for ``PYTHONPATH`` with every stub engine."""
-    names = ("good", "slow", "killed", "crashed", "hungry", "layerless", "parent", "broken")
+    names = ("good", "slow", "killed", "crashed", "hungry", "layerless", "parent", "broken", "writes", "torn")
     return stub_package(tmp_path_factory.mktemp("stubs"), *names)
 
 
