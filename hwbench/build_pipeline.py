@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 
 from hwbench import plugins
 from hwbench.build.plan import settled
 from hwbench.bundles.writer import add_verification, licence_beside, require_free, tidy
 from hwbench.children import run_child, thread_limits
+from hwbench.data.store import stored_inputs
 from hwbench.devices import environment
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
 from hwbench.files import write_record
@@ -194,6 +196,7 @@ class _Build:
             )
         clock = MonotonicClock()
         read = self._read(request.data, "data", request.samples)
+        self._take_examples(read)
         started = clock.now_ns()
         job = CalibrateJob(
             model=self.imported.model,
@@ -215,6 +218,17 @@ class _Build:
             took_s=(clock.now_ns() - started) / 1e9,
         )
         return facts, (found.calibration, msgspec.structs.replace(self.imported, files=found.files))
+
+    def _take_examples(self, read: DataResult) -> None:
+        """Make the first samples the model's inputs: those of a bundle should be such as its ranges were found for."""
+        batch = self.imported.model.batch_size
+        assert isinstance(batch, int)  # without a batch axis no data can be read
+        rows = np.minimum(np.arange(batch), read.facts.samples - 1)
+        files = self.imported.files
+        arrays = {name: np.array(array[rows]) for name, array in stored_inputs(Path(read.folder)).items()}
+        np.savez(Path(files.folder) / files.inputs, **arrays)  # type: ignore[arg-type]
+        model = msgspec.structs.replace(self.imported.model, input_origin="file")
+        self.imported = msgspec.structs.replace(self.imported, model=model)
 
     def _read(self, data: str, where: str, limit: int) -> DataResult:
         job = DataJob(data=data, model=self.imported.model, limit=limit, preprocess=self.request.preprocess)
@@ -293,6 +307,7 @@ class _Build:
                 result = profile(
                     request, self.folder / where, target=self.target, watcher=_Told(self.watch, item.label)
                 )
+                _require_same(result, item)
             except EngineError as error:
                 reason = Missing(code="engine_failed", why=error.message, cure=error.hint)
                 self.bundles[number] = msgspec.structs.replace(item, median_s=reason, result=reason)
@@ -369,6 +384,11 @@ def _why_not(found: Verification, item: Bundled) -> Missing:
     engine = item.engine.artefact.engine
     reasons = [each.reason for each in found.not_verified if each.engine == engine]
     return reasons[0] if reasons else Missing(code="engine_failed", why="the verification has no row for it")
+
+
+def _require_same(result: ProfileResult, item: Bundled) -> None:
+    if result.measurements[0].artefact_sha256 != item.engine.artefact.sha256:
+        raise EngineError(f"another engine lay in {item.path} when it was timed", hint="build again")
 
 
 def _median(result: ProfileResult) -> float | Missing:

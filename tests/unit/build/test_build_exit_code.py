@@ -57,8 +57,13 @@ def bundled(judged=NOT_ASKED, *, unmet=(), result=NOT_ASKED):
 def found(*bundles, lost=()):
     return SimpleNamespace(
         bundles=bundles, not_built=lost, warnings=(), calibration=NOT_ASKED, reference=NOT_ASKED,
-        model=SimpleNamespace(name="net"),
+        model=SimpleNamespace(name="net"), request=SimpleNamespace(one_file=False, verify=asked(bundles)),
     )  # fmt: skip
+
+
+def asked(bundles):
+    """What was to be verified: nothing where no bundle was."""
+    return NOT_ASKED if all(item.verified is NOT_ASKED for item in bundles) else SimpleNamespace(max_drop=0.01)
 
 
 def lost(*, failed):

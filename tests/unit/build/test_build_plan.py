@@ -38,7 +38,7 @@ def test_a_plan_is_read(tmp_path):
     plan = read_plan(path)
     assert plan == PrecisionPlan(default="int8", floating="bf16", layers={"a/b": "float", "c": "int4-weights"})
     assert [plan.of(name) for name in ("a/b", "c", "d")] == ["float", "int4-weights", "int8"]
-    assert plan.label == "mixed"
+    assert plan.label == "int8-mixed"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_wildcards_keep_every_layer_they_stand_for(model):
     assert settled(plan_for("int8"), model, ["*"]).layers == dict.fromkeys(names, "float")
     one = settled(plan_for("int8"), model, [names[0]])
     assert one.layers == {names[0]: "float"}
-    assert one.label == "mixed"
+    assert one.label == "int8-mixed"
     assert settled(plan_for("int8"), model, ()).layers == {}
 
 

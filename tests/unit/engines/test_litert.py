@@ -98,7 +98,7 @@ def test_a_model_with_other_names_is_refused(float_file, tmp_path):
 class TestBuilt:
     def test_what_xnnpack_took(self, float_file, tmp_path):
         built = LiteRt().load(request_of(float_file, tmp_path, threads=2)).compile().built()
-        assert (built.precision, built.threads, built.execution_units) == ("fp32", 2, ("XNNPACK",))
+        assert (built.precision, built.threads, built.execution_units) == ("fp32", 2, ("CPU (XNNPACK)",))
         assert built.settings == {"delegate": "xnnpack", "num_threads": "2"}
         assert built.partitions.parts == (("net/conv/Relu", "net/flat", "net/y"),)
         assert [layer.kernel for layer in built.layers] == ["XNNPACK"] * 3
@@ -112,12 +112,12 @@ class TestBuilt:
     def test_without_a_delegate(self, float_file, tmp_path):
         built = LiteRtBuiltin().load(request_of(float_file, tmp_path)).compile().built()
         assert built.engine == "litert-builtin"
-        assert built.execution_units == ("LiteRT builtin",)
+        assert built.execution_units == ("CPU (LiteRT builtin)",)
         assert built.partitions.code == "no_delegate"
 
     def test_a_node_that_xnnpack_leaves(self, tmp_path):
         built = LiteRt().load(request_of(write_split(tmp_path), tmp_path)).compile().built()
-        assert built.execution_units == ("XNNPACK", "LiteRT builtin")
+        assert built.execution_units == ("CPU (XNNPACK)", "CPU (LiteRT builtin)")
         partitions = built.partitions
         assert (partitions.nodes, partitions.delegated) == (3, 2)
         assert partitions.parts == (("first",), ("last",))

@@ -7,9 +7,10 @@ from hwbench.records.base import Missing
 from hwbench.records.measurement import Built, BuiltLayer, LeftNode, Partitions
 from hwbench.records.placement import Requirements
 
-MODEL = fixtures_results.full_result().model
-HEAVY = next(layer.name for layer in MODEL.layers if not isinstance(layer.macs, Missing) and layer.macs > 0)
-LIGHT = next((layer.name for layer in MODEL.layers if layer.macs == 0), None)
+WHOLE = fixtures_results.full_result().model
+MULTIPLYING = [layer for layer in WHOLE.layers if not isinstance(layer.macs, Missing) and layer.macs > 0]
+HEAVY = MULTIPLYING[0].name
+MODEL = msgspec.structs.replace(WHOLE, layers=(MULTIPLYING[0],))
 NO_TABLE = Missing(code="no", why="not timed")
 
 
@@ -50,6 +51,19 @@ def test_each_unit_of_another_precision_is_named():
 def test_what_cannot_be_seen_is_not_met(layers):
     (found,) = check(built(layers=layers), precision="int8")
     assert found.found == "not shown"
+
+
+def test_a_layer_that_no_unit_stands_for_is_not_met():
+    model = msgspec.structs.replace(WHOLE, layers=tuple(MULTIPLYING[:2]))
+    (found,) = unmet(Requirements(precision="int8"), model, built(), NO_TABLE)
+    assert (found.unit, found.found) == (MULTIPLYING[1].name, "not shown")
+
+
+def test_no_device_is_not_the_device_that_was_wanted():
+    (found,) = check(built(execution_units=()), device="CPU")
+    assert found.found == "not shown"
+    assert check(built(execution_units=("CPUExecutionProvider", "CPU (XNNPACK)")), device="cpu") == ()
+    assert check(built(), device="")
 
 
 def test_an_untold_precision_is_not_met():
