@@ -157,7 +157,7 @@ def unverified(data):
 def test_one_file_by_a_plan(built, unverified):
     found = json.loads((built.cwd / "plain" / "build.json").read_text())
     (item,) = found["bundles"]
-    assert item["path"] == unverified.bundle.name == "digits_cnn-onnxruntime-mixed.hwbundle"
+    assert item["path"] == unverified.bundle.name == "digits_cnn-onnxruntime-int8-weights-mixed.hwbundle"
     manifest = check(built.cwd / unverified.bundle)
     assert manifest.plan.layers["features.3"] == manifest.plan.layers["features.7"] == "float"
     layers = {layer["layer"]: layer for layer in item["engine"]["lowered"]["layers"]}
