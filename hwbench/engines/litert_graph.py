@@ -101,6 +101,11 @@ class FileGraph:
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
 
+    def rank(self, tensor: int) -> int:
+        """Return how many axes a tensor has."""
+        shape = self._graph.tensors[tensor].shape
+        return 0 if shape is None else len(shape)
+
     def constant(self, tensor: int) -> Array:
         """Return the values of a tensor that is stored in the file, in its own shape."""
         stored = self._graph.tensors[tensor]

@@ -58,7 +58,7 @@ def lower(request: LowerRequest) -> Lowered:
         feeds = {name: stored[name] for name in stored.files}
     converted = convert(folder / request.files.runtime_graph, feeds, keep_inputs=plan.needs_ranges)
     ranges = Ranges(converted, {} if calibration is None else calibration.tensors)
-    choice = choose(converted, request.model.layers, plan, ranges)
+    choice = choose(converted, request.model.layers, plan, ranges, request.files.merged)
     (request.folder / FILE).write_bytes(_content(converted, choice, ranges, plan))
     return Lowered(
         files=(FILE,),

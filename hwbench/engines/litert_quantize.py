@@ -90,8 +90,7 @@ def _extremes(graph: FileGraph, ops: Iterable[Op], ranges: Ranges) -> dict[str, 
                 limits[tensor] = (min(found.low, 0.0), max(found.high, 0.0))
     _tie(ops, limits)
     extremes: dict[str, Extremes] = {
-        graph.name(tensor): {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
-        for tensor, (low, high) in limits.items()
+        graph.name(tensor): _extremes_of(low, high, graph.rank(tensor)) for tensor, (low, high) in limits.items()
     }
     for op in ops:
         weight, bias = graph.weight_of(op), graph.bias_of(op)
@@ -102,6 +101,16 @@ def _extremes(graph: FileGraph, ops: Iterable[Op], ranges: Ranges) -> dict[str, 
         if widened is not None:
             extremes[graph.name(weight)] = {"min": -widened, "max": widened}
     return extremes
+
+
+def _extremes_of(low: float, high: float, rank: int) -> Extremes:
+    """Return one tensor's limits with as many axes as it has.
+
+    A concatenation rounds the constants it reads by its output's limits, and litert-quantizer refuses those of any
+    other rank.
+    """
+    shape = (1,) * rank
+    return {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
 
 
 def _tie(ops: Iterable[Op], limits: dict[int, tuple[float, float]]) -> None:
