@@ -79,4 +79,7 @@ def _pair(pair: Any, name: str) -> Batch:
         raise UsageError(f"'{name}' gave a {type(pair).__name__}", hint="return (inputs, labels); labels may be None")
     inputs, labels = pair
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
-    return {key: np.asarray(value) for key, value in named.items()}, None if labels is None else np.asarray(labels)
+    # Inputs are laid down before the next batch is asked for; labels are kept, and a generator may reuse its buffer.
+    # No np.array(labels): it warns where a type (torch.Tensor) does not know how to copy itself.
+    kept = None if labels is None else np.asarray(labels).copy()
+    return {key: np.asarray(value) for key, value in named.items()}, kept

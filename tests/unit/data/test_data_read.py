@@ -69,6 +69,16 @@ def test_a_function(model, read, tmp_path, body):
     assert labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_generator_may_reuse_its_buffers(model, read, tmp_path):
+    (tmp_path / "d.py").write_text(
+        f"import numpy as np\nx = np.ones((2, *{tuple(model.inputs[0].shape[1:])}), np.float32)\ny = np.zeros(2, int)\n"
+        "def make():\n    for n in range(3):\n        x[:] = n\n        y[:] = n\n        yield x, y\n"
+    )
+    _, inputs, labels = read(f"{tmp_path / 'd.py'}:make")
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert inputs[model.inputs[0].name].reshape(6, -1)[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_refusals(model, read, tmp_path):
     def given(name, **arrays):
         np.savez(tmp_path / name, **arrays)
