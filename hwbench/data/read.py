@@ -51,9 +51,10 @@ def _written(job: DataJob, writer: InputWriter, emit: Emit) -> Array | None:
     """Write the samples, and return the labels."""
     parts: list[Array | None] = []
     throttle = Throttle(_PROGRESS_PERIOD_S)
-    for arrays, labels in open_source(job.data, job.preprocess):
+    for arrays, given in open_source(job.data, job.preprocess):
         inputs = _inputs(arrays, job.model, job.data)
         count = _count(inputs, job.data)
+        labels = None if given is None else _labels_of(given, count, job.data)
         parts.append(labels)
         left = count if job.limit is None else job.limit - writer.samples
         writer.add({name: array[:left] for name, array in inputs.items()} if left < count else inputs)
@@ -104,13 +105,21 @@ def _count(inputs: Mapping[str, Array], source: str) -> int:
     return next(iter(counts.values()))
 
 
+def _labels_of(given: Array, count: int, source: str) -> Array:
+    """Return the labels of a batch of ``count`` samples: one for each, or one for every two."""
+    labels = np.atleast_1d(given)
+    if len(labels) not in {count, count // 2}:
+        raise UsageError(f"'{source}' gave {count} samples and {len(labels)} labels in one batch")
+    return labels
+
+
 def _labels(parts: list[Array | None], count: int, source: str) -> Array | None:
     given = [labels for labels in parts if labels is not None]
     if not given:
         return None
     if len(given) != len(parts):
         raise UsageError(f"'{source}' gave labels for some batches and none for others")
-    labels = np.concatenate([np.atleast_1d(part) for part in given])
+    labels = np.concatenate(given)
     if labels.dtype.kind not in "iufb":
         raise UsageError(f"labels are {labels.dtype}, not numbers", hint="give class numbers, or values to be met")
     if len(labels) not in {count, count // 2}:

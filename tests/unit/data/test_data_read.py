@@ -79,6 +79,23 @@ def test_a_generator_may_reuse_its_buffers(model, read, tmp_path):
     assert inputs[model.inputs[0].name].reshape(6, -1)[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("limit", [None, 2])
+def test_labels_are_counted_in_each_batch(model, read, tmp_path, limit):
+    # 3 + 1 labels for 2 + 2 samples: the total is right, and all labels after the first batch are shifted
+    (tmp_path / "d.py").write_text(
+        f"import numpy as np\nx = np.ones((2, *{tuple(model.inputs[0].shape[1:])}), np.float32)\n"
+        "def make():\n    yield x, np.arange(3)\n    yield x, np.arange(1)\n"
+    )
+    with pytest.raises(UsageError, match="gave 2 samples and 3 labels"):
+        read(f"{tmp_path / 'd.py'}:make", limit)
+
+
+def test_a_label_for_every_two_samples(model, read, tmp_path):
+    np.savez(tmp_path / "d.npz", x=images(model, 6), y=np.arange(3))
+    assert read(tmp_path / "d.npz")[2].tolist() == [0, 1, 2]
+    assert read(tmp_path / "d.npz", limit=4)[2].tolist() == [0, 1]
+
+
 def test_refusals(model, read, tmp_path):
     def given(name, **arrays):
         np.savez(tmp_path / name, **arrays)
