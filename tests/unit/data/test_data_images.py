@@ -30,10 +30,30 @@ def test_classes_are_numbered_by_the_names_of_their_folders(tmp_path, recipe):
     picture(tmp_path / "set/a/1.png", (0, 0, 255))
     (tmp_path / "set/a/notes.txt").write_text("no picture")
     ((arrays, labels),) = open_source(str(tmp_path / "set"), recipe)
-    assert labels.tolist() == [0, 0, 1]
+    assert labels.tolist() == [0, 1, 0]
     # (1 - 0.5) / 0.5 = 1, (0 - 0.5) / 0.5 = -1; the second channel as it is, the third halved
-    assert arrays[""][:, :, 0, 0].tolist() == [[-1.0, 0.0, 0.5], [-1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    assert arrays[""][:, :, 0, 0].tolist() == [[-1.0, 0.0, 0.5], [1.0, 0.0, 0.0], [-1.0, 1.0, 0.0]]
     assert arrays[""].shape == (3, 3, 8, 8)
+
+
+def test_the_first_pictures_are_even_over_the_classes(tmp_path, recipe):
+    for name, count in (("a", 3), ("b", 1), ("c", 2)):
+        for number in range(count):
+            picture(tmp_path / f"set/{name}/{number}.png", (number, 0, 0))
+    ((arrays, labels),) = open_source(str(tmp_path / "set"), recipe)
+    assert labels.tolist() == [0, 1, 2, 0, 2, 0]
+    red = (arrays[""][:, 0, 0, 0] * 0.5 + 0.5) * 255
+    assert red.round().tolist() == [0, 0, 0, 1, 1, 2]
+
+
+def test_what_is_a_class(tmp_path, recipe):
+    for name in (".cache", "a", "c"):
+        picture(tmp_path / f"set/{name}/1.png", "red")
+    ((_, labels),) = open_source(str(tmp_path / "set"), recipe)
+    assert labels.tolist() == [0, 1]
+    (tmp_path / "set/b").mkdir()
+    with pytest.raises(UsageError, match=r"class folder '.*b' holds no pictures"):
+        list(open_source(str(tmp_path / "set"), recipe))
 
 
 def test_labels_from_a_table_or_none(tmp_path, recipe):
