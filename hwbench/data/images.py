@@ -3,8 +3,7 @@
 With sub-folders, each is a class, numbered in the order of their names, as most image data sets have it. The pictures
 come one of each class in turn, each class in the order of its names, until the classes run out: the first N of them
 are as even over the classes as can be, which matters where only some are taken. A hidden folder (``.cache``) is no
-class; a class folder without pictures is an error, since leaving it out would shift the
-numbers of those after it.
+class; a class folder without pictures is an error, since leaving it out would shift the numbers of those after it.
 
 Without sub-folders, ``labels.csv`` in the folder may give a class number for each picture (``file,label``, with or
 without a heading); without that there are no labels, and the pictures come in the order of their names. Files that are
@@ -98,13 +97,13 @@ def _is_label(row: Sequence[str]) -> bool:
 
 
 def _sample(path: Path, prepare: Prepare) -> Array:
-    picture = _opened(path)
-    try:
-        return prepare(picture)
-    except UsageError as error:
-        raise UsageError(f"'{path}': {error.message}", hint=error.hint) from error
-    except Exception as error:
-        raise UsageError(f"'{path}' cannot be read or prepared: {type(error).__name__}: {error}") from error
+    with _opened(path) as picture:
+        try:
+            return prepare(picture)
+        except UsageError as error:
+            raise UsageError(f"'{path}': {error.message}", hint=error.hint) from error
+        except Exception as error:
+            raise UsageError(f"'{path}' cannot be read or prepared: {type(error).__name__}: {error}") from error
 
 
 def _opened(path: Path) -> Any:

@@ -100,6 +100,19 @@ def test_a_function_of_the_users(tmp_path):
     assert arrays[""].tolist() == [[1.0, 2.0, 3.0]]
 
 
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.int32, "tif"), (np.float32, "tif")])
+@pytest.mark.parametrize("how", ["prep.toml", "prep.py:make"])
+def test_pictures_of_more_than_8_bits(tmp_path, monkeypatch, dtype, suffix, how):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prep.toml").write_text("divide = 255.0\n")
+    (tmp_path / "prep.py").write_text("def make(pixels):\n    return pixels\n")
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.full((4, 4), 300, dtype)).save(tmp_path / f"set/x.{suffix}")
+    with pytest.raises(UsageError, match=rf"x\.{suffix}.*more than 8 bits") as caught:
+        list(open_source("set", how))
+    assert caught.value.hint == "convert it first"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
