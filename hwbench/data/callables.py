@@ -51,5 +51,5 @@ def _module(where: str) -> Any:
 
 
 def _look_in(folder: Path) -> None:
-    if str(folder) not in sys.path:
+    if sys.path[:1] != [str(folder)]:
         sys.path.insert(0, str(folder))

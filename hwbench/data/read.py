@@ -51,7 +51,8 @@ def _written(job: DataJob, writer: InputWriter, emit: Emit) -> Array | None:
     """Write the samples, and return the labels."""
     parts: list[Array | None] = []
     throttle = Throttle(_PROGRESS_PERIOD_S)
-    for arrays, given in open_source(job.data, job.preprocess):
+    names = [spec.name for spec in job.model.inputs]
+    for arrays, given in open_source(job.data, job.preprocess, names):
         inputs = _inputs(arrays, job.model, job.data)
         count = _count(inputs, job.data)
         labels = None if given is None else _labels_of(given, count, job.data)

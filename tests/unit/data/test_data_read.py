@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 
@@ -94,6 +95,20 @@ def test_a_label_for_every_two_samples(model, read, tmp_path):
     np.savez(tmp_path / "d.npz", x=images(model, 6), y=np.arange(3))
     assert read(tmp_path / "d.npz")[2].tolist() == [0, 1, 2]
     assert read(tmp_path / "d.npz", limit=4)[2].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("name", "others"), [("y", ("label", "labels")), ("labels", ("y",)), ("label", ("y",))])
+def test_an_input_that_is_called_like_labels(model, tmp_path, name, others):
+    called = msgspec.structs.replace(model, inputs=(msgspec.structs.replace(model.inputs[0], name=name),))
+    good = images(model, 3)
+    for number, labels in enumerate([None, *others]):
+        arrays = {name: good} if labels is None else {name: good, labels: np.arange(3)}
+        np.savez(tmp_path / "d.npz", **arrays)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = work(DataJob(data=str(tmp_path / "d.npz"), model=called, limit=None), folder, lambda event: None)
+        assert np.array_equal(stored_inputs(folder)[name], good)
+        assert result.facts.labels == (labels is not None)
 
 
 def test_refusals(model, read, tmp_path):
