@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,12 +92,29 @@ def _fitted(array: Array, spec: TensorSpec, source: str) -> Array:
     if not np.can_cast(array.dtype, wanted, casting="safe"):
         raise UsageError(
             f"'{source}' gives '{spec.name}' as {array.dtype}, the model takes {wanted}",
-            hint=f"save it converted: {spec.name}.astype('{wanted}')",
+            hint=_conversion(array, spec.name, wanted),
         )
     array = np.ascontiguousarray(array, dtype=wanted)
     if wanted.kind == "f" and not np.isfinite(array).all():
         raise UsageError(f"'{source}': '{spec.name}' holds NaN or infinity")
     return array
+
+
+def _conversion(array: Array, name: str, wanted: np.dtype[Any]) -> str:
+    """Return what to do about a type that does not fit; ``astype`` only where it keeps the values.
+
+    A cast between types of integers wraps around without a word (uint8 200 is int8 -56), and ``same_kind`` of
+    :func:`numpy.can_cast` lets that pass.
+    """
+    if wanted.kind in "iu":
+        keeps = array.dtype.kind == wanted.kind and np.array_equal(array.astype(wanted), array)
+    else:
+        keeps = np.can_cast(array.dtype, wanted, casting="same_kind")
+    if keeps:
+        return f"save it converted: {name}.astype('{wanted}')"
+    return (
+        f"bring it into the range of {wanted} as the model was quantised" if wanted.kind in "iu" else f"give {wanted}"
+    )
 
 
 def _count(inputs: Mapping[str, Array], source: str) -> int:

@@ -111,6 +111,30 @@ def test_an_input_that_is_called_like_labels(model, tmp_path, name, others):
         assert result.facts.labels == (labels is not None)
 
 
+@pytest.mark.parametrize(
+    ("given", "value", "takes", "told"),
+    [
+        ("float64", 0.5, "float32", "x.astype('float32')"),
+        ("int64", 200, "float32", "x.astype('float32')"),
+        ("int64", 30000, "int32", "x.astype('int32')"),  # tokens
+        ("int64", 2**40, "int32", "range of int32"),
+        ("uint8", 200, "int8", "range of int8"),
+        ("uint8", 100, "int8", "range of int8"),  # this batch would fit, the next may not
+        ("int8", -1, "uint8", "range of uint8"),
+        ("int32", 200, "int8", "range of int8"),
+        ("float32", 0.5, "int8", "range of int8"),
+        ("complex64", 1, "float32", "give float32"),
+    ],
+)
+def test_what_to_do_about_a_type_that_does_not_fit(model, tmp_path, given, value, takes, told):
+    spec = msgspec.structs.replace(model.inputs[0], name="x", dtype=takes)
+    np.savez(tmp_path / "d.npz", x=np.full((2, *spec.shape[1:]), value, given))
+    job = DataJob(data=str(tmp_path / "d.npz"), model=msgspec.structs.replace(model, inputs=(spec,)), limit=None)
+    with pytest.raises(UsageError, match=f"as {given}, the model takes {takes}") as caught:
+        work(job, tmp_path, lambda event: None)
+    assert told in caught.value.hint
+
+
 def test_refusals(model, read, tmp_path):
     def given(name, **arrays):
         np.savez(tmp_path / name, **arrays)
