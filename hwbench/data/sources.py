@@ -3,8 +3,9 @@
 In an ``.npz``, an array named like each input holds the samples along its first axis, already preprocessed; ``labels``
 (or ``label``, ``y``) holds the labels, unless an input has that name. With one input, the one other array is taken
 whatever its name. A function (``file.py:function``, ``package.module:function``) returns ``(inputs, labels)``, or gives
-such pairs one after another (a generator, or any other iterator); ``inputs`` is an array, or a dictionary of arrays by
-name; ``labels`` may be None. A folder of images is read by :mod:`hwbench.data.images`.
+such pairs one after another (a generator, a torch ``DataLoader``, any iterable that is no tuple, list, mapping or
+array); ``inputs`` is an array, or a dictionary of arrays by name; ``labels`` may be None. A folder of images is read by
+:mod:`hwbench.data.images`.
 """
 
 from __future__ import annotations
@@ -65,9 +66,11 @@ def _from_file(path: Path, inputs: Collection[str]) -> Iterator[Batch]:
 def _from_function(name: str) -> Iterator[Batch]:
     try:
         made = load_callable(name)()
-        pairs: Iterable[Any] = made if isinstance(made, Iterator) else [made]
-        for pair in pairs:
-            yield _pair(pair, name)
+        if isinstance(made, Iterable) and not isinstance(made, (tuple, list, Mapping, np.ndarray)):
+            for pair in made:  # a DataLoader gives lists
+                yield _pair(tuple(pair) if isinstance(pair, list) else pair, name)
+        else:
+            yield _pair(made, name)
     except UsageError:
         raise
     except Exception as error:

@@ -135,6 +135,28 @@ def test_what_to_do_about_a_type_that_does_not_fit(model, tmp_path, given, value
     assert told in caught.value.hint
 
 
+def test_a_data_loader(model, read, tmp_path):
+    pytest.importorskip("torch", reason="its DataLoader is no iterator and gives lists")
+    (tmp_path / "d.py").write_text(
+        "import torch\nfrom torch.utils.data import DataLoader, TensorDataset\n\n"
+        f"def make():\n    x = torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, *{tuple(model.inputs[0].shape[1:])})\n"
+        "    return DataLoader(TensorDataset(x, torch.arange(5)), batch_size=2)\n"
+    )
+    _, inputs, labels = read(f"{tmp_path / 'd.py'}:make")
+    assert inputs[model.inputs[0].name][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("made", ["[x, x]", "x", "{'x': x}", "None", "'text'"])
+def test_what_is_neither_a_pair_nor_batches(model, read, tmp_path, made):
+    (tmp_path / "d.py").write_text(
+        f"import numpy as np\nx = np.ones((2, *{tuple(model.inputs[0].shape[1:])}), np.float32)\n"
+        f"def make():\n    return {made}\n"
+    )
+    with pytest.raises(UsageError, match=r"gave a (list|ndarray|dict|NoneType|str)"):
+        read(f"{tmp_path / 'd.py'}:make")
+
+
 def test_refusals(model, read, tmp_path):
     def given(name, **arrays):
         np.savez(tmp_path / name, **arrays)
