@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,27 @@ def load_callable(name: str) -> Callable[..., Any]:
 
 
 def _module(where: str) -> Any:
+    """Import as ``python file.py`` would: a child does not look into its folder by itself (``PYTHONSAFEPATH``)."""
     if not where.endswith(".py"):
+        _look_in(Path.cwd())
         return importlib.import_module(where)
-    spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+    path = Path(where)
+    # Never in the place of a module that is loaded: that would break whoever uses it.
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} (user file)"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"no file {where}")
+    _look_in(path.resolve().parent)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # before it runs: dataclasses look their annotations up in it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def _look_in(folder: Path) -> None:
+    if sys.path[:1] != [str(folder)]:
+        sys.path.insert(0, str(folder))

@@ -1,15 +1,20 @@
 """A folder of pictures.
 
-With sub-folders, each is a class, numbered in the order of their names, as most image data sets have it. Without,
-``labels.csv`` in the folder may give a class number for each picture (``file,label``, with or without a heading);
-without that there are no labels. Files that are no pictures by their name are passed over; a picture that cannot be
-read is an error.
+With sub-folders, each is a class, numbered in the order of their names, as most image data sets have it. The pictures
+come one of each class in turn, each class in the order of its names, until the classes run out: the first N of them
+are as even over the classes as can be, which matters where only some are taken. A hidden folder (``.cache``) is no
+class; a class folder without pictures is an error, since leaving it out would shift the numbers of those after it.
+
+Without sub-folders, ``labels.csv`` in the folder may give a class number for each picture (``file,label``, with or
+without a heading); without that there are no labels, and the pictures come in the order of their names. Files that are
+no pictures by their name are passed over; a picture that cannot be read is an error.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +30,11 @@ _LABELS = "labels.csv"
 
 
 def read_images(folder: Path, prepare: Prepare) -> Iterator[tuple[dict[str, Array], Array | None]]:
-    """Yield the pictures of ``folder`` in batches, in the order of their names.
+    """Yield the pictures of ``folder`` in batches: one of each class in turn, or in the order of their names.
 
     Raises:
-        UsageError: there are none, one cannot be read, they differ in shape, or Pillow is not installed.
+        UsageError: there are none, a class has none, one cannot be read, they differ in shape, or Pillow is not
+            installed.
     """
     listed = _listed(folder)
     for start in range(0, len(listed), _BATCH):
@@ -44,9 +50,10 @@ def read_images(folder: Path, prepare: Prepare) -> Iterator[tuple[dict[str, Arra
 
 
 def _listed(folder: Path) -> Sequence[tuple[Path, int | None]]:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and _pictures(path))
-    if classes:
-        return [(path, number) for number, each in enumerate(classes) for path in _pictures(each)]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = [_pictures(each) for each in folders]
+    if any(classes):
+        return _in_turn(folders, classes)
     pictures = _pictures(folder)
     if not pictures:
         raise UsageError(f"'{folder}' holds no pictures", hint=f"looked for {', '.join(sorted(_SUFFIXES))}")
@@ -57,6 +64,18 @@ def _listed(folder: Path) -> Sequence[tuple[Path, int | None]]:
     if absent:
         raise UsageError(f"'{folder / _LABELS}' has no label for {len(absent)} pictures, such as '{absent[0]}'")
     return [(path, labels[path.name]) for path in pictures]
+
+
+def _in_turn(folders: Sequence[Path], classes: Sequence[Sequence[Path]]) -> list[tuple[Path, int]]:
+    """Return the first picture of each class with its number, then the second of each that has one, and so on."""
+    for each, pictures in zip(folders, classes, strict=True):
+        if not pictures:
+            raise UsageError(
+                f"the class folder '{each}' holds no pictures",
+                hint="classes are numbered in the order of their folders: fill it, or take it out if it is no class",
+            )
+    rounds = zip_longest(*classes)
+    return [(path, number) for each in rounds for number, path in enumerate(each) if path is not None]
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -78,13 +97,13 @@ def _is_label(row: Sequence[str]) -> bool:
 
 
 def _sample(path: Path, prepare: Prepare) -> Array:
-    picture = _opened(path)
-    try:
-        return prepare(picture)
-    except UsageError as error:
-        raise UsageError(f"'{path}': {error.message}", hint=error.hint) from error
-    except Exception as error:
-        raise UsageError(f"'{path}' cannot be read or prepared: {type(error).__name__}: {error}") from error
+    with _opened(path) as picture:
+        try:
+            return prepare(picture)
+        except UsageError as error:
+            raise UsageError(f"'{path}': {error.message}", hint=error.hint) from error
+        except Exception as error:
+            raise UsageError(f"'{path}' cannot be read or prepared: {type(error).__name__}: {error}") from error
 
 
 def _opened(path: Path) -> Any:

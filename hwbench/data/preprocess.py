@@ -11,7 +11,7 @@ A TOML file says it in the order in which it is done::
     layout = "NCHW"                 # or "NHWC"
 
 Everything has a default that does nothing. Or ``file.py:function``: it is given a picture as uint8 [H, W, 3], RGB, and
-returns the array of one sample.
+returns the array of one sample. Grey pictures of more than 8 bits are refused in both.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_preprocessing(name: str) -> Prepare:
         if ":" not in name:
             raise UsageError(f"--preprocess '{name}' is neither a .toml file nor file.py:function")
         function = load_callable(name)
-        return lambda picture: np.asarray(function(np.asarray(picture.convert("RGB"))))
+        return lambda picture: np.asarray(function(np.asarray(_converted(picture, "RGB"))))
     try:
         found = msgspec.convert(tomllib.loads(Path(name).read_text(encoding="utf-8")), Preprocessing)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
@@ -81,9 +81,9 @@ def prepare(picture: Any, how: Preprocessing) -> Array:
     """Return a PIL image as float32 [C, H, W] or [H, W, C].
 
     Raises:
-        UsageError: it is smaller than what is to be cut out of it.
+        UsageError: it is smaller than what is to be cut out of it, or has more than 8 bits a channel.
     """
-    picture = picture.convert("L" if how.channels == "L" else "RGB")
+    picture = _converted(picture, "L" if how.channels == "L" else "RGB")
     if how.resize is not None:
         picture = picture.resize(_resized(picture.size, how.resize), resample=3)  # 3: bicubic, and Pillow antialiases
     pixels = np.asarray(picture, dtype=np.float32)
@@ -95,6 +95,13 @@ def prepare(picture: Any, how: Preprocessing) -> Array:
     mean, std = (np.asarray(value, dtype=np.float32) for value in (how.mean, how.std))
     values = (pixels / np.float32(how.divide) - mean) / std
     return values if how.layout == "NHWC" else np.moveaxis(values, 2, 0)
+
+
+def _converted(picture: Any, mode: str) -> Any:
+    """Return ``picture`` in ``mode``; Pillow clips the modes of more than 8 bits (I;16, I, F) at 255 without a word."""
+    if picture.mode.startswith(("I", "F")):
+        raise UsageError("a picture of more than 8 bits a channel", hint="convert it first")
+    return picture.convert(mode)
 
 
 def _resized(size: tuple[int, int], wanted: Size) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,9 +52,11 @@ def _written(job: DataJob, writer: InputWriter, emit: Emit) -> Array | None:
     """Write the samples, and return the labels."""
     parts: list[Array | None] = []
     throttle = Throttle(_PROGRESS_PERIOD_S)
-    for arrays, labels in open_source(job.data, job.preprocess):
+    names = [spec.name for spec in job.model.inputs]
+    for arrays, given in open_source(job.data, job.preprocess, names):
         inputs = _inputs(arrays, job.model, job.data)
         count = _count(inputs, job.data)
+        labels = None if given is None else _labels_of(given, count, job.data)
         parts.append(labels)
         left = count if job.limit is None else job.limit - writer.samples
         writer.add({name: array[:left] for name, array in inputs.items()} if left < count else inputs)
@@ -89,12 +92,29 @@ def _fitted(array: Array, spec: TensorSpec, source: str) -> Array:
     if not np.can_cast(array.dtype, wanted, casting="safe"):
         raise UsageError(
             f"'{source}' gives '{spec.name}' as {array.dtype}, the model takes {wanted}",
-            hint=f"save it converted: {spec.name}.astype('{wanted}')",
+            hint=_conversion(array, spec.name, wanted),
         )
     array = np.ascontiguousarray(array, dtype=wanted)
     if wanted.kind == "f" and not np.isfinite(array).all():
         raise UsageError(f"'{source}': '{spec.name}' holds NaN or infinity")
     return array
+
+
+def _conversion(array: Array, name: str, wanted: np.dtype[Any]) -> str:
+    """Return what to do about a type that does not fit; ``astype`` only where it keeps the values.
+
+    A cast between types of integers wraps around without a word (uint8 200 is int8 -56), and ``same_kind`` of
+    :func:`numpy.can_cast` lets that pass.
+    """
+    if wanted.kind in "iu":
+        keeps = array.dtype.kind == wanted.kind and np.array_equal(array.astype(wanted), array)
+    else:
+        keeps = np.can_cast(array.dtype, wanted, casting="same_kind")
+    if keeps:
+        return f"save it converted: {name}.astype('{wanted}')"
+    return (
+        f"bring it into the range of {wanted} as the model was quantised" if wanted.kind in "iu" else f"give {wanted}"
+    )
 
 
 def _count(inputs: Mapping[str, Array], source: str) -> int:
@@ -104,13 +124,21 @@ def _count(inputs: Mapping[str, Array], source: str) -> int:
     return next(iter(counts.values()))
 
 
+def _labels_of(given: Array, count: int, source: str) -> Array:
+    """Return the labels of a batch of ``count`` samples: one for each, or one for every two."""
+    labels = np.atleast_1d(given)
+    if len(labels) not in {count, count // 2}:
+        raise UsageError(f"'{source}' gave {count} samples and {len(labels)} labels in one batch")
+    return labels
+
+
 def _labels(parts: list[Array | None], count: int, source: str) -> Array | None:
     given = [labels for labels in parts if labels is not None]
     if not given:
         return None
     if len(given) != len(parts):
         raise UsageError(f"'{source}' gave labels for some batches and none for others")
-    labels = np.concatenate([np.atleast_1d(part) for part in given])
+    labels = np.concatenate(given)
     if labels.dtype.kind not in "iufb":
         raise UsageError(f"labels are {labels.dtype}, not numbers", hint="give class numbers, or values to be met")
     if len(labels) not in {count, count // 2}:

@@ -30,10 +30,30 @@ def test_classes_are_numbered_by_the_names_of_their_folders(tmp_path, recipe):
     picture(tmp_path / "set/a/1.png", (0, 0, 255))
     (tmp_path / "set/a/notes.txt").write_text("no picture")
     ((arrays, labels),) = open_source(str(tmp_path / "set"), recipe)
-    assert labels.tolist() == [0, 0, 1]
+    assert labels.tolist() == [0, 1, 0]
     # (1 - 0.5) / 0.5 = 1, (0 - 0.5) / 0.5 = -1; the second channel as it is, the third halved
-    assert arrays[""][:, :, 0, 0].tolist() == [[-1.0, 0.0, 0.5], [-1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    assert arrays[""][:, :, 0, 0].tolist() == [[-1.0, 0.0, 0.5], [1.0, 0.0, 0.0], [-1.0, 1.0, 0.0]]
     assert arrays[""].shape == (3, 3, 8, 8)
+
+
+def test_the_first_pictures_are_even_over_the_classes(tmp_path, recipe):
+    for name, count in (("a", 3), ("b", 1), ("c", 2)):
+        for number in range(count):
+            picture(tmp_path / f"set/{name}/{number}.png", (number, 0, 0))
+    ((arrays, labels),) = open_source(str(tmp_path / "set"), recipe)
+    assert labels.tolist() == [0, 1, 2, 0, 2, 0]
+    red = (arrays[""][:, 0, 0, 0] * 0.5 + 0.5) * 255
+    assert red.round().tolist() == [0, 0, 0, 1, 1, 2]
+
+
+def test_what_is_a_class(tmp_path, recipe):
+    for name in (".cache", "a", "c"):
+        picture(tmp_path / f"set/{name}/1.png", "red")
+    ((_, labels),) = open_source(str(tmp_path / "set"), recipe)
+    assert labels.tolist() == [0, 1]
+    (tmp_path / "set/b").mkdir()
+    with pytest.raises(UsageError, match=r"class folder '.*b' holds no pictures"):
+        list(open_source(str(tmp_path / "set"), recipe))
 
 
 def test_labels_from_a_table_or_none(tmp_path, recipe):
@@ -78,6 +98,19 @@ def test_a_function_of_the_users(tmp_path):
     (tmp_path / "prep.py").write_text("def make(pixels):\n    return pixels[0, 0].astype('float32')\n")
     ((arrays, _),) = open_source(str(tmp_path / "set"), f"{tmp_path / 'prep.py'}:make")
     assert arrays[""].tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.int32, "tif"), (np.float32, "tif")])
+@pytest.mark.parametrize("how", ["prep.toml", "prep.py:make"])
+def test_pictures_of_more_than_8_bits(tmp_path, monkeypatch, dtype, suffix, how):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prep.toml").write_text("divide = 255.0\n")
+    (tmp_path / "prep.py").write_text("def make(pixels):\n    return pixels\n")
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.full((4, 4), 300, dtype)).save(tmp_path / f"set/x.{suffix}")
+    with pytest.raises(UsageError, match=rf"x\.{suffix}.*more than 8 bits") as caught:
+        list(open_source("set", how))
+    assert caught.value.hint == "convert it first"
 
 
 @pytest.mark.parametrize(
