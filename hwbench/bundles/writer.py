@@ -132,7 +132,7 @@ def _placed(target: Path, *, replace: bool) -> Iterator[Path]:
             packed.replace(target)
         else:
             check(made)
-            _swap(made, target, scratch / "old")
+            _swap(made, target, target.with_name(f".{scratch.name.lstrip('.')}.old"))
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -140,16 +140,21 @@ def _placed(target: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def _swap(made: Path, target: Path, old: Path) -> None:
-    """Move a folder to where another may be, which no system does in one step: the other comes back if that fails."""
-    there = target.exists()
-    if there:
-        target.replace(old)
+    """Move a folder to where another may be, which no system does in one step: the other comes back if that fails.
+
+    ``old`` lies beside ``target``, so that the other is not lost with the scratch if this process is killed between.
+    """
     try:
+        if target.exists():
+            target.replace(old)
         made.replace(target)
-    except OSError:
-        if there:
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not target.exists():
             old.replace(target)
         raise
+    finally:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, contents: Contents) -> None:

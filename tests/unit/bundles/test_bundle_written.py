@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import made_bundles
 import msgspec
@@ -192,6 +193,28 @@ class TestTheTarget:
             write_bundle(made, path, replace=True)
         assert {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()} == before
         assert not [p for p in tmp_path.iterdir() if p.name.startswith(".net")], "nothing half-written is left"
+
+    @pytest.mark.parametrize("after", [False, True])
+    def test_comes_back_when_stopped_while_folders_are_swapped(self, tmp_path, monkeypatch, after):
+        """Ctrl-C comes right before, or right after, the new folder is moved to where the old one was."""
+        path = made_bundles.bundle(tmp_path)
+        before = (path / "SHA256SUMS").read_bytes()
+        made = made_bundles.contents(tmp_path, off=1.0)
+        move = Path.replace
+
+        def stopped(self, target):
+            if self.name != "new":
+                return move(self, target)
+            if after:
+                move(self, target)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_bundle(made, path, replace=True)
+        check(path)
+        assert ((path / "SHA256SUMS").read_bytes() == before) != after
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".net")], "nothing is left beside it"
 
 
 def test_what_is_unpacked_is_what_runs(tmp_path):
