@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from hwbench.bundles.container import is_bundle, opened
+from hwbench.bundles.container import opened
 from hwbench.bundles.hashing import artefact_sha256, file_sha256
 from hwbench.bundles.layout import (
     ENGINE,
@@ -26,9 +26,10 @@ from hwbench.bundles.layout import (
     SUMS,
     VERIFICATION,
     engine_file,
+    known,
 )
-from hwbench.bundles.reader import artefact_in, check
-from hwbench.errors import StorageError, UsageError
+from hwbench.bundles.reader import artefact_in, check, read_manifest
+from hwbench.errors import ModelError, StorageError, UsageError
 from hwbench.files import encode, write_bytes, write_record
 from hwbench.records.bundle import Manifest, verification_of
 from hwbench.records.verification import Verification
@@ -106,10 +107,30 @@ def require_free(target: Path, *, replace: bool) -> None:
         raise StorageError(f"'{target}' cannot be looked at: {error.strerror}") from error
     if taken and not replace:
         raise UsageError(f"'{target}' is there already", hint="give another name, or say that it is to be replaced")
-    if taken and (target.is_symlink() or not is_bundle(target)):
-        raise UsageError(f"'{target}' is there, and no bundle: it is not replaced", hint="give another name")
+    fault = _fault_of(target) if taken else None
+    if fault is not None:
+        raise UsageError(f"'{target}' is there, and no bundle: it is not replaced", hint=f"{fault}; give another name")
     if taken and target.is_dir() == (target.suffix.lower() == SUFFIX):
         raise UsageError(f"'{target}' is there, and its kind does not go with its name", hint="give another name")
+
+
+def _fault_of(target: Path) -> str | None:
+    """Return why what is there is not what this module writes, or None: a manifest.json is in many a folder."""
+    if target.is_symlink():
+        return "it is a link"
+    if not (target.is_file() or target.is_dir()):
+        return "it is no plain file"
+    try:
+        if not target.is_dir():
+            read_manifest(target)
+            return None
+        with opened(target) as container:
+            names = set(container.sizes)
+    except ModelError as error:
+        return error.message
+    absent = sorted({MANIFEST, SUMS} - names)
+    strange = sorted(name for name in names if not known(name))
+    return f"it has no {absent[0]}" if absent else f"it holds {strange[0]!a}" if strange else None
 
 
 @contextlib.contextmanager

@@ -184,6 +184,47 @@ class TestTheTarget:
             write_bundle(made_bundles.contents(tmp_path), tmp_path / name, replace=True)
         assert (tmp_path / name / "precious").read_text() == "x"
 
+    @pytest.mark.parametrize(
+        "there",
+        [
+            {"manifest.json": "{}"},  # as a web extension has
+            {"manifest.json": "{}", "src/app.js": "x"},
+            {"manifest.json": "{}", "SHA256SUMS": "", "notes.txt": "x"},
+        ],
+    )
+    def test_is_not_replaced_where_a_folder_only_looks_like_a_bundle(self, tmp_path, there):
+        path = tmp_path / "mine"
+        for name, text in there.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(text)
+        with pytest.raises(UsageError, match="no bundle: it is not replaced"):
+            write_bundle(made_bundles.contents(tmp_path), path, replace=True)
+        found = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+        assert found == set(there)
+
+    def test_is_not_replaced_where_a_bundle_holds_something_of_the_users(self, tmp_path):
+        path = made_bundles.bundle(tmp_path)
+        (path / "results").mkdir()
+        (path / "results" / "result.json").write_text("precious")
+        with pytest.raises(UsageError, match="no bundle") as refused:
+            write_bundle(made_bundles.contents(tmp_path), path, replace=True)
+        assert "results/result.json" in refused.value.hint
+        assert (path / "results" / "result.json").read_text() == "precious"
+
+    def test_is_not_replaced_where_a_file_has_the_suffix_alone(self, tmp_path):
+        path = tmp_path / "notes.hwbundle"
+        path.write_text("precious")
+        with pytest.raises(UsageError, match="no bundle: it is not replaced"):
+            write_bundle(made_bundles.contents(tmp_path), path, replace=True)
+        assert path.read_text() == "precious"
+
+    def test_of_one_file_is_replaced(self, tmp_path):
+        path = made_bundles.bundle(tmp_path, "net.hwbundle")
+        before = path.read_bytes()
+        write_bundle(made_bundles.contents(tmp_path, off=1.0), path, replace=True)
+        assert path.read_bytes() != before
+        check(path)
+
     def test_is_left_alone_when_what_is_written_does_not_hold(self, tmp_path):
         path = made_bundles.bundle(tmp_path)
         before = {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()}
