@@ -146,6 +146,7 @@ def _placed(target: Path, *, replace: bool) -> Iterator[Path]:
         made = scratch / "new"
         made.mkdir()
         yield made
+        require_free(target, replace=replace)  # another build may have been faster
         if target.suffix.lower() == SUFFIX:
             packed = scratch / f"new{SUFFIX}"
             _pack(made, packed)

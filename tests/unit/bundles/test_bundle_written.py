@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from hwbench.bundles import layout
+from hwbench.bundles import layout, writer
 from hwbench.bundles.describe import last_part
 from hwbench.bundles.examples import example_for
 from hwbench.bundles.hashing import artefact_sha256
-from hwbench.bundles.reader import check, unpack
+from hwbench.bundles.reader import bundle_sha256, check, unpack
 from hwbench.bundles.runtimes import version_warnings
 from hwbench.bundles.writer import licence_beside, write_bundle
 from hwbench.errors import ModelError, StorageError, UsageError
@@ -224,6 +224,21 @@ class TestTheTarget:
         write_bundle(made_bundles.contents(tmp_path, off=1.0), path, replace=True)
         assert path.read_bytes() != before
         check(path)
+
+    @pytest.mark.parametrize("name", ["net", "net.hwbundle"])
+    def test_is_not_replaced_where_another_build_was_faster(self, tmp_path, monkeypatch, name):
+        other = made_bundles.bundle(tmp_path / "other", name)
+        made, path = made_bundles.contents(tmp_path, off=1.0), tmp_path / name
+        fill = writer._fill
+
+        def slowly(folder, contents):
+            fill(folder, contents)
+            shutil.copytree(other, path) if other.is_dir() else shutil.copyfile(other, path)
+
+        monkeypatch.setattr(writer, "_fill", slowly)
+        with pytest.raises(UsageError, match="there already"):
+            write_bundle(made, path)
+        assert bundle_sha256(path) == bundle_sha256(other)
 
     def test_is_left_alone_when_what_is_written_does_not_hold(self, tmp_path):
         path = made_bundles.bundle(tmp_path)
