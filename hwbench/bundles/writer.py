@@ -51,17 +51,24 @@ class Contents:
     licence: Path | None
 
 
-def write_bundle(contents: Contents, target: Path, *, replace: bool = False) -> None:
+def write_bundle(contents: Contents, target: Path, *, replace: bool = False, scratch: Path | None = None) -> None:
     """Write a bundle as a folder, or as one file where ``target`` ends in ``.hwbundle``.
 
     What is read back and checked is what is left; nothing half-written is ever at ``target``.
+
+    Args:
+        contents: what goes into it.
+        target: where it is to be.
+        replace: a bundle that is there is replaced.
+        scratch: where to write until it is whole: a folder on the file system of ``target``, which the caller takes
+            away even when this process is killed. Default: a hidden folder beside ``target``.
 
     Raises:
         UsageError: something is there already, and ``replace`` is not set or it is no bundle.
         StorageError: it cannot be written.
         ModelError: what was given does not go together; nothing is left.
     """
-    with _placed(target, replace=replace) as folder:
+    with _placed(target, replace=replace, scratch=scratch) as folder:
         _fill(folder, contents)
 
 
@@ -134,37 +141,38 @@ def _fault_of(target: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _placed(target: Path, *, replace: bool) -> Iterator[Path]:
+def _placed(target: Path, *, replace: bool, scratch: Path | None = None) -> Iterator[Path]:
     """Give a folder to be filled, and move it, or the one file made of it, to ``target``."""
     require_free(target, replace=replace)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        staging = Path(tempfile.mkdtemp(dir=scratch or target.parent, prefix=f".{target.name}."))
     except OSError as error:
-        raise StorageError(f"cannot write beside {target}: {error.strerror or error}") from error
+        where = f"beside {target}" if scratch is None else f"in {scratch}"
+        raise StorageError(f"cannot write {where}: {error.strerror or error}") from error
     try:
-        made = scratch / "new"
+        made = staging / "new"
         made.mkdir()
         yield made
         require_free(target, replace=replace)  # another build may have been faster
         if target.suffix.lower() == SUFFIX:
-            packed = scratch / f"new{SUFFIX}"
+            packed = staging / f"new{SUFFIX}"
             _pack(made, packed)
             check(packed)
             packed.replace(target)
         else:
             check(made)
-            _swap(made, target, target.with_name(f".{scratch.name.lstrip('.')}.old"))
+            _swap(made, target, target.with_name(f".{staging.name.lstrip('.')}.old"))
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _swap(made: Path, target: Path, old: Path) -> None:
     """Move a folder to where another may be, which no system does in one step: the other comes back if that fails.
 
-    ``old`` lies beside ``target``, so that the other is not lost with the scratch if this process is killed between.
+    ``old`` lies beside ``target``: if this process is killed between, the other is not taken away with the scratch.
     """
     try:
         if target.exists():

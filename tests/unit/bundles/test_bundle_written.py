@@ -250,6 +250,30 @@ class TestTheTarget:
         assert {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()} == before
         assert not [p for p in tmp_path.iterdir() if p.name.startswith(".net")], "nothing half-written is left"
 
+    @pytest.mark.parametrize("name", ["net", "net.hwbundle"])
+    @pytest.mark.parametrize("replaced", [False, True])
+    def test_has_nothing_beside_it_while_the_scratch_is_elsewhere(self, tmp_path, monkeypatch, name, replaced):
+        """So that nothing is left there by a process that is killed."""
+        place, scratch = tmp_path / "users", tmp_path / "scratch"
+        place.mkdir()
+        scratch.mkdir()
+        if replaced:
+            made_bundles.bundle(tmp_path / "other", name).rename(place / name)
+        seen = []
+        look = writer.check
+
+        def looked(path):
+            seen.append([p.name for p in place.iterdir()])
+            assert path.is_relative_to(scratch)
+            return look(path)
+
+        monkeypatch.setattr(writer, "check", looked)
+        write_bundle(made_bundles.contents(tmp_path), place / name, replace=replaced, scratch=scratch)
+        assert seen == [[name] if replaced else []]
+        assert [p.name for p in place.iterdir()] == [name]
+        assert not list(scratch.iterdir())
+        check(place / name)
+
     @pytest.mark.parametrize("after", [False, True])
     def test_comes_back_when_stopped_while_folders_are_swapped(self, tmp_path, monkeypatch, after):
         """Ctrl-C comes right before, or right after, the new folder is moved to where the old one was."""
