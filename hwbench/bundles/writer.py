@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from hwbench.bundles.container import is_bundle, opened
+from hwbench.bundles.container import opened
 from hwbench.bundles.hashing import artefact_sha256, file_sha256
 from hwbench.bundles.layout import (
     ENGINE,
@@ -27,9 +27,10 @@ from hwbench.bundles.layout import (
     SUMS,
     VERIFICATION,
     engine_file,
+    known,
 )
-from hwbench.bundles.reader import artefact_in, check
-from hwbench.errors import StorageError, UsageError
+from hwbench.bundles.reader import artefact_in, check, read_manifest
+from hwbench.errors import ModelError, StorageError, UsageError
 from hwbench.files import encode, write_bytes, write_record
 from hwbench.records.bundle import Manifest, verification_of
 from hwbench.records.verification import Verification
@@ -107,8 +108,9 @@ def require_free(target: Path, *, replace: bool) -> None:
         raise StorageError(f"'{target}' cannot be looked at: {error.strerror}") from error
     if taken and not replace:
         raise UsageError(f"'{target}' is there already", hint="give another name, or say that it is to be replaced")
-    if taken and (target.is_symlink() or not is_bundle(target)):
-        raise UsageError(f"'{target}' is there, and no bundle: it is not replaced", hint="give another name")
+    fault = _fault_of(target) if taken else None
+    if fault is not None:
+        raise UsageError(f"'{target}' is there, and no bundle: it is not replaced", hint=f"{fault}; give another name")
     if taken and target.is_dir() == (target.suffix.lower() == SUFFIX):
         raise UsageError(f"'{target}' is there, and its kind does not go with its name", hint="give another name")
 
@@ -126,44 +128,69 @@ def tidy(target: Path) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _fault_of(target: Path) -> str | None:
+    """Return why what is there is not what this module writes, or None: a manifest.json is in many a folder."""
+    if target.is_symlink():
+        return "it is a link"
+    if not (target.is_file() or target.is_dir()):
+        return "it is no plain file"
+    try:
+        if not target.is_dir():
+            read_manifest(target)
+            return None
+        with opened(target) as container:
+            names = set(container.sizes)
+    except ModelError as error:
+        return error.message
+    absent = sorted({MANIFEST, SUMS} - names)
+    strange = sorted(name for name in names if not known(name))
+    return f"it has no {absent[0]}" if absent else f"it holds {strange[0]!a}" if strange else None
+
+
 @contextlib.contextmanager
 def _placed(target: Path, *, replace: bool) -> Iterator[Path]:
     """Give a folder to be filled, and move it, or the one file made of it, to ``target``."""
     require_free(target, replace=replace)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     except OSError as error:
         raise StorageError(f"cannot write beside {target}: {error.strerror or error}") from error
     try:
-        made = scratch / "new"
+        made = staging / "new"
         made.mkdir()
         yield made
+        require_free(target, replace=replace)  # another build may have been faster
         if target.suffix.lower() == SUFFIX:
-            packed = scratch / f"new{SUFFIX}"
+            packed = staging / f"new{SUFFIX}"
             _pack(made, packed)
             check(packed)
             packed.replace(target)
         else:
             check(made)
-            _swap(made, target, scratch / "old")
+            _swap(made, target, staging / "old")
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _swap(made: Path, target: Path, old: Path) -> None:
-    """Move a folder to where another may be, which no system does in one step: the other comes back if that fails."""
-    there = target.exists()
-    if there:
-        target.replace(old)
+    """Move a folder to where another may be, which no system does in one step: the other comes back if that fails.
+
+    If this process is killed between the two, :func:`tidy` brings it back.
+    """
     try:
+        if target.exists():
+            target.replace(old)
         made.replace(target)
-    except OSError:
-        if there:
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not target.exists():
             old.replace(target)
         raise
+    finally:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, contents: Contents) -> None:

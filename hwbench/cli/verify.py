@@ -116,6 +116,7 @@ def verify(
         timeout_s=parse_seconds(timeout),
     )
     _check_request(request)
+    _check_output(output)
     said: set[str] = set()
 
     def watch(what: str, fraction: float | None) -> None:
@@ -126,12 +127,12 @@ def verify(
             terminal.say(f"{what}: {fraction:.0%}")
 
     found = run(request, target=target, watch=watch)
-    if output is not None:
-        write_record(output, found)
     if json:
         write_stdout(encode(found))
     if not (json and quiet):
         terminal.show(render_verification(found), stderr=json)
+    if output is not None:  # last: what was found is not lost where it cannot be written
+        write_record(output, found)
     raise typer.Exit(exit_code(found, strict=strict))
 
 
@@ -161,6 +162,11 @@ def check_engines(engines: list[str]) -> None:
 def _check_request(request: VerifyRequest) -> None:
     if request.metric is not None and request.task != "auto":
         raise UsageError("--task and --metric both say what is measured", hint="give one of them")
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and output.is_dir():
+        raise UsageError(f"--output '{output}' is a folder; it must be a file", hint=f"{output / 'verification.json'}")
 
 
 def parse_drop(text: str | None) -> float | None:

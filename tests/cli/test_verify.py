@@ -65,7 +65,17 @@ def test_without_labels_there_is_agreement(digits):
         (("--data", "plain.npz", "--max-drop", "much"), 2, ("--max-drop 'much'", "1pp")),
         (("--data", "plain.npz", "-e", "nosuch"), 2, ("no engine is called 'nosuch'",)),
         (("--data", "digits.npz", "--task", "regression"), 2, ("regression needs",)),
+        (("--data", "nowhere.npz", "-o", "."), 2, ("--output '.' is a folder", "verification.json")),  # before it reads
     ],
 )
 def test_refusals(digits, arguments, code, parts):
     failed(hwbench("verify", "digits_cnn", *arguments, cwd=digits), code, *parts)
+
+
+def test_what_was_found_is_shown_though_it_cannot_be_written(digits):
+    (digits / "taken").write_text("")
+    run = hwbench("verify", "digits_cnn", "--data", "plain.npz", "-e", "onnxruntime", "-p", "fp32",
+                  "-o", "taken/v.json", cwd=digits)  # fmt: skip
+    assert run.returncode == 3, run.stderr
+    assert "without labels" in run.stdout
+    assert "taken" in run.stderr

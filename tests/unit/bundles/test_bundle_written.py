@@ -9,17 +9,18 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import made_bundles
 import msgspec
 import numpy as np
 import pytest
 
-from hwbench.bundles import layout
+from hwbench.bundles import layout, writer
 from hwbench.bundles.describe import last_part
 from hwbench.bundles.examples import example_for
 from hwbench.bundles.hashing import artefact_sha256
-from hwbench.bundles.reader import check, unpack
+from hwbench.bundles.reader import bundle_sha256, check, unpack
 from hwbench.bundles.runtimes import version_warnings
 from hwbench.bundles.writer import licence_beside, write_bundle
 from hwbench.errors import ModelError, StorageError, UsageError
@@ -183,6 +184,62 @@ class TestTheTarget:
             write_bundle(made_bundles.contents(tmp_path), tmp_path / name, replace=True)
         assert (tmp_path / name / "precious").read_text() == "x"
 
+    @pytest.mark.parametrize(
+        "there",
+        [
+            {"manifest.json": "{}"},  # as a web extension has
+            {"manifest.json": "{}", "src/app.js": "x"},
+            {"manifest.json": "{}", "SHA256SUMS": "", "notes.txt": "x"},
+        ],
+    )
+    def test_is_not_replaced_where_a_folder_only_looks_like_a_bundle(self, tmp_path, there):
+        path = tmp_path / "mine"
+        for name, text in there.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(text)
+        with pytest.raises(UsageError, match="no bundle: it is not replaced"):
+            write_bundle(made_bundles.contents(tmp_path), path, replace=True)
+        found = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+        assert found == set(there)
+
+    def test_is_not_replaced_where_a_bundle_holds_something_of_the_users(self, tmp_path):
+        path = made_bundles.bundle(tmp_path)
+        (path / "results").mkdir()
+        (path / "results" / "result.json").write_text("precious")
+        with pytest.raises(UsageError, match="no bundle") as refused:
+            write_bundle(made_bundles.contents(tmp_path), path, replace=True)
+        assert "results/result.json" in refused.value.hint
+        assert (path / "results" / "result.json").read_text() == "precious"
+
+    def test_is_not_replaced_where_a_file_has_the_suffix_alone(self, tmp_path):
+        path = tmp_path / "notes.hwbundle"
+        path.write_text("precious")
+        with pytest.raises(UsageError, match="no bundle: it is not replaced"):
+            write_bundle(made_bundles.contents(tmp_path), path, replace=True)
+        assert path.read_text() == "precious"
+
+    def test_of_one_file_is_replaced(self, tmp_path):
+        path = made_bundles.bundle(tmp_path, "net.hwbundle")
+        before = path.read_bytes()
+        write_bundle(made_bundles.contents(tmp_path, off=1.0), path, replace=True)
+        assert path.read_bytes() != before
+        check(path)
+
+    @pytest.mark.parametrize("name", ["net", "net.hwbundle"])
+    def test_is_not_replaced_where_another_build_was_faster(self, tmp_path, monkeypatch, name):
+        other = made_bundles.bundle(tmp_path / "other", name)
+        made, path = made_bundles.contents(tmp_path, off=1.0), tmp_path / name
+        fill = writer._fill
+
+        def slowly(folder, contents):
+            fill(folder, contents)
+            shutil.copytree(other, path) if other.is_dir() else shutil.copyfile(other, path)
+
+        monkeypatch.setattr(writer, "_fill", slowly)
+        with pytest.raises(UsageError, match="there already"):
+            write_bundle(made, path)
+        assert bundle_sha256(path) == bundle_sha256(other)
+
     def test_is_left_alone_when_what_is_written_does_not_hold(self, tmp_path):
         path = made_bundles.bundle(tmp_path)
         before = {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()}
@@ -192,6 +249,28 @@ class TestTheTarget:
             write_bundle(made, path, replace=True)
         assert {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()} == before
         assert not [p for p in tmp_path.iterdir() if p.name.startswith(".net")], "nothing half-written is left"
+
+    @pytest.mark.parametrize("after", [False, True])
+    def test_comes_back_when_stopped_while_folders_are_swapped(self, tmp_path, monkeypatch, after):
+        """Ctrl-C comes right before, or right after, the new folder is moved to where the old one was."""
+        path = made_bundles.bundle(tmp_path)
+        before = (path / "SHA256SUMS").read_bytes()
+        made = made_bundles.contents(tmp_path, off=1.0)
+        move = Path.replace
+
+        def stopped(self, target):
+            if self.name != "new":
+                return move(self, target)
+            if after:
+                move(self, target)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_bundle(made, path, replace=True)
+        check(path)
+        assert ((path / "SHA256SUMS").read_bytes() == before) != after
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".net")], "nothing is left beside it"
 
 
 def test_what_is_unpacked_is_what_runs(tmp_path):
