@@ -1,9 +1,9 @@
 """Chains of int8 products that OpenVINO's CPU plugin fuses into one and computes wrongly.
 
 Products with matrices of weights, one right behind the other on few rows, become one unit of just-in-time code (a
-"snippets" subgraph). Where the scales of the first product end up in the quantisation behind it, that unit returns zeros
-or numbers without meaning: seen with OpenVINO 2026.4 on x86 with 1 to 8 rows, and not with 9 or more. They end up there
-where nothing but ReLU and the like, or arithmetic with constants, lies between; behind a bias alone they do not.
+"snippets" subgraph). Where the scales of the first product end up in the quantisation behind it, that unit returns
+zeros or numbers without meaning: seen with OpenVINO 2026.4 on x86 with 1 to 8 rows, and not with 9 or more. They end up
+there where nothing but ReLU and the like, or arithmetic with constants, lies between; behind a bias alone they do not.
 
 ``SNIPPETS_MODE=DISABLE`` keeps the products apart. It takes the fused attention from the whole network too, so only a
 graph with such a chain gets it.
@@ -25,7 +25,7 @@ _ARITHMETIC = frozenset({"Add", "Subtract", "Multiply", "Divide"})
 
 
 def misfused(choices: Sequence[Choice]) -> list[str]:
-    """Return the layers in int8 that end a chain which the plugin would compute wrongly, in the order of ``choices``."""
+    """Return the layers in int8 that end a chain which the plugin would compute wrongly, in the order given."""
     products = {
         choice.work.node.get_name(): choice.work
         for choice in choices
