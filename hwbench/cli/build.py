@@ -51,7 +51,12 @@ def build(
         str | None, typer.Option("--data", help="To calibrate: data.npz, a folder of images, or file.py:function.")
     ] = None,
     preprocess: Preprocess = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Calibrate with so many samples, the first.")] = 300,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples", min=1, help="Calibrate with so many samples: the first, of class folders one of each in turn."
+        ),
+    ] = 300,
     estimator: Annotated[
         Literal["minmax", "ema", "percentile", "mse", "entropy"] | None,
         typer.Option("--estimator", help="How ranges of activations are found."),

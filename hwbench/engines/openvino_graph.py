@@ -2,13 +2,14 @@
 
 A layer of the hub comes out of OpenVINO's reader as one node or several: a convolution with a bias as ``Convolution``
 and ``Add``, a ``Gemm`` as ``MatMul`` and ``Add``. The node that holds the weights goes by the layer's name, by that
-with ``/WithoutBiases`` behind it, or by its tensor's name where that is an output of the model. Tensors keep their
+with ``/WithoutBiases`` behind it, or by its tensor's name where that is an output of the model. A transposed
+convolution with a bias has a number for a name: there the ``Add`` behind it goes by the layer's. Tensors keep their
 names (``Output.get_names``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     import openvino as ov
 
 CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"})
-_PRODUCTS = {"Conv": CONVOLUTIONS, "ConvTranspose": CONVOLUTIONS, "Gemm": {"MatMul"}, "MatMul": {"MatMul"}}
-_FOR_OP = {**_PRODUCTS, "Gather": {"Gather"}}
+_MATRIX = frozenset({"MatMul"})
+_PRODUCTS = {"Conv": CONVOLUTIONS, "ConvTranspose": CONVOLUTIONS, "Gemm": _MATRIX, "MatMul": _MATRIX}
+_FOR_OP = {**_PRODUCTS, "Gather": frozenset({"Gather"})}
 # The output channels' axes of the weights, by operator: groups are an axis of their own.
 _CHANNEL_AXES = {
     "Convolution": (0,),
@@ -118,10 +120,22 @@ def _work(layer: Layer, nodes: dict[str, Any]) -> Work:
 
 def _node(layer: Layer, nodes: dict[str, Any]) -> Any:
     """Return the node that holds a layer's weights, or None where none can be told."""
+    kinds = _FOR_OP.get(layer.op, frozenset())
     for name in (layer.name, f"{layer.name}/WithoutBiases", *layer.outputs):
         node = nodes.get(name)
-        if node is not None and node.get_type_name() in _FOR_OP.get(layer.op, ()):
+        if node is not None and node.get_type_name() in kinds:
             return node
+    return _before_bias(layer, nodes, kinds)
+
+
+def _before_bias(layer: Layer, nodes: dict[str, Any], kinds: Set[str]) -> Any:
+    """Return the node in front of the addition that goes by a layer's name, or None where there is none."""
+    for name in (layer.name, *layer.outputs):
+        added = nodes.get(name)
+        if added is not None and added.get_type_name() == "Add":
+            node = added.input_value(0).get_node()
+            if node.get_type_name() in kinds:
+                return node
     return None
 
 

@@ -10,6 +10,7 @@ Biases, Softmax, LayerNorm and activation functions stay in float.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwbench.engines import openvino_quantize as quantize
 from hwbench.engines.edge import DOT_PRODUCTS, relied_on, translated
+from hwbench.engines.openvino_chains import SETTING, misfused
 from hwbench.engines.openvino_choice import Choice, Verdict, choose, refused
 from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, name_nodes, read_float, works_of
 from hwbench.engines.openvino_place import Placement, Point, key_of, readers_of
@@ -57,17 +59,26 @@ def lower(request: LowerRequest) -> Lowered:
         writer = _Writer(model, choices, request)
         choices = writer.write()
     _check_whole(choices, plan)
+    chained = misfused(choices)
     with translated("saving the OpenVINO IR"):
         _save(model, request.folder / "model.xml", halves=plan.floating == "fp16")
     return Lowered(
         files=("model.xml", "model.bin"),
         arithmetic=_arithmetic(choices, plan, request.model.arithmetic),
-        settings=_settings(choices, plan),
+        settings=_settings(choices, plan) | (SETTING if chained else {}),
         layers=tuple(choice.record() for choice in choices if choice.asked != "float"),
         same_bytes=True,
         isa=relied_on(request.device) if {"int8", "int8-dynamic"} & {choice.got for choice in choices} else (),
-        notes=tuple(writer.notes),
+        notes=(*writer.notes, *_chain_notes(chained)),
     )
+
+
+def _chain_notes(chained: Sequence[str]) -> list[str]:
+    if not chained:
+        return []
+    setting = ", ".join(f"{name}={value}" for name, value in SETTING.items())
+    named = ", ".join(chained[:3]) + (f" and {len(chained) - 3} more" if len(chained) > 3 else "")
+    return [f"{setting}: the CPU plugin computes int8 products that follow each other on few rows wrongly ({named})"]
 
 
 def _check_device(plan: PrecisionPlan, device: Device) -> None:
@@ -171,8 +182,15 @@ class _Writer:
         if choice.got == "int4-weights":
             quantize.int4_weight(node, index, axis=1 - channel_axes(node, index, rank)[0])
         else:
-            steps = self._steps if choice.got == "int8" else INT8_LARGEST
-            quantize.int8_weight(node, index, channel_axes(node, index, rank), steps)
+            static = choice.got == "int8"
+            # The plugin multiplies several matrices with scales for each channel wrongly.
+            axes = () if static and _is_stacked(node, index) else channel_axes(node, index, rank)
+            quantize.int8_weight(node, index, axes, self._steps if static else INT8_LARGEST)
+
+
+def _is_stacked(node: Any, index: int) -> bool:
+    """Say whether the weights of a product are more than one matrix."""
+    return bool(node.get_type_name() == "MatMul" and math.prod(node.get_input_shape(index)[:-2]) > 1)
 
 
 def _behind(readers: Iterable[Any], int8: Set[str]) -> set[str]:

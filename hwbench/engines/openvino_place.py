@@ -37,6 +37,7 @@ _POINTWISE = frozenset(
 )
 _SCALES = frozenset({"Add", "Multiply"})  # with a constant: a bias, a scale
 _TWO = frozenset({"Add", "Multiply", "Minimum", "Maximum", "PRelu"})
+_SHIFTED = CONVOLUTIONS - {"ConvolutionBackpropData", "GroupConvolutionBackpropData"}  # take a zero point other than 0
 _SHAPES_ONLY = frozenset({"ShapeOf"})
 
 
@@ -47,7 +48,7 @@ class Point:
     source: Any  # ov.Output
     readers: list[Any] = field(default_factory=list)  # ov.Input
     tied: tuple[Key, ...] = ()
-    convolved: bool = False  # everything that multiplies it is a convolution
+    convolved: bool = False  # everything that multiplies it is a convolution, and none a transposed one
 
 
 class Placement:
@@ -136,7 +137,7 @@ class Placement:
         node = reader.get_node()
         if moves(node):
             return all(self._only_convolutions(after) for after in readers_of(node))
-        return bool(node.get_type_name() in CONVOLUTIONS or node.get_name() in self.companions)
+        return bool(node.get_type_name() in _SHIFTED or node.get_name() in self.companions)
 
 
 def _tie(points: Mapping[Key, Point], concats: Iterable[Any]) -> None:
@@ -162,7 +163,20 @@ def _points_behind(value: Any, points: Mapping[Key, Point]) -> set[Key]:
 
 
 def _may_accompany(node: Any) -> bool:
-    return bool(node.get_type_name() in COMPANIONS) and all(_computed(value) for value in data_inputs(node))
+    if node.get_type_name() not in COMPANIONS or _averages_padding(node):
+        return False
+    return all(_computed(value) for value in data_inputs(node))
+
+
+def _averages_padding(node: Any) -> bool:
+    """Say whether a node is an average that counts zeros around its input.
+
+    In int8 the plugin gets it wrong where zero is not the integer 0 (seen with OpenVINO 2026.4).
+    """
+    if node.get_type_name() != "AvgPool":
+        return False
+    attributes = node.get_attributes()
+    return not attributes["exclude-pad"] and any((*attributes["pads_begin"], *attributes["pads_end"]))
 
 
 def moves(node: Any) -> bool:
