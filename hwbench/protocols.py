@@ -204,6 +204,18 @@ class Builds(Protocol):
 
 
 @runtime_checkable
+class ShowsLayers(Protocol):
+    """An engine whose saved files can be made to put out what is between their layers; an engine need not."""
+
+    def show_layers(self, model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
+        """Write the file into ``folder`` with every layer's floating-point output an output too; return what it is now.
+
+        Layers go by the names of their tensors in ``model.layers``; what the file has no longer is left out.
+        """
+        ...
+
+
+@runtime_checkable
 class BringsExample(Protocol):
     """An engine whose bundles get a ``run_example.py`` of its own; an engine need not."""
 

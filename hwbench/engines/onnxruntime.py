@@ -70,6 +70,11 @@ class OnnxRuntime:
         require_precision(self.name, request.precision, _PRECISIONS)
         return OnnxRuntimeProgram(request)
 
+    def show_layers(self, model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
+        from hwbench.engines.onnxruntime_lower import show_layers
+
+        return show_layers(model, files, folder)
+
     def lower(self, request: LowerRequest) -> Lowered:
         from hwbench.engines.onnxruntime_lower import lower
 

@@ -19,13 +19,15 @@ from hwbench.engines.onnxruntime_graph import Net, import_microsoft, own_weights
 from hwbench.engines.onnxruntime_products import ACCURACY_LEVEL, Product, Rewriter, products_of, to_blocks
 from hwbench.engines.onnxruntime_static import Widths, flowing, insert_pairs, widths_on
 from hwbench.errors import Unsupported
+from hwbench.graph.expose import expose
 from hwbench.protocols import LowerRequest
 from hwbench.records.base import Missing
-from hwbench.records.model import Model
+from hwbench.records.model import Model, ModelFiles
 from hwbench.records.quantization import Lowered, LoweredLayer, PrecisionPlan, Scheme, TensorRange
 
 FILE = "model.onnx"
 _WEIGHT_BITS = {"int8-weights": 8, "int4-weights": 4}
+_READ = "_DequantizeLinear_Output"  # as ONNX Runtime's tool names what reads a tensor's integers
 _LAYERS = {"Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}  # what can carry a scheme
 _NO_KERNEL = "ONNX Runtime has no int8 kernel for {} on CPUs"
 _SLOW_CONV = (
@@ -76,6 +78,18 @@ def lower(request: LowerRequest) -> Lowered:
         isa=relied_on(request.device) if {"int8", "int8-dynamic"} & {layer.got for layer in layers} else (),
         notes=_notes(layers, widths, request),
     )
+
+
+def show_layers(model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
+    """Write a saved file again with every layer an output too: as the next layer reads it, rounded to its integers.
+
+    Before that an activation may be missing, which is nothing but the edge of the integers' range.
+    """
+    path = Path(files.folder) / files.runtime_graph
+    made = {name for node in onnx.load(path, load_external_data=False).graph.node for name in node.output}
+    own = {spec.name for spec in model.outputs}
+    read = {name: name.removesuffix(_READ) for name in made if name.endswith(_READ)}
+    return expose(model, files, folder, {new: old for new, old in read.items() if old in made and old not in own})
 
 
 def _require_floating(plan: PrecisionPlan, model: Model) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.engines.edge import artefact_of_another, installed, require_built, require_precision, translated
-from hwbench.engines.openvino_artefact import name_of, read_model
+from hwbench.engines.openvino_artefact import name_of, read_model, show_layers
 from hwbench.engines.openvino_units import constant_bytes, dominant, hint_of, text_of, units_of
 from hwbench.errors import EngineError
 from hwbench.protocols import ArtefactFacts, BuildRequest, LayerProfile, LowerRequest, Tensors, UnitTimes
@@ -80,6 +80,9 @@ class OpenVino:
         from hwbench.engines.openvino_lower import lower
 
         return lower(request)
+
+    def show_layers(self, model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
+        return show_layers(model, files, folder)
 
     def describe(self, path: Path, shapes: Mapping[str, tuple[int, ...]], batch_size: int | None) -> ArtefactFacts:
         from hwbench.engines.openvino_artefact import describe

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from hwbench.engines.edge import translated
 from hwbench.engines.openvino_costs import arithmetic_of, layers_of, weight_bytes_of
 from hwbench.errors import EngineError, ModelError, UsageError
 from hwbench.protocols import ArtefactFacts
-from hwbench.records.model import Model, TensorSpec
+from hwbench.records.model import Model, ModelFiles, TensorSpec
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -54,6 +56,29 @@ def read_model(core: ov.Core, path: Path, model: Model) -> ov.Model:
         sizes = {spec.name: spec.shape for spec in model.inputs}
         read.reshape({index: list(sizes[name_of(port)]) for index, port in enumerate(read.inputs)})
     return read
+
+
+def show_layers(model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
+    """Write a saved model again with every layer's floating-point output an output too; return what it is now."""
+    import openvino as ov
+
+    core = ov.Core()
+    read = core.read_model(Path(files.folder) / files.runtime_graph)
+    shown = {spec.name for spec in model.outputs}
+    wanted = [name for layer in model.layers for name in layer.outputs if name not in shown]
+    ports = {name: port for node in read.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    added = [(name, ports[name]) for name in wanted if name in ports and ports[name].get_element_type().is_real()]
+    specs = tuple(
+        TensorSpec(name=name, dtype=port.get_element_type().to_dtype().name, shape=tuple(port.get_shape()))
+        for name, port in added
+    )
+    with translated("OpenVINO could not show the layers"):
+        read.add_outputs([name for name, _ in added])
+        ov.save_model(read, folder / "exposed.xml", compress_to_fp16=False)
+    return (
+        msgspec.structs.replace(model, outputs=(*model.outputs, *specs)),
+        msgspec.structs.replace(files, folder=str(folder.resolve()), runtime_graph="exposed.xml"),
+    )
 
 
 def name_of(port: Any) -> str:

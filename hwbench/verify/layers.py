@@ -10,50 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
-import onnx
-import onnx.shape_inference
 
 from hwbench.children import Emit, serve
-from hwbench.errors import EngineError
 from hwbench.records.base import Missing
-from hwbench.records.model import Layer, Model, ModelFiles, TensorSpec
+from hwbench.records.model import Layer
 from hwbench.records.verification import LayerError, LayerErrors, LayersJob
 from hwbench.verify.distance import rows, smallest_cosine, sqnr_db
 from hwbench.verify.stores import OUTPUTS, Array, load_arrays
 
-EXPOSED = "exposed.onnx"
 DIVERGES_BELOW_DB = 20.0  # error a tenth of the signal
-_FLOATS = (1, 10, 11, 16)  # onnx.TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16
-
-
-def expose(model: Model, files: ModelFiles, folder: Path) -> tuple[Model, ModelFiles]:
-    """Write the graph with every floating-point tensor between its layers as an output too; return what it is now.
-
-    Raises:
-        EngineError: the weights lie beside the graph, so that it is too large to be written again.
-    """
-    source = Path(files.folder) / files.runtime_graph
-    proto = onnx.load(source, load_external_data=False)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-        raise EngineError("layers are compared only in models below 1.5 GB", hint="leave --layers out")
-    graph = onnx.shape_inference.infer_shapes(proto).graph
-    typed = {value.name: value for value in graph.value_info}
-    shown = {spec.name for spec in model.outputs}
-    added: list[TensorSpec] = []
-    for name in (name for node in graph.node for name in node.output if name in typed and name not in shown):
-        kind = typed[name].type.tensor_type
-        if kind.elem_type in _FLOATS:
-            proto.graph.output.append(typed[name])
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            shape = tuple(axis.dim_value for axis in kind.shape.dim)
-            added.append(TensorSpec(name=name, dtype=dtype.name, shape=shape))
-    onnx.save(proto, folder / EXPOSED)
-    return (
-        msgspec.structs.replace(model, outputs=(*model.outputs, *added)),
-        msgspec.structs.replace(files, folder=str(folder.resolve()), runtime_graph=EXPOSED),
-    )
 
 
 def work(job: LayersJob, folder: Path, emit: Emit) -> LayerErrors:  # noqa: ARG001 - the child's signature

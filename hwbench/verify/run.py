@@ -12,10 +12,11 @@ import numpy as np
 from hwbench import plugins
 from hwbench.children import Emit, Throttle, serve
 from hwbench.data.store import stored_inputs
-from hwbench.errors import EngineError, HwbenchError
-from hwbench.protocols import BuildRequest, Engine, Runner
+from hwbench.errors import EngineError, HwbenchError, Unsupported
+from hwbench.graph.expose import expose
+from hwbench.protocols import BuildRequest, Engine, Runner, ShowsLayers
+from hwbench.records.model import Model, ModelFiles
 from hwbench.records.verification import RunJob, RunResult
-from hwbench.verify.layers import expose
 from hwbench.verify.stores import OUTPUTS, Array
 
 _PROGRESS_PERIOD_S = 0.5
@@ -34,7 +35,7 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
     engine.start()
     workdir = folder / "build"
     workdir.mkdir(exist_ok=True)
-    model, files = expose(job.model, job.files, folder) if job.expose else (job.model, job.files)
+    model, files = _exposed(engine, job, folder) if job.expose else (job.model, job.files)
     request = BuildRequest(
         model=model,
         files=files,
@@ -61,6 +62,15 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
         digest.update(name.encode() + outputs[name].tobytes())
     finite = all(bool(np.isfinite(array).all()) for array in outputs.values() if array.dtype.kind in "fc")
     return RunResult(built=built, outputs_sha256=digest.hexdigest(), finite=finite)
+
+
+def _exposed(engine: Engine, job: RunJob, folder: Path) -> tuple[Model, ModelFiles]:
+    """Return the network with every layer an output: its graph, or the file of an engine that can show it."""
+    if job.model.artefact is None:
+        return expose(job.model, job.files, folder)
+    if not isinstance(engine, ShowsLayers):
+        raise Unsupported(f"a saved engine of {engine.name} puts out nothing between its layers")
+    return engine.show_layers(job.model, job.files, folder)
 
 
 def _all(runner: Runner, job: RunJob, inputs: Mapping[str, Array], batch: int, emit: Emit) -> dict[str, Array]:
