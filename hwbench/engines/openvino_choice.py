@@ -18,6 +18,7 @@ _UNTOLD = "OpenVINO reads it as several operators, none of which holds its weigh
 _NO_WEIGHTS = "it has no weights: both factors are computed"
 _TABLE = "a table is looked up and not multiplied: its rows are stored in int8"
 _FIRST = "its weights are the first factor, which OpenVINO runs in float"
+_GROUPS = "OpenVINO runs a transposed convolution in groups in fp32, however it is written"
 _SOFTMAX = "one factor comes from a Softmax, which stays in float"
 _CONV_INT4 = "OpenVINO packs int4 for matrix products alone; a convolution's weights are stored in int8"
 _NARROW = f"fewer than {DYNAMIC_GROUP} products are added up, too few to quantise the other factor on the fly"
@@ -91,6 +92,8 @@ def _static(work: Work, *, named: bool) -> Verdict:
         return Verdict(got="float", why=_FIRST)
     if work.weight is None and work.node.get_type_name() in CONVOLUTIONS:
         return Verdict(got="float", why="its weights are computed")
+    if _is(work, "GroupConvolutionBackpropData"):
+        return Verdict(got="float", why=_GROUPS)
     if work.weight is None and not named and any(_from_softmax(work.node.input_value(index)) for index in (0, 1)):
         return Verdict(got="float", why=_SOFTMAX)
     return Verdict(got="int8")
