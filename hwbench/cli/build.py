@@ -40,12 +40,16 @@ def build(
     precisions: Annotated[
         list[str] | None,
         typer.Option(
-            "--precision", "-p", help="fp32, fp16, bf16, auto, int8, int8-dynamic, int8-weights, int4-weights; repeat."
+            "--precision",
+            "-p",
+            metavar="<str>",
+            help="fp32, fp16, bf16, auto, int8, int8-dynamic, int8-weights, int4-weights; repeat.",
         ),
     ] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan by layers (TOML), in place of -p.")] = None,
     keep_float: Annotated[
-        list[str] | None, typer.Option("--keep-float", help="Layers that are not quantised; * and ? work; repeat.")
+        list[str] | None,
+        typer.Option("--keep-float", metavar="<str>", help="Layers that are not quantised; * and ? work; repeat."),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="To calibrate: data.npz, a folder of images, or file.py:function.")
@@ -54,7 +58,10 @@ def build(
     samples: Annotated[
         int,
         typer.Option(
-            "--samples", min=1, help="Calibrate with so many samples: the first, of class folders one of each in turn."
+            "--samples",
+            metavar="<int>",
+            min=1,
+            help="Calibrate with so many samples: the first, of class folders one of each in turn.",
         ),
     ] = 300,
     estimator: Annotated[
@@ -67,11 +74,12 @@ def build(
         float | None, typer.Option("--smooth-quant", help="Move outliers into weights, with this alpha (0 to 1).")
     ] = None,
     adaround: Annotated[bool, typer.Option("--adaround", help="Learn the rounding of weights (slow).")] = False,
-    bias_correction: Annotated[
-        bool, typer.Option("--bias-correction/--no-bias-correction", help="Correct the mean error of each layer.")
-    ] = True,
+    no_correction: Annotated[
+        bool, typer.Option("--no-correction", help="Do not correct biases for the mean error of each layer.")
+    ] = False,
     engines: Annotated[
-        list[str] | None, typer.Option("--engine", "-e", help="Build for this engine; repeat. Default: all that can.")
+        list[str] | None,
+        typer.Option("--engine", "-e", metavar="<str>", help="Build for this engine; repeat. Default: all that can."),
     ] = None,
     verify_data: Annotated[
         str | None, typer.Option("--verify-data", help="Judge every bundle on these, as `hwbench verify` does.")
@@ -85,18 +93,22 @@ def build(
         str | None, typer.Option("--max-drop", help="Certify that the metric falls by no more: 1pp, or a number.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 when --verify-data do not settle it.")] = False,
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Time every bundle.")] = True,
+    no_measure: Annotated[bool, typer.Option("--no-measure", help="Do not time the bundles.")] = False,
     duration: Annotated[str | None, typer.Option(help="Shortest timed run of each. Default: 3s.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
-    shapes: Annotated[list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Size of the batch axis.")
+    ] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
+    ] = None,
     licence: Annotated[
         Path | None, typer.Option("--license", help="The model's licence, to go along. Default: the one beside it.")
     ] = None,
-    preprocessing_note: Annotated[
-        str | None, typer.Option("--preprocessing-note", help="What comes before the network, in words, to go along.")
+    input_note: Annotated[
+        str | None, typer.Option("--input-note", help="What comes before the network, in words, to go along.")
     ] = None,
-    postprocessing_note: Annotated[
-        str | None, typer.Option("--postprocessing-note", help="What comes after the network, in words, to go along.")
+    output_note: Annotated[
+        str | None, typer.Option("--output-note", help="What comes after the network, in words, to go along.")
     ] = None,
     one_file: Annotated[bool, typer.Option("--one-file", help="Make each bundle one .hwbundle file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace bundles that are there.")] = False,
@@ -104,8 +116,8 @@ def build(
     require_device: RequireDevice = None,
     require_precision: RequirePrecision = None,
     require_delegate: RequireDelegate = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: one a core.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    threads: Annotated[int | None, typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core.")] = None,
+    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process, compiling included.")] = "15min",
     json: Json = False,
     quiet: Quiet = False,
@@ -140,7 +152,7 @@ def build(
         raise UsageError(f"--license '{licence}': there is no such file")
     target = find_target(device)
     count = threads or default_threads(target)
-    settings = _calibration(estimator, percentile, equalize, smooth_quant, adaround, bias_correction, seed)
+    settings = _calibration(estimator, percentile, equalize, smooth_quant, adaround, not no_correction, seed)
     fixed = parse_shapes(shapes or [])
     request = BundleRequest(
         model=model,
@@ -175,12 +187,14 @@ def build(
             seed=seed,
             timeout_s=parse_seconds(timeout),
         ),
-        measure=_timing(target, device, count, duration, timeout, seed) if measure else _unasked("--measure"),
+        measure=_timing(target, device, count, duration, timeout, seed)
+        if not no_measure
+        else _unasked("leave --no-measure out"),
         one_file=one_file,
         replace=force,
         licence=None if licence is None else str(licence),
-        preprocessing_note=preprocessing_note or _recipe(preprocess),
-        postprocessing_note=postprocessing_note,
+        preprocessing_note=input_note or _recipe(preprocess),
+        postprocessing_note=output_note,
         threads=count,
         seed=seed,
         timeout_s=parse_seconds(timeout),

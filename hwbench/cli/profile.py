@@ -48,27 +48,37 @@ def profile(
     ],
     device: Device = "cpu",
     engine: Annotated[
-        list[str] | None, typer.Option("--engine", "-e", help="Only this engine; repeat for more. Default: all.")
+        list[str] | None,
+        typer.Option("--engine", "-e", metavar="<str>", help="Only this engine; repeat for more. Default: all."),
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option("--precision", "-p", help="Only this precision (fp32, bf16, auto); repeat for more."),
+        typer.Option(
+            "--precision", "-p", metavar="<str>", help="Only this precision (fp32, bf16, auto); repeat for more."
+        ),
     ] = None,
     mode: Annotated[
         str,
         typer.Option(help="latency, throughput, burst, steady, sustained, server, cold or energy; see docs/modes.md."),
     ] = "latency",
-    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", min=1, help="Size of the batch axis.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Size of the batch axis.")
+    ] = None,
     shapes: Annotated[
-        list[str] | None, typer.Option("--shapes", help="Input shapes, name:1x3x224x224; comma-separated or repeated.")
+        list[str] | None,
+        typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224; comma-separated or repeated."),
     ] = None,
     input_data: Annotated[
         Path | None, typer.Option("--input-data", help="Inputs from an .npz with arrays named like the inputs.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads in all. Default: one a physical core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, help="Threads in all. Default: one a physical core.")
+    ] = None,
     streams: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests in flight, or workers of mode server. Default: one a thread."),
+        typer.Option(
+            metavar="<int>", min=1, help="Requests in flight, or workers of mode server. Default: one a thread."
+        ),
     ] = None,
     warmup: Annotated[str | None, typer.Option(help="Shortest warm-up (at least 10 inferences). Default: 1s.")] = None,
     duration: Annotated[
@@ -82,7 +92,9 @@ def profile(
         float | None,
         typer.Option(help="Share of the median to which its 95 % interval must settle. Default: 0.01."),
     ] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Time this many inferences instead.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, help="Time this many inferences instead.")
+    ] = None,
     layers: Annotated[
         bool | None,
         typer.Option("--layers/--no-layers", help="Per-layer times, in a run of their own. Default: in latency mode."),
@@ -92,9 +104,12 @@ def profile(
     max_warmup: Annotated[
         str | None, typer.Option(help="Longest wait for a plateau. Default: 5min in mode steady, 3min in energy.")
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Mode cold: processes to start. Default: 10.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, help="Mode cold: processes to start. Default: 10.")
+    ] = None,
     repeat_build: Annotated[
-        int | None, typer.Option(min=2, help="Build each engine so many times, each in a process of its own.")
+        int | None,
+        typer.Option(metavar="<int>", min=2, help="Build each engine so many times, each in a process of its own."),
     ] = None,
     preset: Annotated[
         str | None,
@@ -105,13 +120,13 @@ def profile(
         str, typer.Option(help="Energy meter: auto, none, a name, or external (mode energy; import it later).")
     ] = "auto",
     energy_repeats: Annotated[
-        int | None, typer.Option(min=2, help="Mode energy: windows to measure. Default: 5.")
+        int | None, typer.Option(metavar="<int>", min=2, help="Mode energy: windows to measure. Default: 5.")
     ] = None,
     energy_window: Annotated[
         str | None,
         typer.Option(help="Mode energy: length of a window, and of idle. Default: 10s, or 100 updates of the meter."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of random inputs.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the results. Default: a new one in hwbench-results/."),

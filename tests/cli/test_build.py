@@ -37,7 +37,7 @@ def built(data):
     """One build of two engines, judged and timed."""
     (data / "LICENSE").write_text("To be used freely.\n")
     run = hwbench("build", "digits_cnn", *ENGINES, *INT8, "--verify-data", "test.npz", "--max-drop", "3pp",
-                  "--duration", "100ms", "--license", "LICENSE", "--preprocessing-note", "divide by 16",
+                  "--duration", "100ms", "--license", "LICENSE", "--input-note", "divide by 16",
                   "-o", "out", "--json", cwd=data)  # fmt: skip
     assert run.returncode == 0, run.stderr
     folder = data / "out"

@@ -100,7 +100,7 @@ def test_training_learns_and_leaves_random_state_alone(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1])  # 0 is that of the shipped weights
 def test_training_again_reaches_the_stated_accuracy(seed):
     module = train(seed)
     correct, _ = accuracy(lambda images: scores(module, images))
