@@ -12,11 +12,12 @@ from hwbench.errors import StorageError
 _CHUNK = 1 << 20
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+def file_sha256(*paths: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal, or of several as if they were one."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        update([digest], stream)
+    for path in paths:
+        with path.open("rb") as stream:
+            update([digest], stream)
     return digest.hexdigest()
 
 

@@ -199,16 +199,7 @@ def build(
         seed=seed,
         timeout_s=parse_seconds(timeout),
     )
-    said: set[str] = set()
-
-    def watch(what: str, fraction: float | None) -> None:
-        if what not in said:
-            said.add(what)
-            terminal.say(what)
-        elif fraction is not None and verbose:
-            terminal.say(f"{what}: {fraction:.0%}")
-
-    found = run(request, output, target=target, watch=watch)
+    found = run(request, output, target=target, watch=terminal.steps())
     if json:
         write_stdout(encode(found))
     if not (json and quiet):

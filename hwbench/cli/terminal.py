@@ -81,6 +81,19 @@ class Terminal:
         if not self.quiet:
             _say(text)
 
+    def steps(self) -> Callable[[str, float | None], None]:
+        """Return what a pipeline tells its steps to: each is said once, and if verbose how far it is."""
+        said: set[str] = set()
+
+        def watch(what: str, fraction: float | None) -> None:
+            if what not in said:
+                said.add(what)
+                self.say(what)
+            elif fraction is not None and self.verbose:
+                self.say(f"{what}: {fraction:.0%}")
+
+        return watch
+
 
 def write_stdout(data: bytes) -> None:
     """Write data to standard output as it is."""

@@ -117,16 +117,7 @@ def verify(
     )
     _check_request(request)
     _check_output(output)
-    said: set[str] = set()
-
-    def watch(what: str, fraction: float | None) -> None:
-        if what not in said:
-            said.add(what)
-            terminal.say(what)
-        elif fraction is not None and verbose:
-            terminal.say(f"{what}: {fraction:.0%}")
-
-    found = run(request, target=target, watch=watch)
+    found = run(request, target=target, watch=terminal.steps())
     if json:
         write_stdout(encode(found))
     if not (json and quiet):

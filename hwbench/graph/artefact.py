@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 
 from hwbench import plugins
-from hwbench.bundles.hashing import artefact_sha256
+from hwbench.bundles.hashing import artefact_sha256, file_sha256
 from hwbench.bundles.layout import INPUTS
 from hwbench.bundles.reader import artefact_in, bundle_sha256, unpack
 from hwbench.bundles.runtimes import version_warnings
 from hwbench.errors import EngineError, ModelError, UsageError
 from hwbench.graph.inputs import Arrays, random_arrays, read_inputs, specs_in
-from hwbench.graph.parts import common_batch, file_sha256, save_inputs
+from hwbench.graph.parts import common_batch, save_inputs
 from hwbench.graph.spec import ModelSpec
 from hwbench.protocols import ArtefactFacts, Engine, ReadsArtefacts
 from hwbench.records.base import Missing

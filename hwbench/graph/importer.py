@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
+from hwbench.bundles.hashing import file_sha256
 from hwbench.children import Emit, serve
 from hwbench.errors import ModelError
 from hwbench.graph.artefact import import_bundle, import_engine
@@ -18,7 +19,7 @@ from hwbench.graph.inputs import Arrays, input_specs, random_inputs, read_inputs
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
-from hwbench.graph.parts import common_batch, file_sha256, save_inputs
+from hwbench.graph.parts import common_batch, save_inputs
 from hwbench.graph.precision import arithmetic_of
 from hwbench.graph.spec import ModelSpec, parse_spec
 from hwbench.graph.torch_inputs import torch_inputs

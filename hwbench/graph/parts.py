@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,6 @@ from hwbench.errors import ModelError
 from hwbench.graph.inputs import Arrays
 from hwbench.records.base import Missing
 from hwbench.records.model import TensorSpec
-
-
-def file_sha256(*paths: Path) -> str:
-    """Return the hash of the bytes of one file, or of several as if they were one."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def save_inputs(arrays: Arrays, path: Path) -> None:

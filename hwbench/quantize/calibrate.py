@@ -6,12 +6,12 @@ runtimes.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
 import onnx_ir as ir
 
+from hwbench.bundles.hashing import file_sha256
 from hwbench.children import Emit, Throttle, serve
 from hwbench.data.store import stored_inputs
 from hwbench.errors import UsageError
@@ -62,7 +62,7 @@ def work(job: CalibrateJob, folder: Path, emit: Emit) -> CalibrateResult:
         schema_version=CALIBRATION_SCHEMA,
         settings=job.settings,
         data=job.data,
-        graph_sha256=_hash(written),
+        graph_sha256=file_sha256(*written),
         tensors=collected.ranges,
         repairs=tuple(calibrating.repairs),
         warnings=_warnings(job, collected),
@@ -75,15 +75,6 @@ def _read(path: Path) -> ir.Model:
     model = ir.load(path)
     ir.external_data.load_to_model(model)
     return model
-
-
-def _hash(paths: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _warnings(job: CalibrateJob, collected: Collected) -> tuple[str, ...]:
