@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from hwbench.errors import PluginError, UsageError
 
-Kind = Literal["engines", "meters", "devices"]
-GROUPS: tuple[Kind, ...] = ("engines", "meters", "devices")
+Kind = Literal["engines", "meters", "devices", "compressors"]
+GROUPS: tuple[Kind, ...] = ("engines", "meters", "devices", "compressors")
 
 
 @functools.cache

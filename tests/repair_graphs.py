@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 from onnx import ModelProto, helper
 
+from hwbench.graph.linear import Linear, linear_layers
 from hwbench.graph.onnx_file import infer_shapes
-from hwbench.quantize.linear import Linear, linear_layers
 from hwbench.quantize.statistics import ChannelStatistics
 
 IMAGE = [2, 4, 9, 9]

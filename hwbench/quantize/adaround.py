@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.quantize.linear import Array, Linear, Outcome, Skipped, linear_layers
+from hwbench.graph.linear import Array, Linear, Outcome, Skipped, linear_layers
 from hwbench.quantize.patches import rows
 
 Arrays = Iterable[np.ndarray[Any, Any]]

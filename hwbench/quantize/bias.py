@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.quantize.linear import Array, Linear, Outcome, Skipped, linear_layers
+from hwbench.graph.linear import Array, Linear, Outcome, Skipped, linear_layers
 from hwbench.quantize.statistics import ChannelStatistics
 
 Quantise = Callable[[Array, int], Array]  # weights and the axis of their output channels -> weights as they will be

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.quantize.linear import (
+from hwbench.graph.linear import (
     Array,
     Linear,
     Outcome,

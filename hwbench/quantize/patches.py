@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hwbench.quantize.linear import Array, Linear
+from hwbench.graph.linear import Array, Linear
 
 Generator = np.random.Generator
 

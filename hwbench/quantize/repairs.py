@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.graph.linear import Outcome
 from hwbench.quantize.adaround import adaround
 from hwbench.quantize.bias import correct_bias, weights_of
 from hwbench.quantize.collect import Batches, Collected, collect
 from hwbench.quantize.equalize import equalize
-from hwbench.quantize.linear import Outcome
 from hwbench.quantize.session import tensors_of
 from hwbench.quantize.smooth import smooth
 from hwbench.quantize.weights import rounded

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.quantize.linear import (
+from hwbench.graph.linear import (
     Array,
     Linear,
     Outcome,

@@ -12,11 +12,11 @@ import repair_graphs as nets
 from command import shared_data
 from onnx import helper
 
+from hwbench.graph.linear import Linear, linear_layers, set_constant
 from hwbench.graph.onnx_file import fix_axes, infer_shapes
 from hwbench.quantize.adaround import adaround
 from hwbench.quantize.bias import correct_bias, weights_of
 from hwbench.quantize.equalize import equalize
-from hwbench.quantize.linear import Linear, linear_layers, set_constant
 
 BATCH = 50
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)

@@ -5,8 +5,8 @@ import pytest
 import repair_graphs as nets
 from onnx import helper, numpy_helper
 
+from hwbench.graph.linear import Skipped
 from hwbench.quantize.equalize import equalize
-from hwbench.quantize.linear import Skipped
 
 RELU = ("Relu", {})
 POOL = ("MaxPool", {"kernel_shape": [2, 2]})

@@ -7,7 +7,7 @@ import pytest
 import repair_graphs as nets
 from onnx import helper
 
-from hwbench.quantize.linear import Linear, Skipped, constant, linear_layers
+from hwbench.graph.linear import Linear, Skipped, constant, linear_layers
 from hwbench.quantize.patches import rows
 
 SHAPES = {

@@ -1,6 +1,6 @@
 """Layers with constant weights, seen alike: Conv, ConvTranspose, Gemm and MatMul as one block of weights per group.
 
-The repairs before quantisation scale channels, replace weights and add to biases. Where a node keeps its output
+Repairs and compression scale channels, replace weights, cut and add to biases. Where a node keeps its output
 channels, whether its weight is transposed, and that the bias of a MatMul is the constant of an Add behind it, is known
 here alone.
 """

@@ -1,0 +1,1 @@
+"""Mend a compressed network without training it, one repair a file."""

@@ -1,0 +1,1 @@
+"""Train the torch view: recovery after compression, distillation, sparsity and gates."""
