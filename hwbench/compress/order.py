@@ -29,7 +29,7 @@ _WHY = {
     "width": "channels are judged by their weights, which {later} has changed, and what it made would not fit the cut",
     "low-rank": "its factors are new weights, and the {later} of the old ones would be lost",
     "sparsity": "zeros change weights that {later} has put on a grid",
-    "share": "a codebook of values that are rounded already takes them off their grid",
+    "share": "a codebook would take the weights off the grid that {later} has put them on",
 }
 
 
