@@ -26,8 +26,8 @@ def tucker2(kernel: Array, ranks: tuple[int, int]) -> tuple[Array, Array, Array]
         if whole == 0 or kept - before <= _SETTLED * whole:
             break
         before = kept
-        left = unfolded_directions(np.einsum("oik,is->osk", kernel, right), 0)[0][:, : ranks[0]]
-        right = unfolded_directions(np.einsum("oik,or->rik", kernel, left), 1)[0][:, : ranks[1]]
+        left = unfolded_directions(np.einsum("oik,is->osk", kernel, right, optimize=True), 0)[0][:, : ranks[0]]
+        right = unfolded_directions(np.einsum("oik,or->rik", kernel, left, optimize=True), 1)[0][:, : ranks[1]]
         core = _core(kernel, left, right)
     return left, core, right
 

@@ -29,7 +29,7 @@ class LowRankSettings(Settings, frozen=True, kw_only=True):
     """Settings of ``low-rank``: one of ``amount``, ``rank`` and ``energy`` says how much is left."""
 
     form: Literal["svd", "channel-svd", "spatial-svd", "tucker", "cp"] = "channel-svd"
-    """Which layers take a layer's place; Gemm, MatMul and 1x1 take ``svd`` alone, or ``channel-svd``, which is the same there."""
+    """What takes the place of a layer; for Gemm, MatMul and 1x1 only ``svd`` and ``channel-svd``, the same there."""
     amount: float | None = None
     """The fraction of the layer's multiply-adds that is taken away, at least; between 0 and 1."""
     rank: int | None = None
