@@ -114,8 +114,8 @@ def compress(
     return CompressedModel(
         model=subject.model,
         applied=applied,
-        before=network_facts(subject.original, {}),
-        after=network_facts(subject.model, subject.bits, subject.held_zeros),
+        before=network_facts(subject.original, batch, {}),
+        after=network_facts(subject.model, batch, subject.bits, subject.held_zeros),
     )
 
 

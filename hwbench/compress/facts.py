@@ -15,13 +15,13 @@ from hwbench.records.compression import LayerFacts, NetworkFacts
 _BITS_A_BYTE = 8
 
 
-def network_facts(model: ir.Model, bits: Mapping[str, float], zeros: Collection[str] = ()) -> NetworkFacts:
-    """Count a network whose shapes are inferred.
+def network_facts(model: ir.Model, batch: int, bits: Mapping[str, float], zeros: Collection[str] = ()) -> NetworkFacts:
+    """Count a network whose shapes are inferred, its batch axis fixed to ``batch``.
 
     ``bits``: a weight's bits by initialiser, where a method knows how it could be stored. ``zeros``: initialisers whose
     zeros stay; stored as a bit mask and the numbers that are left, where that is smaller.
     """
-    layers = layer_facts(model)
+    layers = layer_facts(model, batch)
     weights = [(name, value.const_value) for name, value in model.graph.initializers.items()]
     stored = sum(tensor.nbytes for _, tensor in weights if tensor is not None)
     packed = sum(_packed(tensor, bits.get(name), name in zeros) for name, tensor in weights if tensor is not None)
@@ -35,12 +35,13 @@ def network_facts(model: ir.Model, bits: Mapping[str, float], zeros: Collection[
     )
 
 
-def layer_facts(model: ir.Model) -> tuple[LayerFacts, ...]:
+def layer_facts(model: ir.Model, batch: int) -> tuple[LayerFacts, ...]:
     """Count every node that computes."""
-    return tuple(_layer(node, weights) for node, weights in weights_of(model))
+    return tuple(_layer(node, weights, batch) for node, weights in weights_of(model))
 
 
-def _layer(node: ir.Node, weights: list[ir.Value]) -> LayerFacts:
+def _layer(node: ir.Node, weights: list[ir.Value], batch: int) -> LayerFacts:
+    macs = macs_of(node)
     tensors = [value.const_value for value in weights if value.const_value is not None]
     return LayerFacts(
         layer=node.name or "",
@@ -48,7 +49,7 @@ def _layer(node: ir.Node, weights: list[ir.Value]) -> LayerFacts:
         weight_shape=tuple(tensors[0].shape.numpy()) if tensors else (),
         parameters=sum(tensor.size for tensor in tensors),
         nonzero_parameters=sum(int(np.count_nonzero(tensor.numpy())) for tensor in tensors),
-        macs=macs_of(node),
+        macs=macs if isinstance(macs, Missing) else round(macs / batch),
     )
 
 

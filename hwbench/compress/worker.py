@@ -15,7 +15,7 @@ from hwbench.compress.base import Array, Report, Subject
 from hwbench.compress.check import check_batch, check_graph
 from hwbench.compress.facts import layer_facts, network_facts
 from hwbench.compress.order import planned
-from hwbench.compress.run import apply
+from hwbench.compress.run import apply, count_nodes
 from hwbench.data.samples import stored_samples
 from hwbench.errors import EngineError, StorageError
 from hwbench.graph.batch import batch_dependence, open_batch, rebatch
@@ -42,7 +42,8 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
     torch.set_num_threads(job.request.threads)
     torch.manual_seed(job.request.seed)
     subject = _subject(job, _reporter(emit))
-    before, layers_before = network_facts(subject.original, {}), layer_facts(subject.original)
+    before = network_facts(subject.original, subject.batch, {})
+    layers_before = layer_facts(subject.original, subject.batch)
     applied = _carried_out(job, subject)
     subject.report("checking the result", None)
     files, batch, warnings, checked = _written(job, subject)
@@ -51,9 +52,9 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
         sha256=artefact_sha256(Path(job.target), files),
         applied=applied,
         before=before,
-        after=network_facts(subject.model, subject.bits, subject.held_zeros),
+        after=network_facts(subject.model, subject.batch, subject.bits, subject.held_zeros),
         layers_before=layers_before,
-        layers_after=layer_facts(subject.model),
+        layers_after=layer_facts(subject.model, subject.batch),
         check=checked,
         batch_size=batch,
         warnings=warnings,
@@ -134,7 +135,7 @@ def _written(job: CompressJob, subject: Subject) -> tuple[tuple[str, ...], int |
     target, inputs = Path(job.target), _first_batch(job, subject)
     as_compressed = target / WORK / "checked.onnx"
     state.save_graph(subject.model, as_compressed)
-    checked = check_graph(subject, as_compressed, inputs, len(layer_facts(subject.model)))
+    checked = check_graph(subject, as_compressed, inputs, count_nodes(subject.model))
     model, batch, warnings = _for_users(job, subject)
     files = list(state.save_graph(model, target / MODEL))
     check_batch(target / MODEL, as_compressed, inputs, 1 if isinstance(batch, Missing) else batch, subject.threads)

@@ -78,7 +78,7 @@ class Applied(Record, frozen=True, kw_only=True):
 
 
 class NetworkFacts(Record, frozen=True, kw_only=True):
-    """How large a network is.
+    """How large a network is. ``macs``: multiply-adds of one sample.
 
     ``weight_bytes``: as the graph stores them. ``packed_bytes``: as they could be stored with what the steps tell of
     sparsity, codebooks and bits; no runtime needs to be able to run that.
@@ -98,7 +98,7 @@ class NetworkFacts(Record, frozen=True, kw_only=True):
 
 
 class LayerFacts(Record, frozen=True, kw_only=True):
-    """One layer before or after."""
+    """One layer before or after. ``macs``: multiply-adds of one sample."""
 
     layer: str
     op: str

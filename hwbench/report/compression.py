@@ -45,7 +45,7 @@ def summary_rows(found: CompressionResult) -> list[tuple[str, str, str, str]]:
         _row("parameters", one.parameters, two.parameters),
         _row("of them not zero", one.nonzero_parameters, two.nonzero_parameters),
         ("sparsity", f"{one.zeros:.1%}", f"{two.zeros:.1%}", ""),
-        _row("multiply-adds", one.macs, two.macs),
+        _row("multiply-adds a sample", one.macs, two.macs),
         _row("layers", one.layers, two.layers),
         _bytes("weights in the file", one.weight_bytes, two.weight_bytes),
         _bytes("as they could be stored", one.packed_bytes, two.packed_bytes),
@@ -53,16 +53,19 @@ def summary_rows(found: CompressionResult) -> list[tuple[str, str, str, str]]:
     return [*rows, *_accuracy(found.verification)]
 
 
-def layer_rows(found: CompressionResult) -> list[tuple[LayerFacts | None, LayerFacts | None]]:
-    """Return every layer with weights, before and after, one beside the other by name; None where it is not there."""
+Row = tuple[LayerFacts | None, tuple[LayerFacts, ...]]
+
+
+def layer_rows(found: CompressionResult) -> list[Row]:
+    """Return every layer with weights, before and after: none where it is gone, several where it was factorised."""
     after = {layer.layer: layer for layer in found.compressed.layers_after if layer.weight_shape}
-    rows: list[tuple[LayerFacts | None, LayerFacts | None]] = []
+    rows: list[Row] = []
     for layer in found.compressed.layers_before:
         if layer.weight_shape:
-            rows.append((layer, after.pop(layer.layer, None)))
-            parts = [name for name in after if name.startswith(f"{layer.layer}.")]
-            rows += [(None, after.pop(name)) for name in parts]
-    return rows + [(None, layer) for layer in after.values()]
+            whole = after.pop(layer.layer, None)
+            names = [name for name in after if name.startswith(f"{layer.layer}.")] if whole is None else []
+            rows.append((layer, (whole,) if whole is not None else tuple(after.pop(name) for name in names)))
+    return rows + [(None, (layer,)) for layer in after.values()]
 
 
 def _row(name: str, one: int, two: int) -> tuple[str, str, str, str]:
@@ -107,31 +110,33 @@ def _step(applied: Applied) -> Iterator[RenderableType]:
 
 def _layers(found: CompressionResult) -> Iterator[RenderableType]:
     """Draw each layer that has changed: how many of its parameters are left and not zero."""
-    changed = [(one, two) for one, two in layer_rows(found) if one is None or two is None or _differs(one, two)]
+    changed = [(one, parts) for one, parts in layer_rows(found) if _differs(one, parts)]
     if not changed:
         return
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title, side in (("layer", "left"), ("weights before", "right"), ("after", "right"), ("left of it", "left")):
         grid.add_column(title, overflow="fold", justify="left" if side == "left" else "right")
-    for one, two in changed[:_MOST_LAYERS]:
-        grid.add_row(*(plain(cell) for cell in _cells(one, two)))
+    for one, parts in changed[:_MOST_LAYERS]:
+        grid.add_row(*(plain(cell) for cell in _cells(one, parts)))
     yield grid
     if len(changed) > _MOST_LAYERS:
         yield plain(f"and {len(changed) - _MOST_LAYERS} more layers: compression.html shows all", "dim")
 
 
-def _differs(one: LayerFacts, two: LayerFacts) -> bool:
-    return (one.weight_shape, one.nonzero_parameters) != (two.weight_shape, two.nonzero_parameters)
+def _differs(one: LayerFacts | None, parts: tuple[LayerFacts, ...]) -> bool:
+    if one is None or len(parts) != 1:
+        return True
+    return (one.weight_shape, one.nonzero_parameters) != (parts[0].weight_shape, parts[0].nonzero_parameters)
 
 
-def _cells(one: LayerFacts | None, two: LayerFacts | None) -> tuple[str, str, str, str]:
-    name = (one or two).layer  # type: ignore[union-attr]
+def _cells(one: LayerFacts | None, parts: tuple[LayerFacts, ...]) -> tuple[str, str, str, str]:
+    name = (one or parts[0]).layer
     before = DASH if one is None else _shape(one)
-    after = "gone" if two is None else _shape(two)
+    after = " + ".join(_shape(part) for part in parts) or "gone"
     if one is None or not one.parameters:
         return name, before, after, ""
-    share = 0.0 if two is None else two.nonzero_parameters / one.parameters
-    filled = round(share * _BAR) if share < 1 else _BAR
+    share = sum(part.nonzero_parameters for part in parts) / one.parameters
+    filled = round(min(share, 1.0) * _BAR)
     return name, before, after, f"{'█' * filled}{'·' * (_BAR - filled)} {share:.0%}"
 
 
@@ -155,31 +160,30 @@ def render_compression_page(found: CompressionResult) -> str:
     return _template().render(
         found=found,
         rows=summary_rows(found),
-        layers=[_bars(one, two, widest) for one, two in layer_rows(found)],
+        layers=[_bars(one, parts, widest) for one, parts in layer_rows(found)],
         certificates=[str(text) for text in _certificates(found.verification)],
         removed=_removed(found),
         style=Markup(asset("templates/style.css")),
     )
 
 
-def _bars(one: LayerFacts | None, two: LayerFacts | None, widest: int) -> dict[str, object]:
+def _bars(one: LayerFacts | None, parts: tuple[LayerFacts, ...], widest: int) -> dict[str, object]:
     """Return a layer's row: widths in percent of the widest layer's square root, so that small ones can be seen."""
 
     def width(count: int) -> float:
-        return float(round(100 * (count / widest) ** 0.5, 2))
+        return float(round(min(100.0, 100 * (count / widest) ** 0.5), 2))
 
-    name, before, after, _ = _cells(one, two)
+    name, before, after, _ = _cells(one, parts)
+    left = sum(part.nonzero_parameters for part in parts)
     return {
         "name": name,
-        "op": (one or two).op,  # type: ignore[union-attr]
+        "op": (one or parts[0]).op,
         "before": before,
         "after": after,
         "was": width(0 if one is None else one.parameters),
-        "is": width(0 if two is None else two.parameters),
-        "full": width(0 if two is None else two.nonzero_parameters),
-        "share": ""
-        if one is None
-        else f"{(0 if two is None else two.nonzero_parameters) / max(1, one.parameters):.1%}",
+        "is": width(sum(part.parameters for part in parts)),
+        "full": width(left),
+        "share": "" if one is None else f"{left / max(1, one.parameters):.1%}",
     }
 
 

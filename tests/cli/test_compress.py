@@ -163,7 +163,18 @@ def test_a_run_that_is_stopped_goes_on(data):
     (data / "slow.toml").write_text(
         '[[step]]\nmethod = "prune"\namount = 0.3\n[[step]]\nmethod = "finetune"\nepochs = 60\n'
     )
-    arguments = ("compress", "digits_cnn", "--recipe", "slow.toml", "--data", "train.npz", "-o", "slow", "--repair", "none")
+    arguments = (
+        "compress",
+        "digits_cnn",
+        "--recipe",
+        "slow.toml",
+        "--data",
+        "train.npz",
+        "-o",
+        "slow",
+        "--repair",
+        "none",
+    )
     running = Running(*arguments, cwd=data, env=environment(data))
     running.wait_for("step 2 of 2: finetune")
     children = running.descendants()

@@ -26,26 +26,30 @@ def network():
 
 
 def test_counts(network):
-    facts = network_facts(network, {})
+    facts = network_facts(network, 1, {})
     assert (facts.parameters, facts.nonzero_parameters, facts.layers) == (76, 40, 2)
     assert facts.macs == 4 * 9 * 2 * 9
     assert facts.weight_bytes == facts.packed_bytes == 76 * 4
     assert facts.zeros == pytest.approx(36 / 76)
 
 
+def test_multiply_adds_are_those_of_a_sample(network):
+    assert network_facts(network, 2, {}).macs == 2 * 9 * 2 * 9
+
+
 def test_held_zeros_are_a_mask_and_what_is_left(network):
-    assert network_facts(network, {}, {"w"}).packed_bytes == 72 / 8 + 36 * 4 + 4 * 4
+    assert network_facts(network, 1, {}, {"w"}).packed_bytes == 72 / 8 + 36 * 4 + 4 * 4
 
 
 def test_a_mask_is_not_used_where_it_costs_more(network):
-    assert network_facts(network, {}, {"b"}).packed_bytes == 76 * 4
+    assert network_facts(network, 1, {}, {"b"}).packed_bytes == 76 * 4
 
 
 def test_bits_that_a_method_tells(network):
-    assert network_facts(network, {"w": 4.5}).packed_bytes == round(72 * 4.5 / 8 + 16)
+    assert network_facts(network, 1, {"w": 4.5}).packed_bytes == round(72 * 4.5 / 8 + 16)
 
 
 def test_layers(network):
-    conv, relu = layer_facts(network)
+    conv, relu = layer_facts(network, 1)
     assert (conv.layer, conv.op, conv.weight_shape, conv.nonzero_parameters) == ("conv", "Conv", (4, 2, 3, 3), 40)
     assert (relu.weight_shape, relu.parameters, relu.macs) == ((), 0, 0)

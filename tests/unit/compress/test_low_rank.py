@@ -21,7 +21,7 @@ METHOD = LowRank()
 
 
 def settings_of(**given_settings):
-    return LowRankSettings(**({"amount": 0.5} if not given_settings else given_settings))
+    return LowRankSettings(**(given_settings or {"amount": 0.5}))
 
 
 def applied(subject, **given_settings):
