@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
+from hwbench.structure.known import sizes
 from hwbench.structure.plan import Plan, after
 from hwbench.structure.rules.select import paddings, ranges
 from hwbench.structure.trace import At, Trace
@@ -92,9 +94,7 @@ def _expand(rewrite: Rewrite) -> None:
     target = at.integers("shape", 1) or []
     before, now = at.out_shape(), plan.shape(at.node.outputs[0])
     first = len(now) - len(target)
-    wanted = [
-        size if now[first + axis] == before[first + axis] else now[first + axis] for axis, size in enumerate(target)
-    ]
+    wanted = [size if now[first + axis] == before[first + axis] else now[first + axis] for axis, size in enumerate(target)]
     rewrite.put("shape", 1, [size if old != 1 else 1 for size, old in zip(wanted, target, strict=True)], target)
 
 

@@ -2,8 +2,8 @@
 
 make bench PYTEST_ARGS="-k compression_table"
 
-Prints a line of the table a method. Latency is the ratio of ``hwbench compare``: both networks in ONNX Runtime, batch 1,
-interleaved, beside the ratio of the original to itself.
+Prints a line of the table a method. Latency is the ratio of ``hwbench compare``: both networks in ONNX Runtime, batch
+1, interleaved, beside the ratio of the original to itself.
 """
 
 from __future__ import annotations
@@ -78,15 +78,14 @@ def test_compression_table(benchmark, prepared, asked, tmp_path):
         (tmp_path / "recipe.toml").write_text(recipe)
         arguments = ("--recipe", str(tmp_path / "recipe.toml"))
     given = ("--data", "train.npz") if data else ()
+    out = str(tmp_path / "out")
     command = ("compress", wanted.spec, *arguments, *given, *(("--repair", repair) if repair else ()))
-    run = benchmark.pedantic(
-        hwbench, args=(*command, "--verify-data", "test.npz", "--task", wanted.kind, "-o", str(tmp_path / "out"), "--json", "-q"),
-        kwargs={"cwd": folder}, rounds=1,
-    )  # fmt: skip
+    judging = ("--verify-data", "test.npz", "--task", wanted.kind, "-o", out, "--json", "-q")
+    run = benchmark.pedantic(hwbench, args=(*command, *judging), kwargs={"cwd": folder}, rounds=1)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    compared = hwbench("compare", wanted.spec, str(tmp_path / "out" / "model.onnx"), "-e", "onnxruntime", "--threads", "1",
-                       "--budget", BUDGET, "--json", "-q", cwd=folder)  # fmt: skip
+    beside = ("compare", wanted.spec, f"{out}/model.onnx", "-e", "onnxruntime", "--threads", "1", "--budget", BUDGET)
+    compared = hwbench(*beside, "--json", "-q", cwd=folder)
     assert compared.returncode == 0, compared.stderr
     print(line(what, found, json.loads(compared.stdout)))
 
