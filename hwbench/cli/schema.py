@@ -15,7 +15,7 @@ Kind = Literal["profile", "comparison", "difference", "health", "verification", 
 def schema(
     kind: Annotated[
         Kind,
-        typer.Argument(help="What `profile`, `compare`, `diff`, `doctor`, `verify`, `build` or `compress` writes."),
+        typer.Argument(help="What which command writes: `profile`, `compare`, `diff`, `doctor`..."),
     ] = "profile",
 ) -> None:
     """Print the JSON schema of what a command writes."""
