@@ -131,7 +131,9 @@ def _masks(
     if isinstance(pattern, NofM):
         return {name: ~pattern.kept(np.where(layers[name].blocks() == 0, -1.0, scores[name])) for name in layers}
     if settings.threshold is not None:
-        return {name: _below(layer.blocks(), settings.threshold, settings.minimum_kept) for name, layer in layers.items()}
+        return {
+            name: _below(layer.blocks(), settings.threshold, settings.minimum_kept) for name, layer in layers.items()
+        }
     units = {name: pattern.units(layer.blocks().shape) for name, layer in layers.items()}
     parts: dict[str, _Part] = {}
     for name, layer in layers.items():

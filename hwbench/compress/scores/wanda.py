@@ -15,9 +15,7 @@ from hwbench.compress.statistics.moments import input_moments
 
 def _weights(subject: Subject, layers: Layers, rng: np.random.Generator) -> dict[str, Array]:
     seen = input_moments(subject, layers)
-    return {
-        name: np.abs(layer.blocks()) * np.sqrt(seen[name].mean_square)[:, None] for name, layer in layers.items()
-    }
+    return {name: np.abs(layer.blocks()) * np.sqrt(seen[name].mean_square)[:, None] for name, layer in layers.items()}
 
 
 CRITERION = Criterion(

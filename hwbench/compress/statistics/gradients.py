@@ -202,9 +202,7 @@ def _gradients(total: torch.Tensor, outputs: Mapping[str, torch.Tensor], *, keep
     }
 
 
-def _check_apart(
-    first: torch.Tensor, outputs: Mapping[str, torch.Tensor], at: Mapping[str, str], count: int
-) -> None:
+def _check_apart(first: torch.Tensor, outputs: Mapping[str, torch.Tensor], at: Mapping[str, str], count: int) -> None:
     """Check that the loss of the first sample comes back in the first part of each tensor alone."""
     for key, gradient in _gradients(first, outputs, keep=True).items():
         if gradient.shape[0] % count or gradient[gradient.shape[0] // count :].any():
