@@ -28,15 +28,17 @@ def damped(gram: Array, damping: float) -> Array:
 
     An input that is never anything but zero then costs next to nothing. If all are, the result is the identity.
     """
-    matrix = gram.astype(np.float64)
+    matrix: Array = gram.astype(np.float64)
     level = float(np.trace(matrix)) / len(matrix)
-    return matrix + (damping * level if level > 0 else 1.0) * np.eye(len(matrix))
+    matrix += (damping * level if level > 0 else 1.0) * np.eye(len(matrix))
+    return matrix
 
 
 def inverse(matrix: Array) -> Array:
     """Return the inverse of a symmetric positive definite matrix, symmetric to the last bit."""
     found = np.linalg.inv(matrix)
-    return (found + found.T) / 2
+    both: Array = (found + found.T) / 2
+    return both
 
 
 def refit(weights: Array, mask: Array, matrix: Array) -> Array:
@@ -85,7 +87,7 @@ def sweep(weights: Array, matrix: Array, pattern: Pattern, amount: float, kernel
                 rest[gone[:, column - first], column] = 0
                 errors[:, column - start] = error
         rest[:, stop:] -= errors @ upper[start:stop, stop:]
-    result = np.empty_like(rest)
+    result: Array = np.empty_like(rest)
     result[:, order] = rest
     return result
 
@@ -165,7 +167,7 @@ def _chosen(scores: Array, zero: Array, pattern: Pattern, budget: _Budget) -> Ar
     """Return what goes of a part of the columns."""
     if isinstance(pattern, NofM):
         order = np.argsort(np.where(zero, -1.0, scores), axis=1, kind="stable")
-        gone = zero.copy()
+        gone: Array = zero.copy()
         np.put_along_axis(gone, order[:, : max(0, scores.shape[1] - pattern.keep)], True, axis=1)
         return gone
     units = pattern.units((1, *scores.shape, 1)).reshape(scores.shape)

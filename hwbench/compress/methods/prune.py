@@ -161,7 +161,8 @@ def _below(weights: Array, threshold: float, minimum_kept: float) -> Array:
     spare = int((1 - minimum_kept) * mask.size)
     if mask.sum() > spare:
         mask[np.argsort(-magnitude, kind="stable")[: mask.size - spare]] = False
-    return mask.reshape(weights.shape)
+    shaped: Array = mask.reshape(weights.shape)
+    return shaped
 
 
 def _normalised(scores: Array, how: str) -> Array:
@@ -169,7 +170,7 @@ def _normalised(scores: Array, how: str) -> Array:
     real = np.isfinite(scores)
     if how == "none" or not real.any():
         return scores
-    result = scores.copy()
+    result: Array = scores.copy()
     if how == "mean":
         mean = scores[real].mean()
         result[real] = scores[real] / mean if mean > 0 else scores[real]

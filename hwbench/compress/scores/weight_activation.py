@@ -1,7 +1,7 @@
-"""``weight-activation``: |w| times the mean magnitude of what the weight is multiplied with; a channel is worth the sum.
+"""``weight-activation``: |w| times the mean magnitude of what the weight is multiplied with.
 
-The mean size of what the weight adds to its output. Where ``wanda`` takes the root mean square, which rare large inputs
-rule, this takes the mean magnitude.
+A channel is worth the sum of its weights. The mean size of what the weight adds to its output: where ``wanda`` takes
+the root mean square, which rare large inputs rule, this takes the mean magnitude.
 """
 
 from __future__ import annotations

@@ -8,28 +8,12 @@ import onnx_ir as ir
 
 from hwbench.graph.linear import Linear, constant, uses
 
-ACTIVATIONS = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "ThresholdedRelu",
-        "Clip",
-        "Elu",
-        "Celu",
-        "Selu",
-        "Sigmoid",
-        "HardSigmoid",
-        "HardSwish",
-        "Swish",
-        "Mish",
-        "Gelu",
-        "Softplus",
-        "Softsign",
-        "Tanh",
-        "Erf",
-    ]
-)
+# fmt: off
+ACTIVATIONS = frozenset({
+    "Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Elu", "Celu", "Selu", "Sigmoid", "HardSigmoid",
+    "HardSwish", "Swish", "Mish", "Gelu", "Softplus", "Softsign", "Tanh", "Erf",
+})
+# fmt: on
 _GATES = {"Sigmoid", "HardSigmoid"}  # x * gate(x)
 _ZEROING = {"Relu", "ThresholdedRelu", "HardSigmoid", "HardSwish"}
 

@@ -5,9 +5,9 @@ there for one sample is that sample's own; its gradient with respect to the weig
 sample alone, for all samples of a batch at once (``torch.func.vmap``). That a layer keeps the samples apart along its
 first axis is tested on the first batch: the loss of the first sample must send nothing back to the others.
 
-The loss of each sample is taken by itself: a mean over its positions where it has several. With labels it is the task's,
-without any that of labels drawn from the network's own outputs, which makes the Fisher information the true one and
-not the empirical one (arXiv:1905.12558).
+The loss of each sample is taken by itself: a mean over its positions where it has several. With labels it is the
+task's; without any it is that of labels drawn from the network's own outputs, which makes the Fisher information the
+true one and not the empirical one (arXiv:1905.12558).
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     import torch
 
     from hwbench.torch_view.layer import Layer
+    from hwbench.train.outputs import Kind
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Loss = Callable[[tuple["torch.Tensor", ...], "torch.Tensor | None"], "torch.Tensor"]
 """From the outputs of one sample, batch axis kept, and its labels to one number."""
 
-_CHUNK = 1 << 25  # gradients of single weights of single samples that are held at a time
+_HELD = 1 << 25  # gradients of single weights of single samples that are held at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,8 @@ def weight_gradients(
     sums = {name: [torch.zeros(1, dtype=torch.float64)] * 3 for name in layers}
     view = subject.view()
     found = modules(view)
-    batches = 0
-    for seen, back in _backward(subject, view, {name: name for name in layers}, loss or _loss_for(subject, rng)):
-        batches += 1
+    batches = subject.need_samples("gradients of the loss").batches
+    for seen, back in _backward(subject, view, {name: name for name in layers}, loss or _TaskLoss(rng)):
         for name in layers:
             parts = _of_samples(found[name], seen[name].x, back[name], subject.batch)
             sums[name] = [old + new.double().cpu() for old, new in zip(sums[name], parts, strict=True)]
@@ -117,7 +117,7 @@ def channel_gradients(
     places = {name: behind(layer) for name, layer in layers.items()}
     at = {name: producer(place.normed) for name, place in places.items()}
     changes: dict[str, list[Array]] = {name: [] for name in layers}
-    for seen, back in _backward(subject, subject.view(), at, loss or _loss_for(subject, rng)):
+    for seen, back in _backward(subject, subject.view(), at, loss or _TaskLoss(rng)):
         for name, place in places.items():
             product = (seen[name].y.double() * back[name].double()).movedim(place.axis, -1)
             changes[name].append(product.reshape(subject.batch, -1, product.shape[-1]).sum(1).cpu().numpy())
@@ -127,14 +127,25 @@ def channel_gradients(
     }
 
 
-def _loss_for(subject: Subject, rng: np.random.Generator) -> Loss:
-    """Return the task's loss, which without labels draws them from the outputs."""
-    from hwbench.train.losses import label_free_loss, task_loss
+class _TaskLoss:
+    """The task's loss, which without labels draws them; what the outputs are is told from the first batch."""
 
-    def loss(outputs: tuple[torch.Tensor, ...], labels: torch.Tensor | None) -> torch.Tensor:
-        return label_free_loss(outputs, rng) if labels is None else task_loss(outputs, labels)
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.kinds: list[Kind] = []
 
-    return loss
+    def look(self, view: torch.fx.GraphModule, outputs: tuple[torch.Tensor, ...], inputs: Any) -> None:
+        """Tell logits from probabilities and values."""
+        from hwbench.train.outputs import floats, output_kinds
+
+        self.kinds = self.kinds or output_kinds(view, floats(outputs), inputs)
+
+    def __call__(self, outputs: tuple[torch.Tensor, ...], labels: torch.Tensor | None) -> torch.Tensor:
+        from hwbench.train.losses import label_free_loss, task_loss
+
+        if labels is None:
+            return label_free_loss(outputs, self.rng, kinds=self.kinds)
+        return task_loss(outputs, labels, kind=next((kind for kind in self.kinds if kind != "integers"), None))
 
 
 def _backward(
@@ -150,7 +161,7 @@ def _backward(
     seen: dict[str, _Seen] = {}
 
     def hook_of(key: str) -> Any:
-        def hook(module: Layer, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        def hook(_module: Layer, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             output = output if output.requires_grad else output.detach().requires_grad_()
             seen[key] = _Seen(given[0].detach() if given else output.detach(), output)
             return output
@@ -160,7 +171,10 @@ def _backward(
     with watching(view, {name: hook_of(key) for key, name in at.items()}):
         for index, (tensors, labels) in enumerate(passes(subject, "gradients of the loss")):
             with torch.enable_grad():
-                losses = _each(view(*tensors), labels, loss, subject)
+                results = view(*tensors)
+                if isinstance(loss, _TaskLoss):
+                    loss.look(view, results, tensors)
+                losses = _each(results, labels, loss, subject)
             outputs = {key: one.y for key, one in seen.items()}
             if index == 0 and subject.batch > 1:
                 _check_apart(losses[0], outputs, at, subject.batch)
@@ -195,7 +209,9 @@ def _each(outputs: tuple[torch.Tensor, ...], labels: Array | None, loss: Loss, s
 def _gradients(total: torch.Tensor, outputs: Mapping[str, torch.Tensor], *, keep: bool) -> dict[str, torch.Tensor]:
     import torch
 
-    found = torch.autograd.grad(total, list(outputs.values()), retain_graph=keep, allow_unused=True)
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+        total, list(outputs.values()), retain_graph=keep, allow_unused=True
+    )
     return {
         key: torch.zeros_like(output) if gradient is None else gradient
         for (key, output), gradient in zip(outputs.items(), found, strict=True)
@@ -205,7 +221,7 @@ def _gradients(total: torch.Tensor, outputs: Mapping[str, torch.Tensor], *, keep
 def _check_apart(first: torch.Tensor, outputs: Mapping[str, torch.Tensor], at: Mapping[str, str], count: int) -> None:
     """Check that the loss of the first sample comes back in the first part of each tensor alone."""
     for key, gradient in _gradients(first, outputs, keep=True).items():
-        if gradient.shape[0] % count or gradient[gradient.shape[0] // count :].any():
+        if gradient.shape[0] % count or bool(gradient[gradient.shape[0] // count :].any()):
             raise UsageError(
                 f"the samples of a batch of {count} cannot be told apart at layer '{at[key]}'",
                 hint="bring the network in with a batch of one: --batch-size 1",
@@ -221,16 +237,16 @@ def _of_samples(module: Layer, x: torch.Tensor, back: torch.Tensor, count: int) 
     weight = getattr(module, slot).detach()
 
     def gradient(one: torch.Tensor, coming: torch.Tensor) -> torch.Tensor:
-        _, pull = torch.func.vjp(lambda w: module.function(one, w), weight)
+        pull: Any = torch.func.vjp(lambda w: module.function(one, w), weight)[1]
         result: torch.Tensor = pull(coming)[0]
         return result
 
-    each = torch.func.vmap(gradient, chunk_size=max(1, _CHUNK // weight.numel()))
+    each = torch.func.vmap(gradient)
     parts = [tensor.reshape(count, -1, *tensor.shape[1:]) for tensor in (x, back)]
-    step = max(1, _CHUNK // weight.numel())
-    total, absolute, square = (torch.zeros_like(weight) for _ in range(3))
+    step = max(1, _HELD // weight.numel())
+    total, absolute, square = (torch.zeros(weight.shape, dtype=torch.float32, device=x.device) for _ in range(3))
     for start in range(0, count, step):
-        found = each(*[part[start : start + step] for part in parts])
+        found = each(*[part[start : start + step] for part in parts]).float()
         total += found.sum(0)
         absolute += found.abs().sum(0)
         square += found.square().sum(0)

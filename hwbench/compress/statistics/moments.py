@@ -120,7 +120,7 @@ def output_moments(subject: Subject, layers: Mapping[str, Linear]) -> dict[str, 
     view = subject.view()
 
     def hook_of(name: str, axis: int) -> Any:
-        def hook(module: Layer, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        def hook(_module: Layer, _given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             check_finite(name, output)
             seen[name].add(output.detach().movedim(axis, -1))
 
