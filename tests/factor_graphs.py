@@ -73,7 +73,7 @@ def patches(layer, x):
     node = layer.node
     if node.op_type != "Conv":
         return x.reshape(1, -1, x.shape[-1]).astype(np.float64)
-    ints = {name: list(node.attributes[name].as_ints()) for name in node.attributes if name not in {"group"}}
+    ints = {name: list(node.attributes[name].as_ints()) for name in node.attributes if name != "group"}
     kernel = list(layer.weight.shape[2:])
     pads = ints.get("pads", [0] * 4)
     padded = np.pad(x, [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
