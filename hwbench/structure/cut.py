@@ -137,12 +137,12 @@ class _Writer:
         The shapes of what still follows from shapes are set.
         """
         known = Known(self.plan.model)
-        for (node, index), array in expected.items():
+        for (node, index), before in expected.items():
             if (node, index) in self._fixed:
                 continue
             now = known.array(node.inputs[index])
-            if now is None or not np.array_equal(now, array, equal_nan=now.dtype.kind == "f"):
-                self._own(node, index, array)
+            if now is None or not np.array_equal(now, before, equal_nan=now.dtype.kind == "f"):
+                self._own(node, index, before)
         for value in known.values:
             if value.producer() is not None and (array := known.computed(value)) is not None:
                 value.shape = ir.Shape(array.shape)
@@ -158,7 +158,7 @@ class _Writer:
             if node is None:
                 self.graph.initializers.pop(value.name or "", None)
             elif node.graph is not None and not any(out.uses() or out.is_graph_output() for out in node.outputs):
-                self._loose += [source for source in node.inputs if source in self.plan.known]
+                self._loose += [source for source in node.inputs if source is not None and source in self.plan.known]
                 self.graph.remove(node, safe=True)
                 count += 1
         return count

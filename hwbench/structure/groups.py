@@ -143,12 +143,11 @@ class _Answer:
         for unit, where in places.items():
             if unit in produced:
                 alike.setdefault(tuple(where), []).append(unit)
-        found = [
+        return [
             self._group(units, [self.sites[index] for index, _ in where])
             for where, units in alike.items()
             if len(units) > 1
         ]
-        return found
 
     def _counted(self, labels: Labels) -> list[tuple[int, int]]:
         units = self.unit[labels[labels >= 0]]

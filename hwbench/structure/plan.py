@@ -61,7 +61,7 @@ class Plan:
 
     def nodes(self) -> Iterator[ir.Node]:
         """Go through the nodes that read or make what is cut."""
-        touched = {value for value in self.values}
+        touched = set(self.values)
         for node in self.model.graph:
             if any(value in touched for value in (*node.inputs, *node.outputs) if value is not None):
                 yield node

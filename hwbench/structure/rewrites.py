@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from hwbench.structure.known import sizes
 from hwbench.structure.plan import Plan, after
 from hwbench.structure.rules.select import paddings, ranges
 from hwbench.structure.trace import At, Trace
@@ -94,7 +92,9 @@ def _expand(rewrite: Rewrite) -> None:
     target = at.integers("shape", 1) or []
     before, now = at.out_shape(), plan.shape(at.node.outputs[0])
     first = len(now) - len(target)
-    wanted = [size if now[first + axis] == before[first + axis] else now[first + axis] for axis, size in enumerate(target)]
+    wanted = [
+        size if now[first + axis] == before[first + axis] else now[first + axis] for axis, size in enumerate(target)
+    ]
     rewrite.put("shape", 1, [size if old != 1 else 1 for size, old in zip(wanted, target, strict=True)], target)
 
 
@@ -137,11 +137,10 @@ def _pad(rewrite: Rewrite) -> None:
     before, behind = paddings(at)
     wanted, half = list(amounts), len(amounts) // 2
     for place, axis in enumerate(axes if axes is not None else range(half)):
-        axis %= len(before)
-        kept, size = plan.kept(at.node.outputs[0], axis), at.out_shape()[axis]
-        if kept is not None and (before[axis] or behind[axis]):
-            wanted[place] = int(np.count_nonzero(kept < before[axis]))
-            wanted[half + place] = int(np.count_nonzero(kept >= size - behind[axis]))
+        kept, front, back = plan.kept(at.node.outputs[0], axis % len(before)), before[axis], behind[axis]
+        if kept is not None and (front or back):
+            wanted[place] = int(np.count_nonzero(kept < front))
+            wanted[half + place] = int(np.count_nonzero(kept >= at.out_shape()[axis] - back))
     rewrite.put("pads", 1, wanted, amounts)
 
 

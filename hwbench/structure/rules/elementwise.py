@@ -50,5 +50,3 @@ def _joined(at: At, axis: int, size: int) -> Labels:
     for other in full[1:]:
         at.unify(full[0], other)
     return full[0] if full else stays(size)
-
-

@@ -46,14 +46,14 @@ def _carry(at: At, labels: list[Labels], sources: list[int], targets: list[int],
     if len(sources) == len(targets) == 1:
         result[targets[0]] = labels[sources[0]]
     elif len(targets) == 1 and len(loose) == 1:
-        result[targets[0]] = _merged(at, labels, sources, loose[0])
+        result[targets[0]] = _merged(labels, sources, loose[0])
     elif len(sources) == 1:
         _part(at, labels[sources[0]], targets, result)
     else:
         _lock_all(at, [labels[axis] for axis in sources])
 
 
-def _merged(at: At, labels: list[Labels], sources: list[int], loose: int) -> Labels:
+def _merged(labels: list[Labels], sources: list[int], loose: int) -> Labels:
     """Return the labels of several axes as one: each index goes with its place on the one axis that may be cut."""
     shape = tuple(len(labels[axis]) for axis in sources)
     along = [1] * len(sources)
