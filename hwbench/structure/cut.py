@@ -17,6 +17,10 @@ from hwbench.structure.rewrites import Rewrite, rewrites
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+# By reader: what a constant that is computed from shapes must be, and how it is written where it is not.
+_Expected = dict[tuple[ir.Node, int], tuple[Array, Array]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutMade:
     """What a cut has left.
@@ -49,7 +53,7 @@ def cut_groups(model: ir.Model, wanted: Iterable[tuple[Group, Array]]) -> CutMad
     writer = _Writer(plan)
     writer.slice_constants()
     for rewrite in todo:
-        writer.rewrite(rewrite)
+        writer.rewrite(rewrite, expected)
     for value, shape in shapes.items():
         value.shape = ir.Shape(shape)
         writer.note(value.name or "", plan.values[value])
@@ -58,11 +62,11 @@ def cut_groups(model: ir.Model, wanted: Iterable[tuple[Group, Array]]) -> CutMad
     return CutMade(kept=writer.kept, copies=writer.copies, nodes=before - orphans)
 
 
-def _derived(plan: Plan) -> dict[tuple[ir.Node, int], Array]:
+def _derived(plan: Plan) -> _Expected:
     """Return the constants that nodes read and that follow from shapes, as they are before the cut."""
     known = plan.known
     hanging: set[ir.Value] = set()
-    found = {}
+    found: _Expected = {}
     for node in plan.model.graph:
         if all(value in known for value in node.outputs):
             if node.op_type in {"Shape", "Size"} or any(value in hanging for value in node.inputs):
@@ -70,7 +74,7 @@ def _derived(plan: Plan) -> dict[tuple[ir.Node, int], Array]:
             continue
         for index, value in enumerate(node.inputs):
             if value in hanging and (array := known.array(value)) is not None:
-                found[node, index] = array
+                found[node, index] = (array, array)
     return found
 
 
@@ -110,11 +114,14 @@ class _Writer:
                 kept = self.plan.uses[node, index]
                 self.note(self._own(node, index, sliced(array, kept)), kept)
 
-    def rewrite(self, rewrite: Rewrite) -> None:
-        """Write sizes and attributes into a node."""
+    def rewrite(self, rewrite: Rewrite, expected: _Expected) -> None:
+        """Write sizes and attributes into a node; inputs that are computed from shapes may come out right alone."""
         node = rewrite.at.node
         for index, array in rewrite.inputs.items():
-            self.put(node, index, array)
+            if (node, index) in expected:
+                expected[node, index] = (array, rewrite.open_inputs.get(index, array))
+            else:
+                self.put(node, index, array)
         for name, value in rewrite.attributes.items():
             if value is None:
                 node.attributes.pop(name)
@@ -131,18 +138,18 @@ class _Writer:
         else:
             self._own(node, index, array)
 
-    def pin(self, expected: dict[tuple[ir.Node, int], Array]) -> None:
+    def pin(self, expected: _Expected) -> None:
         """Write out what would follow from shapes and be another number now.
 
         The shapes of what still follows from shapes are set.
         """
         known = Known(self.plan.model)
-        for (node, index), before in expected.items():
+        for (node, index), (wanted, written) in expected.items():
             if (node, index) in self._fixed:
                 continue
             now = known.array(node.inputs[index])
-            if now is None or not np.array_equal(now, before, equal_nan=now.dtype.kind == "f"):
-                self._own(node, index, before)
+            if now is None or not np.array_equal(now, wanted, equal_nan=now.dtype.kind == "f"):
+                self._own(node, index, written)
         for value in known.values:
             if value.producer() is not None and (array := known.computed(value)) is not None:
                 value.shape = ir.Shape(array.shape)

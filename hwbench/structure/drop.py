@@ -108,8 +108,10 @@ def _limits(clip: ir.Node) -> tuple[float, float]:
         value = clip.inputs[index] if len(clip.inputs) > index else None
         array = constant(value)
         found.append(
-            clip.attributes.get_float(name, float(default)) if value is None else np.nan if array is None else float(array.item())
+            clip.attributes.get_float(name, float(default))
+            if value is None
+            else np.nan
+            if array is None
+            else float(array.item())
         )
     return found[0], found[1]
-
-

@@ -68,12 +68,17 @@ class Known:
         return node.op_type in _FOLDED and all(value is None or value in self.values for value in node.inputs)
 
     def _compute(self, node: ir.Node) -> None:
+        """Compute the outputs of a node; they stay unknown where ONNX's reference cannot."""
         if node.op_type in _SHAPES:
             self._computed[node.outputs[0]] = _shape(node)
             return
         given = {value.name or "": self.array(value) for value in node.inputs if value is not None}
-        evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": self.opset})
-        results = evaluator.run(None, given)
+        if any(array is None for array in given.values()):
+            return
+        try:
+            results = ReferenceEvaluator(ir.to_proto(node), opsets={"": self.opset}).run(None, given)
+        except Exception:  # noqa: BLE001 - the evaluator raises whatever a malformed node makes numpy raise
+            return
         self._computed.update(zip(node.outputs, (np.asarray(result) for result in results), strict=False))
 
 

@@ -20,12 +20,17 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass
 class Rewrite:
-    """One node, and what is to be written into it: constant inputs by index, attributes by name (None: none)."""
+    """One node, and what is to be written into it: constant inputs by index, attributes by name (None: none).
+
+    ``open_inputs``: another way to write an input, which holds for every batch. It is taken where an input is computed
+    from shapes, and would come out wrong.
+    """
 
     at: At
     plan: Plan
     inputs: dict[int, Array] = field(default_factory=dict)
     attributes: dict[str, int | list[int] | None] = field(default_factory=dict)
+    open_inputs: dict[int, Array] = field(default_factory=dict)
 
     def sizes(self, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the sizes of a computed input, before and after."""
@@ -85,6 +90,9 @@ def _reshape(rewrite: Rewrite) -> None:
         for axis, size in enumerate(target)
     ]
     rewrite.put("shape", 1, wanted, target)
+    if copies and 1 in rewrite.inputs:
+        same = [axis < len(into) and now[axis] == into[axis] for axis in range(len(now))]
+        rewrite.open_inputs[1] = np.array([0 if same[axis] else wanted[axis] for axis in range(len(now))], np.int64)
 
 
 def _expand(rewrite: Rewrite) -> None:

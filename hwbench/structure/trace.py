@@ -179,6 +179,9 @@ class At:
         if (labels < 0).all():
             return
         value, reader, position, axis = self._stored(index, axis)
+        if self.trace.known.array(value) is None:
+            self.lock(labels, "no_rule", f"reads the constant '{value.name}', which cannot be computed here")
+            return
         use = self.trace.uses.setdefault((reader, position), Use(value, reader, position))
         if axis in use.axes:
             self.unify(use.axes[axis], labels)

@@ -19,8 +19,9 @@ BROADCAST = (
 
 def unary(at: At) -> None:
     """Every output is shaped like the first input."""
-    for index in range(len(at.node.outputs)):
-        at.set(at.labels(0), index)
+    for index, value in enumerate(at.node.outputs):
+        if value.name:
+            at.set(at.labels(0), index)
 
 
 def broadcast(at: At) -> None:

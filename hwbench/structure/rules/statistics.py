@@ -49,8 +49,9 @@ def layer_norm(at: At) -> None:
     for axis in labels[first:]:
         at.lock(axis, "statistics", "normalises over it: with fewer channels, mean and variance would be others")
     at.set(labels)
-    for index in range(1, len(at.node.outputs)):
-        at.set([*labels[:first], *(stays(1) for _ in labels[first:])], index)
+    for index, value in enumerate(at.node.outputs):
+        if index and value.name:
+            at.set([*labels[:first], *(stays(1) for _ in labels[first:])], index)
 
 
 def softmax(at: At) -> None:
