@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwbench.compress.base import Subject
-from hwbench.compress.scores.base import Array, Criterion, Form, Layers
+from hwbench.compress.scores.base import Array, Criterion, Layers, each
 from hwbench.compress.statistics.behind import behind
 from hwbench.compress.statistics.moments import output_moments
 from hwbench.graph.linear import Linear
@@ -19,7 +19,7 @@ def _channels(subject: Subject, layers: Layers, rng: np.random.Generator) -> dic
     return {name: 1 - seen.zeros for name, seen in output_moments(subject, layers).items()}
 
 
-def _refuses(subject: Subject, layer: Linear, form: Form) -> Missing | None:
+def _refuses(layer: Linear) -> Missing | None:
     if behind(layer).zeroing:
         return None
     return Missing(code="no_zeros", why="no activation that puts out exact zeros (such as Relu) follows it alone")
@@ -32,5 +32,5 @@ CRITERION = Criterion(
     needs="data",
     channels=_channels,
     without="zeros of activations are counted for channels",
-    refuses=_refuses,
+    refuses=each(_refuses),
 )

@@ -16,11 +16,22 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Form = Literal["weights", "channels"]
 Layers = Mapping[str, Linear]
 Scorer = Callable[[Subject, Layers, np.random.Generator], dict[str, Array]]
+Refuser = Callable[[Subject, Layers, Form], dict[str, Missing]]
 
 
-def never(subject: Subject, layer: Linear, form: Form) -> Missing | None:
+def never(subject: Subject, layers: Layers, form: Form) -> dict[str, Missing]:
     """Refuse no layer."""
-    return None
+    return {}
+
+
+def each(refuses: Callable[[Linear], Missing | None]) -> Refuser:
+    """Return the refusals of layers that are looked at one by one."""
+
+    def refuser(subject: Subject, layers: Layers, form: Form) -> dict[str, Missing]:
+        found = {name: refuses(layer) for name, layer in layers.items()}
+        return {name: why for name, why in found.items() if why is not None}
+
+    return refuser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +39,8 @@ class Criterion:
     """A criterion. ``summary``: the formula, on a line. ``source``: the paper it is from.
 
     ``weights`` returns one score for each weight in the form of :meth:`Linear.blocks`, ``channels`` one for each output
-    channel; None where the criterion has no such form, for the reason ``without``. ``refuses`` says why a layer cannot
-    be scored, without running anything.
+    channel; None where the criterion has no such form, for the reason ``without``. ``refuses`` says which layers cannot
+    be scored and why, without running anything.
     """
 
     name: str
@@ -39,7 +50,7 @@ class Criterion:
     weights: Scorer | None = None
     channels: Scorer | None = None
     without: str = ""
-    refuses: Callable[[Subject, Linear, Form], Missing | None] = never
+    refuses: Refuser = never
 
 
 def of_channels(blocks: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwbench.compress.base import Subject
-from hwbench.compress.scores.base import Array, Criterion, Form, Layers
+from hwbench.compress.scores.base import Array, Criterion, Layers, each
 from hwbench.compress.statistics.behind import behind
 from hwbench.graph.linear import Linear, constant
 from hwbench.records.base import Missing
@@ -24,7 +24,7 @@ def _gamma(layer: Linear) -> Array | None:
     return None if norm is None else constant(norm.inputs[1])
 
 
-def _refuses(subject: Subject, layer: Linear, form: Form) -> Missing | None:
+def _refuses(layer: Linear) -> Missing | None:
     if _gamma(layer) is not None:
         return None
     return Missing(code="no_batch_norm", why="no BatchNorm with constant factors follows it alone")
@@ -37,5 +37,5 @@ CRITERION = Criterion(
     needs="nothing",
     channels=_channels,
     without="a BatchNorm scales channels, not single weights",
-    refuses=_refuses,
+    refuses=each(_refuses),
 )

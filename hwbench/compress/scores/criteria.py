@@ -67,8 +67,7 @@ def refused(subject: Subject, layers: Collection[str], criterion: str, form: For
         UsageError: there is no such criterion, or it has no such form.
     """
     chosen, every = _criterion(criterion, form), subject.layers()
-    found = {name: chosen.refuses(subject, every[name], form) for name in layers}
-    return {name: why for name, why in found.items() if why is not None}
+    return chosen.refuses(subject, {name: every[name] for name in layers}, form)
 
 
 def score_weights(

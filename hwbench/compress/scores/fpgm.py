@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwbench.compress.base import Subject
-from hwbench.compress.scores.base import Array, Criterion, Form, Layers
+from hwbench.compress.scores.base import Array, Criterion, Layers, each
 from hwbench.graph.linear import Linear
 from hwbench.records.base import Missing
 
@@ -26,7 +26,7 @@ def distances(filters: Array) -> Array:
     return total
 
 
-def _refuses(subject: Subject, layer: Linear, form: Form) -> Missing | None:
+def _refuses(layer: Linear) -> Missing | None:
     if layer.output_channels > 2:
         return None
     return Missing(
@@ -41,5 +41,5 @@ CRITERION = Criterion(
     needs="nothing",
     channels=_channels,
     without="a single weight has no distance to the geometric median of filters",
-    refuses=_refuses,
+    refuses=each(_refuses),
 )
