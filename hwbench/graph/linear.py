@@ -131,8 +131,8 @@ class Linear:
         array = constant(holder.inputs[self.bias_index])
         return None if array is None else np.broadcast_to(array.reshape(-1), (self.output_channels,)).copy()
 
-    def set_bias(self, bias: Array) -> None:
-        """Write a bias, one number for each output channel, also where there is none yet."""
+    def set_bias(self, bias: Array, *, name: str | None = None) -> None:
+        """Write a bias, one number for each output channel, also where there is none yet (as ``name``)."""
         holder = self.add or self.node
         assert self.takes_bias
         if len(holder.inputs) > self.bias_index and holder.inputs[self.bias_index] is not None:
@@ -141,7 +141,7 @@ class Linear:
         weight = self.node.inputs[1]
         assert weight is not None
         holder.resize_inputs(3)
-        holder.replace_input_with(2, add_constant(self.node, f"{self.name}.repaired_bias", bias, like=weight))
+        holder.replace_input_with(2, add_constant(self.node, name or f"{self.name}.repaired_bias", bias, like=weight))
 
     @property
     def _shape(self) -> tuple[int, ...]:
