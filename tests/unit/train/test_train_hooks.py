@@ -231,8 +231,8 @@ def test_the_point_of_rest_is_that_of_the_penalised_loss(tmp_path, momentum):
     """mean over 2 outputs of (w - a)^2 has gradient (w - a): with strength x |w| it rests at soft(a, strength)."""
     target = np.array([[0.8, -0.15]], np.float32)
     view = to_torch(linear_net(np.ones((2, 1)), batch=1))
-    samples = rows(np.ones((1, 1)), target, batch=1)
-    train(view, tmp_path, [L1(view, ["w"], 0.3)], samples=samples, epochs=400, learning_rate=0.1, momentum=momentum,
+    samples = rows(np.ones((300, 1)), np.repeat(target, 300, 0), batch=1)
+    train(view, tmp_path, [L1(view, ["w"], 0.3)], samples=samples, epochs=1, learning_rate=0.1, momentum=momentum,
           weight_decay=0.0, schedule="constant")  # fmt: skip
     np.testing.assert_allclose(view.fc.B.detach().numpy()[:, 0], [0.5, 0.0], atol=1e-3)
     assert view.fc.B[1].item() == 0.0, "exactly"

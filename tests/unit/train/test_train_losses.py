@@ -200,5 +200,5 @@ def test_values_are_taught_by_their_normalised_square():
     student, teacher = to_torch(linear_net(np.eye(3))), to_torch(linear_net(2 * np.eye(3)))
     loss = Distillation()
     loss.start(student, teacher, [x])
-    assert float(loss(student(x), None, teacher(x))) == pytest.approx(0.25, rel=1e-5)
+    assert loss(student(x), None, teacher(x)).item() == pytest.approx(0.25, rel=1e-5)
     assert loss.score(student(x), None, teacher(x)) is None
