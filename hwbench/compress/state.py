@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hwbench.compress.base import Subject
+from hwbench.compress.codebooks import Codebook
 from hwbench.errors import StorageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.graph.onnx_file import infer_shapes
@@ -29,6 +30,7 @@ class Books(Record, frozen=True, kw_only=True):
     kept: tuple[tuple[str, int], ...]
     held_zeros: tuple[str, ...]
     bits: dict[str, float]
+    codebooks: dict[str, tuple[str, tuple[int, ...]]]  # by initialiser: name and axes
 
 
 def save_graph(model: ir.Model, path: Path) -> tuple[str, ...]:
@@ -54,7 +56,11 @@ def save(folder: Path, subject: Subject, books: Books) -> None:
     kept = {(name, axis): indices for name, axes in subject.kept.items() for axis, indices in axes.items()}
     np.savez(folder / _KEPT, **{str(number): indices for number, indices in enumerate(kept.values())})  # type: ignore[arg-type]
     books = msgspec.structs.replace(
-        books, kept=tuple(kept), held_zeros=tuple(sorted(subject.held_zeros)), bits=dict(subject.bits)
+        books,
+        kept=tuple(kept),
+        held_zeros=tuple(sorted(subject.held_zeros)),
+        bits=dict(subject.bits),
+        codebooks={tensor: (book.name, book.axes) for tensor, book in subject.codebooks.items()},
     )
     write_record(folder / _BOOKS, books)
 
@@ -81,4 +87,5 @@ def load(folder: Path, subject: Subject, expected: Books) -> tuple[Applied, ...]
             subject.kept.setdefault(name, {})[axis] = arrays[str(number)]
     subject.held_zeros = set(books.held_zeros)
     subject.bits = dict(books.bits)
+    subject.codebooks = {tensor: Codebook(name=name, axes=axes) for tensor, (name, axes) in books.codebooks.items()}
     return books.applied

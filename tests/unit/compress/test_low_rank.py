@@ -186,9 +186,14 @@ def test_books_of_the_weight_that_is_gone_are_closed(tmp_path):
     assert "y" in subject.kept
 
 
+@pytest.fixture(scope="module")
+def resnet8(tmp_path_factory):
+    return imported("zoo:resnet8", tmp_path_factory.mktemp("resnet8"), batch=2)
+
+
 @pytest.mark.parametrize(("form", "least"), [("channel-svd", 2), ("spatial-svd", 2), ("tucker", 2), ("cp", 2)])
-def test_a_whole_network_keeps_running_and_computes_what_the_torch_view_computes(tmp_path, form, least):
-    model = imported("zoo:resnet8", tmp_path, batch=2)
+def test_a_whole_network_keeps_running_and_computes_what_the_torch_view_computes(tmp_path, form, least, resnet8):
+    model = ir.from_proto(ir.to_proto(resnet8))
     before = macs(model)
     names = {value.name for value in model.graph.outputs}
     subject = subject_of(model, tmp_path)
