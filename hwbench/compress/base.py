@@ -20,6 +20,8 @@ from hwbench.records.compression import Change, LeftAlone
 if TYPE_CHECKING:
     import torch
 
+    from hwbench.compress.codebooks import Codebook
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Report = Callable[[str, float | None], None]  # what goes on, in words, and the fraction done
 
@@ -58,6 +60,8 @@ class Subject:
     """Initialisers whose zeros must stay zeros when the network is trained or repaired."""
     bits: dict[str, float] = field(default_factory=dict)
     """Bits a weight, by initialiser, as it could be stored: codebooks, scales and masks counted in."""
+    codebooks: dict[str, Codebook] = field(default_factory=dict)
+    """By initialiser: the codebook that its values come from; :func:`hwbench.compress.codebooks.write` packs them."""
 
     def layers(self) -> dict[str, Linear]:
         """Return the layers with weights that can be worked on, by name, in graph order."""
