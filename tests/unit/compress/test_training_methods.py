@@ -52,8 +52,8 @@ def test_recovery_pays_after_magnitude_pruning_and_keeps_the_zeros(tmp_path):
         subject.held_zeros.add(layer.node.inputs[1].name)
     pruned = right(subject.model)
     outcome = applied(Finetune(), FinetuneSettings(epochs=2, learning_rate=0.02), subject)
-    recovered = right(subject.model)
-    assert recovered >= max(pruned, first - 0.01)
+    assert pruned < 0.7
+    assert right(subject.model) > first - 0.01
     for name, layer in subject.layers().items():
         assert (layer.blocks()[zeros[name]] == 0).all()
     assert outcome.figures["loss"] < outcome.figures["loss_first"]
@@ -106,7 +106,7 @@ def test_losses_that_cannot_be(tmp_path):
         applied(Finetune(), FinetuneSettings(alpha=0.5), small(tmp_path, labels=False))
     with pytest.raises(UsageError, match="held out"):
         applied(Finetune(), FinetuneSettings(), small(tmp_path, count=1))
-    with pytest.raises(UsageError, match="need a teacher"):
+    with pytest.raises(UsageError, match="about a teacher"):
         FinetuneSettings(teacher=False, features="conv1")
     with pytest.raises(UsageError, match="alpha"):
         FinetuneSettings(alpha=1.5)
