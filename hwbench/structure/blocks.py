@@ -9,10 +9,11 @@ happens to the graph when a block goes is in :mod:`hwbench.structure.drop`.
 
 from __future__ import annotations
 
-import os.path
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import onnx_ir as ir
 
@@ -212,11 +213,9 @@ def _is_weight(value: ir.Value | None) -> bool:
 
 
 def _common(names: Sequence[str]) -> str:
-    """Return what paths have in common, up to a dot or slash."""
-    prefix = os.path.commonprefix(list(names))
-    if all(name == prefix or name[len(prefix)] in "./" for name in names):
-        return prefix.rstrip("./")
-    return prefix[: max(prefix.rfind("."), prefix.rfind("/"), 0)].rstrip("./")
+    """Return what paths have in common, in whole parts between dots and slashes."""
+    parts = zip(*(re.split(r"([./])", name) for name in names))  # noqa: B905 - up to the shortest
+    return "".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, parts)).rstrip("./")
 
 
 def _with_add(base: str, add: ir.Node) -> str:

@@ -64,17 +64,13 @@ def cut_groups(model: ir.Model, wanted: Iterable[tuple[Group, Array]]) -> CutMad
 
 def _derived(plan: Plan) -> _Expected:
     """Return the constants that nodes read and that follow from shapes, as they are before the cut."""
-    known = plan.known
-    hanging: set[ir.Value] = set()
     found: _Expected = {}
-    for node in plan.model.graph:
-        if all(value in known for value in node.outputs):
-            if node.op_type in {"Shape", "Size"} or any(value in hanging for value in node.inputs):
-                hanging.update(node.outputs)
-            continue
-        for index, value in enumerate(node.inputs):
-            if value in hanging and (array := known.array(value)) is not None:
-                found[node, index] = (array, array)
+    for value in plan.known.hanging(set()):
+        for node, index in value.uses():
+            if not all(output in plan.known for output in node.outputs):
+                array = plan.known.array(value)
+                if array is not None:
+                    found[node, index] = (array, array)
     return found
 
 
@@ -88,6 +84,7 @@ class _Writer:
         self.copies: dict[str, str] = {}
         self._fixed: set[tuple[ir.Node, int]] = set()
         self._loose: list[ir.Value] = []
+        self._changed: set[ir.Value] = set()
 
     def note(self, tensor: str, kept: Kept) -> None:
         """Enter what is left of a tensor."""
@@ -107,6 +104,7 @@ class _Writer:
             alike = all(_same(self.plan.uses[place], first) for place in places)
             if alone and alike and _holds(value):
                 _overwrite(value, sliced(array, first))
+                self._changed.add(value)
                 self.note(value.name or "", first)
                 self._fixed.update(places)
                 continue
@@ -141,7 +139,7 @@ class _Writer:
     def pin(self, expected: _Expected) -> None:
         """Write out what would follow from shapes and be another number now.
 
-        The shapes of what still follows from shapes are set.
+        The shapes of what still follows, from shapes or from constants that were sliced, are set.
         """
         known = Known(self.plan.model)
         for (node, index), (wanted, written) in expected.items():
@@ -150,8 +148,8 @@ class _Writer:
             now = known.array(node.inputs[index])
             if now is None or not np.array_equal(now, wanted, equal_nan=now.dtype.kind == "f"):
                 self._own(node, index, written)
-        for value in known.values:
-            if value.producer() is not None and (array := known.computed(value)) is not None:
+        for value in known.hanging(self._changed):
+            if (array := known.array(value)) is not None:
                 value.shape = ir.Shape(array.shape)
 
     def drop_orphans(self) -> int:

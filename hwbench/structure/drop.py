@@ -10,7 +10,7 @@ import onnx_ir as ir
 from hwbench.errors import UsageError
 from hwbench.graph.linear import constant
 from hwbench.structure.blocks import Block, activation_behind
-from hwbench.structure.reach import dead_without, used_values
+from hwbench.structure.reach import dead_without, remove_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +52,8 @@ def drop_block(model: ir.Model, block: Block) -> Dropped:
         raise UsageError(f"block '{block.name}' is not in the graph any more: it went with another")
     survivor, going = block.passed, going_with(model, block)
     result = block.end if activation_behind(block.add) in going else block.add.outputs[0]
-    weights = {
-        value.name or "": value
-        for node in going
-        for value in used_values(node)
-        if value.is_initializer() and value.name in model.graph.initializers
-    }
     renamed = _replace(model, result, survivor, block.add)
-    model.graph.remove(going, safe=True)
-    gone = {name: value for name, value in weights.items() if not value.uses() and not value.is_graph_output()}
-    for name, value in gone.items():
-        del model.graph.initializers[name]
-        if value.is_graph_input():
-            model.graph.inputs.remove(value)
+    gone = remove_nodes(model, going)
     shapes = {name: value.const_value.shape.numpy() for name, value in gone.items() if value.const_value is not None}
     counted = sum(int(np.prod(shape)) for name, shape in shapes.items() if constant(gone[name]) is not None)
     return Dropped(
@@ -98,7 +87,7 @@ def _same_activation(node: ir.Node, before: ir.Node | None) -> bool:
         return False
     if node.op_type == "Relu":
         return before.op_type == "Relu" or (before.op_type == "Clip" and _limits(before)[0] >= 0)
-    return before.op_type == "Clip" and _limits(node) == _limits(before) and np.nan not in _limits(node)
+    return before.op_type == "Clip" and _limits(node) == _limits(before) and not np.isnan(_limits(node)).any()
 
 
 def _limits(clip: ir.Node) -> tuple[float, float]:

@@ -157,7 +157,8 @@ class _Answer:
     def _group(self, units: Sequence[int], sites: Sequence[_Site]) -> Group:
         makers = {node: labels for node, labels in self.trace.produced.items() if self._has(labels, units[0])}
         first = next(iter(makers.values()))
-        units = list(dict.fromkeys(unit for unit in self._of(first).tolist() if unit in set(units)))
+        wanted = set(units)
+        units = [unit for unit in dict.fromkeys(self._of(first).tolist()) if unit in wanted]
         name = self._name(next(iter(makers)))
         self._units[name] = units
         readers = {node: labels for node, labels in self.trace.consumed.items() if self._has(labels, units[0])}

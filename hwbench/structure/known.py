@@ -29,6 +29,7 @@ class Known:
     """The known values of a model as it is now; each is computed when it is first asked for."""
 
     def __init__(self, model: ir.Model) -> None:
+        self.model = model
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self._computed: dict[ir.Value, Array] = {}
         self.values: set[ir.Value] = {
@@ -54,9 +55,15 @@ class Known:
             self._compute(node)
         return self._computed.get(value)
 
-    def computed(self, value: ir.Value) -> Array | None:
-        """Return a known value if it has been computed here already."""
-        return self._computed.get(value)
+    def hanging(self, changed: set[ir.Value]) -> list[ir.Value]:
+        """Return the values that are computed from shapes, or from constants that have changed, in graph order."""
+        found = dict.fromkeys(changed)
+        for node in self.model.graph:
+            if all(value in self.values for value in node.outputs) and (
+                node.op_type in _SHAPES or any(value in found for value in node.inputs)
+            ):
+                found.update(dict.fromkeys(node.outputs))
+        return [value for value in found if value not in changed]
 
     def _follows(self, node: ir.Node) -> bool:
         if node.domain not in _ANY_DOMAIN or len(node.outputs) == 0:

@@ -43,7 +43,7 @@ class Reach:
         return tuple(node for index, node in enumerate(self.nodes) if nodes >> index & 1)
 
     def last_common(self, one: ir.Value, other: ir.Value) -> ir.Value | None:
-        """Return the last value that both are computed from: of a node, or an input of the network; None: there is none."""
+        """Return the last value that both are computed from, an input of the network at the worst, or None."""
         for node in reversed(self.named(self.before(one) & self.before(other))):
             for output in node.outputs:
                 if self.computed(output):
@@ -92,6 +92,23 @@ def dead_without(nodes: Sequence[ir.Node], gone: Sequence[ir.Node], living: ir.V
     return tuple(node for node in nodes if node in dead)
 
 
+def remove_nodes(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[str, ir.Value]:
+    """Take out nodes that nobody else reads, and the initialisers that only they read; return those."""
+    weights = {
+        value.name or "": value
+        for node in nodes
+        for value in used_values(node)
+        if value.is_initializer() and value.name in model.graph.initializers
+    }
+    model.graph.remove(nodes, safe=True)
+    gone = {name: value for name, value in weights.items() if not value.uses() and not value.is_graph_output()}
+    for name, value in gone.items():
+        del model.graph.initializers[name]
+        if value.is_graph_input():
+            model.graph.inputs.remove(value)
+    return gone
+
+
 def nodes_of(node: ir.Node) -> Iterator[ir.Node]:
     """Go through a node and the nodes of its subgraphs."""
     yield node
@@ -110,7 +127,7 @@ def used_values(node: ir.Node) -> Iterator[ir.Value]:
 
 def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     for attribute in node.attributes.values():
-        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+        if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
-        elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPHS:
+        elif attribute.type == ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()

@@ -38,13 +38,25 @@ class ShareSettings(Settings, frozen=True, kw_only=True):
     """What has a codebook of its own: all layers together, a layer, an output channel, or a kernel position."""
     init: Init = "auto"
     """``exact``: the best clustering; ``linear``, ``density``, ``kmeans++``: where Lloyd's iteration starts; ``auto``:
-    exact where that takes about a second, otherwise linear."""
+    exact where that takes less than a second, otherwise linear."""
     importance: Literal["none", "inputs"] = "none"
     """``inputs``: a weight counts by the mean square of its input on the data."""
     tied: tuple[str, ...] = ()
     """Regular expressions: layers whose whole names match the same one share a codebook. For scope ``layer``."""
 
+    finetune_epochs: int = 0
+    """How long the values of the codebooks are trained after the original's outputs, with all other weights."""
+    learning_rate: float | None = None
+    """Of that training; 0.001 where none is given."""
+
     def __post_init__(self) -> None:
+        if self.finetune_epochs < 0:
+            raise UsageError(f"finetune_epochs must not be negative, got {self.finetune_epochs}")
+        if self.learning_rate is not None and (self.learning_rate <= 0 or not self.finetune_epochs):
+            raise UsageError(
+                f"learning_rate must be positive, and with finetune_epochs; got {self.learning_rate:g} "
+                f"for {self.finetune_epochs} epochs"
+            )
         if not 2 <= self.bits <= 8:
             raise UsageError(f"bits must be 2 to 8, got {self.bits}")
         if self.tied and self.scope != "layer":
@@ -96,6 +108,8 @@ class Share:
         return found
 
     def apply(self, subject: Subject, layers: Collection[str], settings: ShareSettings) -> Outcome:
+        if settings.finetune_epochs:
+            subject.need_samples("share with finetune_epochs")
         grams = _grams(subject, layers) if settings.importance == "inputs" else {}
         chosen = [layer for name, layer in subject.layers().items() if name in layers]
         groups = grouped(weights_of(chosen, grams), together=settings.scope == "global", tied=settings.tied)
@@ -104,9 +118,10 @@ class Share:
         for index, (book, weights) in enumerate(groups.items()):
             subject.report(f"share {book}", index / len(groups))
             done.append(_share(subject, book, weights, settings, rng))
+        losses = _tuned(subject, settings)
         changes = {change.layer: change for shared in done for change in _changes(shared, grams)}
         ordered = [changes[layer.name] for layer in chosen]
-        return Outcome(changes=ordered, figures=_figures(done), notes=[SIZE_ONLY])
+        return Outcome(changes=ordered, figures=_figures(done) | losses, notes=[SIZE_ONLY])
 
 
 def _unfit(layer: Linear, settings: ShareSettings) -> Missing | None:
@@ -142,6 +157,14 @@ def _grams(subject: Subject, layers: Collection[str]) -> dict[str, Array]:
 
     subject.need_samples("share with importance=inputs")
     return {name: gram.matrix for name, gram in input_grams(subject, layers).items()}
+
+
+def _tuned(subject: Subject, settings: ShareSettings) -> dict[str, float]:
+    if not settings.finetune_epochs:
+        return {}
+    from hwbench.compress.sharing.tuning import tune
+
+    return tune(subject, epochs=settings.finetune_epochs, learning_rate=settings.learning_rate or 1e-3)
 
 
 def _share(

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Init = Literal["auto", "exact", "linear", "density", "kmeans++"]
 
 _ROUNDS = 500
-_CHEAP = 5e7  # about a second
+_CHEAP = 1e7  # less than a second
 _OVERHEAD = 2000  # what a round of array operations costs, in elements
 
 

@@ -46,8 +46,9 @@ def gate_up(bench: Bench) -> Iterator[Place]:
     """Yield two projections of one input that are multiplied with each other, as in SwiGLU (arXiv:2002.05202)."""
     for group in _groups(bench):
         reached = [_reached(layer.output, "Mul", _ELEMENTWISE) for layer in group]
-        if len(group) == 2 and reached[0] & reached[1]:
-            yield _place(bench, group)
+        pairs = [(one, other) for other in range(len(group)) for one in range(other) if reached[one] & reached[other]]
+        if pairs:
+            yield _place(bench, [group[index] for index in pairs[0]])
 
 
 def _groups(bench: Bench) -> list[list[Linear]]:

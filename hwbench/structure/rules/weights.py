@@ -101,7 +101,10 @@ def _gemm_bias(at: At, out: list[Labels]) -> None:
 
 
 def matmul(at: At) -> None:
-    """By constant weights it makes channels; of two computed tensors it is attention, and its batch axes are heads."""
+    """By constant weights it makes channels; of two computed tensors it is attention, and its batch axes are heads.
+
+    What attention sums over stays: nothing with weights reads it, which could be said to see zeros there.
+    """
     if at.computed(0) and not at.computed(1) and len(at.shape(1)) <= 2:
         _by_weights(at)
     elif min(len(at.shape(0)), len(at.shape(1))) < 2 or not (at.computed(0) and at.computed(1)):
@@ -127,7 +130,8 @@ def _by_weights(at: At) -> None:
 
 def _of_two(at: At) -> None:
     one, other, shape = at.labels(0), at.labels(1), at.out_shape()
-    at.unify(one[-1], other[-2])
+    for labels in (one[-1], other[-2]):
+        at.lock(labels, "mixed", "sums over it")
     batch: list[Labels] = []
     for axis in range(-len(shape), -2):
         sides = [side[axis] for side in (one, other) if len(side) >= -axis]

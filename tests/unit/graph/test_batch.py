@@ -1,16 +1,15 @@
 """A network at another batch size, held against the import at that size."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from compress_hubs import FILES, MODULES, QUICK_ZOO, SLOW_ZOO, hub
 from compress_subjects import imported, random_samples, run_ort
+from text_graphs import text_graph
 
 from hwbench.errors import ModelError, UsageError
 from hwbench.graph.batch import batch_dependence, open_batch, rebatch
 from hwbench.graph.linear import linear_layers
-from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Missing
 
 ATTENTION = """
@@ -36,17 +35,8 @@ def net():
 """
 
 
-def text(body: str, constants: dict[str, np.ndarray] | None = None, *, batch: int, per_item: int = 1) -> ir.Model:
-    """Make a model with input x [batch x per_item, 6] of a body in ONNX's text form."""
-    head = f'<ir_version: 8, opset_import: ["" : 17]> g (float[{batch * per_item},6] x) => (float[m,n] y)'
-    proto = onnx.parser.parse_model(f"{head} {{ {body} }}")
-    for index, node in enumerate(proto.graph.node):
-        node.name = f"n{index}"
-    for name, array in (constants or {}).items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    model = ir.from_proto(proto)
-    model.graph.outputs[0].shape = None
-    return infer_shapes(model)
+def text(body: str, constants: dict[str, np.ndarray] | None = None, *, batch: int) -> ir.Model:
+    return text_graph(body, constants, x=(batch, 6))
 
 
 def same(first: list[np.ndarray], second: list[np.ndarray]) -> None:
@@ -219,7 +209,7 @@ def test_a_node_that_holds_the_batch_keeps_it_closed():
 
 
 def test_an_input_that_holds_a_multiple_of_the_batch_stays_closed():
-    models = [text("y = Relu(x)", batch=batch, per_item=1) for batch in (2, 3)]
+    models = [text("y = Relu(x)", batch=batch) for batch in (2, 3)]
     for model, batch in zip(models, (2, 3), strict=True):
         extra = ir.Value(name="z", shape=ir.Shape([4 * batch]), type=ir.TensorType(ir.DataType.FLOAT))
         model.graph.inputs.append(extra)
