@@ -13,10 +13,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -24,17 +23,17 @@ import numpy as np
 from hwbench import plugins
 from hwbench.build.plan import settled
 from hwbench.bundles.writer import add_verification, licence_beside, require_free, tidy
-from hwbench.children import run_child, thread_limits
 from hwbench.data.store import stored_inputs
 from hwbench.devices import environment
-from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
+from hwbench.errors import EngineError, HwbenchError, Interrupted, StorageError, Unsupported, UsageError
 from hwbench.files import write_record
 from hwbench.graph.spec import parse_spec
+from hwbench.intake import Intake, Watch
 from hwbench.inventory import Target, find_target
 from hwbench.measure.placement import unmet
 from hwbench.pipeline import Watcher, profile
 from hwbench.protocols import Builds, Engine
-from hwbench.records.base import Missing, Record
+from hwbench.records.base import Missing
 from hwbench.records.build import (
     BUILD_SCHEMA,
     BuildResult,
@@ -44,16 +43,13 @@ from hwbench.records.build import (
     CalibrationFacts,
     EngineBuilt,
 )
-from hwbench.records.data import DataJob, DataResult
+from hwbench.records.data import DataResult
 from hwbench.records.measurement import LatencySummary, NotMeasured, ProfileResult
-from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.model import ImportResult
 from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibration, PrecisionPlan
 from hwbench.records.verification import Verification, Verified
 from hwbench.units import MonotonicClock
 from hwbench.verification_pipeline import verify
-
-R = TypeVar("R", bound=Record)
-Watch = Callable[[str, float | None], None]
 
 BUILD = "build.json"
 MEASUREMENTS = "measurements"  # folder of the timed runs, one a bundle
@@ -94,8 +90,10 @@ class _Build:
         self.request = request
         self.folder = folder
         self.target = target
-        self.scratch = scratch
         self.watch = watch
+        self.intake = Intake(
+            folder=scratch, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed
+        )
         self.bundles: list[Bundled] = []
         self.failed: list[NotMeasured] = []
         self.reference: Verified | Missing = _NOT_ASKED
@@ -137,20 +135,7 @@ class _Build:
 
     def _import(self) -> ImportResult:
         request = self.request
-        return self._child(
-            "hwbench.graph.importer",
-            ImportJob(
-                model=request.model,
-                batch_size=request.batch_size,
-                shapes=request.shapes,
-                input_data=None,
-                seed=request.seed,
-            ),
-            ImportResult,
-            "model",
-            f"reading '{request.model}'",
-            ModelError,
-        )
+        return self.intake.model(request.model, batch_size=request.batch_size, shapes=request.shapes)
 
     def _engines(self) -> Iterator[str]:
         """Yield the engines that can build; note those that cannot, and why."""
@@ -207,7 +192,7 @@ class _Build:
             data_folder=read.folder,
             threads=request.threads,
         )
-        found = self._child(
+        found = self.intake.run(
             "hwbench.quantize.calibrate", job, CalibrateResult, "calibration", "calibrating", EngineError
         )
         facts = CalibrationFacts(
@@ -231,8 +216,7 @@ class _Build:
         self.imported = msgspec.structs.replace(self.imported, model=model)
 
     def _read(self, data: str, where: str, limit: int) -> DataResult:
-        job = DataJob(data=data, model=self.imported.model, limit=limit, preprocess=self.request.preprocess)
-        return self._child("hwbench.data.read", job, DataResult, where, f"reading '{data}'", UsageError)
+        return self.intake.data(data, self.imported.model, where, limit=limit, preprocess=self.request.preprocess)
 
     def _build(
         self, engine: str, plan: PrecisionPlan, path: Path, calibrated: tuple[Calibration, ImportResult] | None
@@ -257,7 +241,9 @@ class _Build:
         )
         what = f"building {engine} {plan.label}"
         try:
-            built = self._child("hwbench.build.worker", job, EngineBuilt, f"builds/{_name(path)}", what, EngineError)
+            built = self.intake.run(
+                "hwbench.build.worker", job, EngineBuilt, f"builds/{_name(path)}", what, EngineError
+            )
         except StorageError:
             raise
         except HwbenchError as error:
@@ -336,22 +322,6 @@ class _Build:
         label = f"{plan.label}-{plan.default}-{plan.floating}" if alike else plan.label
         name = f"{_plain(self.imported.model.name)}-{engine}-{label}"
         return self.folder / (f"{name}.hwbundle" if self.request.one_file else name)
-
-    def _child(
-        self, module: str, job: Record, result: type[R], where: str, what: str, failure: type[HwbenchError]
-    ) -> R:
-        self.watch(what, None)
-        return run_child(
-            module,
-            job,
-            result,
-            folder=self.scratch / where,
-            what=what,
-            failure=failure,
-            timeout_s=self.request.timeout_s,
-            env=thread_limits(self.request.threads),
-            on_event=lambda event: self.watch(what, event.get("fraction")),
-        )
 
     def _note(self, engine: str, precision: str, reason: Missing, *, failed: bool | None = None) -> None:
         failed = bool(self.request.engines) if failed is None else failed

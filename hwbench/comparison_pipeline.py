@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
-from hwbench.children import run_child, thread_limits
+from hwbench.children import thread_limits
 from hwbench.compare.blocks import PROCESSES, Watch, interleave, restarts_in
 from hwbench.compare.goals import refuse_missing, with_goals
 from hwbench.compare.metrics import NEVER_LIVE, NO_DATA, one_off, verdicts
@@ -37,8 +37,9 @@ from hwbench.compare.verdict import looks
 from hwbench.compare.wanted import Waived, Wanted
 from hwbench.devices import environment
 from hwbench.dialogue import Dialogue
-from hwbench.errors import EngineError, Interrupted, InvalidMeasurement, ModelError, UsageError
+from hwbench.errors import EngineError, Interrupted, InvalidMeasurement, UsageError
 from hwbench.graph.spec import parse_spec
+from hwbench.intake import Intake
 from hwbench.inventory import (
     Target,
     able_engine,
@@ -67,9 +68,8 @@ from hwbench.records.comparison import (
     Saved,
     Settings,
 )
-from hwbench.records.data import DataJob, DataResult
 from hwbench.records.measurement import Parity, ProfileResult, RunSettings, StopRule
-from hwbench.records.model import DataFacts, ImportJob, ImportResult
+from hwbench.records.model import DataFacts, ImportResult
 from hwbench.records.verification import (
     RunJob,
     RunResult,
@@ -173,12 +173,19 @@ class _Live:
         self.watch = watch
         self.target = target
         self.folder = folder
+        self.threads = wanted.threads or default_threads(target)
+        self.intake = Intake(
+            folder=folder,
+            watch=lambda what, fraction: watch(what, fraction or 0.0),
+            threads=self.threads,
+            timeout_s=wanted.timeout_s,
+            seed=settings.seed,
+        )
 
     def run(self) -> Comparison:
         self.a, self.b = self._sides()
         self.hindering = self._hindering()
         self.outputs = Outputs(b=_NOT_YET_COMPARED, control=_NOT_YET_COMPARED)
-        self.threads = self.wanted.threads or default_threads(self.target)
         self.accuracy = self._accuracy(self.wanted.data) if self.wanted.data is not None else NO_DATA
         clock = MonotonicClock()
         begun = clock.now_ns()
@@ -247,22 +254,7 @@ class _Live:
         return precision_a, choice.precision_b or precision_a
 
     def _import(self, model: str, side: str) -> ImportResult:
-        self.watch(f"reading {model}", 0.0)
-        return run_child(
-            "hwbench.graph.importer",
-            ImportJob(
-                model=model,
-                batch_size=self.wanted.batch_size,
-                shapes=self.wanted.shapes,
-                input_data=None,
-                seed=self.settings.seed,
-            ),
-            ImportResult,
-            folder=self.folder / f"model-{side}",
-            what=f"reading '{model}'",
-            failure=ModelError,
-            timeout_s=self.wanted.timeout_s,
-        )
+        return self.intake.model(model, f"model-{side}", batch_size=self.wanted.batch_size, shapes=self.wanted.shapes)
 
     def _hindering(self) -> tuple[Difference, ...]:
         named = {"precision"} if self.wanted.choice.other_precisions else set()
@@ -380,7 +372,7 @@ class _Live:
         """
         runs = [self._over_samples(side, data, name) for side, name in ((self.a, "a"), (self.b, "b"))]
         (_, facts), _ = runs
-        judged = self._child_of(
+        judged = self.intake.run(
             "hwbench.verify.score",
             ScoreJob(
                 folder=str(runs[1][0]),
@@ -395,6 +387,7 @@ class _Live:
             ScoreResult,
             "accuracy",
             "comparing accuracy",
+            EngineError,
         )
         found = judged.certificate
         if isinstance(found, Missing):
@@ -417,13 +410,7 @@ class _Live:
 
     def _over_samples(self, side: Contender, data: str, name: str) -> tuple[Path, DataFacts]:
         model = side.imported.model
-        read = self._child_of(
-            "hwbench.data.read",
-            DataJob(data=data, model=model, limit=None),
-            DataResult,
-            f"data-{name}",
-            f"reading '{data}'",
-        )
+        read = self.intake.data(data, model, f"data-{name}")
         if not read.facts.labels:
             raise UsageError(f"'{data}' has no labels, and accuracy needs them", hint="add 'labels', a class a sample")
         job = RunJob(
@@ -438,21 +425,9 @@ class _Live:
             threads=self.threads,
             cpus=self._cpus(),
         )
-        self._child_of("hwbench.verify.run", job, RunResult, f"samples-{name}", f"{name.upper()} over the data")
+        where, what = f"samples-{name}", f"{name.upper()} over the data"
+        self.intake.run("hwbench.verify.run", job, RunResult, where, what, EngineError)
         return self.folder / f"samples-{name}", read.facts
-
-    def _child_of(self, module: str, job: Record, result: type[R], where: str, what: str) -> R:
-        self.watch(what, 0.0)
-        return run_child(
-            module,
-            job,
-            result,
-            folder=self.folder / where,
-            what=what,
-            failure=EngineError,
-            timeout_s=self.wanted.timeout_s,
-            env=thread_limits(self.threads),
-        )
 
     def _warnings(self, elapsed_s: float) -> tuple[str, ...]:
         found = [ALREADY_BUILT] if any_built(self.a, self.b) else []

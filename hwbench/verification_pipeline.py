@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from hwbench import plugins
-from hwbench.children import run_child, thread_limits
 from hwbench.devices import environment
-from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, Unsupported, UsageError
+from hwbench.errors import EngineError, HwbenchError, Interrupted, Unsupported, UsageError
 from hwbench.graph.spec import parse_spec
+from hwbench.intake import Intake, Watch
 from hwbench.inventory import (
     Target,
     engines_for,
@@ -34,10 +33,10 @@ from hwbench.inventory import (
 )
 from hwbench.measure.placement import unmet
 from hwbench.protocols import NEEDS_ARTEFACT, Engine
-from hwbench.records.base import Missing, Record
-from hwbench.records.data import DataJob, DataResult
+from hwbench.records.base import Missing
+from hwbench.records.data import DataResult
 from hwbench.records.measurement import NotMeasured, artefact_hash
-from hwbench.records.model import ImportJob, ImportResult, Model, TensorSpec
+from hwbench.records.model import ImportResult, Model, TensorSpec
 from hwbench.records.placement import Requirements
 from hwbench.records.verification import (
     VERIFICATION_SCHEMA,
@@ -51,9 +50,6 @@ from hwbench.records.verification import (
     Verified,
     VerifyRequest,
 )
-
-R = TypeVar("R", bound=Record)
-Watch = Callable[[str, float | None], None]
 
 _NO_REFERENCE = Missing(
     code="no_reference", why="a built engine does not hold what it was built from", cure="--reference MODEL"
@@ -101,7 +97,9 @@ class _Verify:
         self.request = request
         self.target = target
         self.folder = folder
-        self.watch = watch
+        self.intake = Intake(
+            folder=folder, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed
+        )
         self.rows: list[Verified] = []
         self.failed: list[NotMeasured] = []
         self.original: _Subject | None = None  # whose first run is the reference
@@ -165,14 +163,7 @@ class _Verify:
     def _import(
         self, text: str, where: str, batch_size: int | None, shapes: dict[str, tuple[int, ...]]
     ) -> ImportResult:
-        imported = self._child(
-            "hwbench.graph.importer",
-            ImportJob(model=text, batch_size=batch_size, shapes=shapes, input_data=None, seed=self.request.seed),
-            ImportResult,
-            where,
-            f"reading '{text}'",
-            ModelError,
-        )
+        imported = self.intake.model(text, where, batch_size=batch_size, shapes=shapes)
         refuse_precisions(imported, self.request.precisions)
         return imported
 
@@ -180,13 +171,9 @@ class _Verify:
         """Bring the data in, once for all models whose inputs have the same names, types and shapes."""
         request = self.request
         if model.inputs not in self.read:
-            self.read[model.inputs] = self._child(
-                "hwbench.data.read",
-                DataJob(data=request.data, model=model, limit=request.limit, preprocess=request.preprocess),
-                DataResult,
-                f"data-{len(self.read)}",
-                f"reading '{request.data}'",
-                UsageError,
+            where = f"data-{len(self.read)}"
+            self.read[model.inputs] = self.intake.data(
+                request.data, model, where, limit=request.limit, preprocess=request.preprocess
             )
         return self.read[model.inputs]
 
@@ -300,7 +287,7 @@ class _Verify:
         what = f"{engine} {precision}, every layer" if expose else f"{engine} {precision}"
         if subject is not self.first:
             what = f"{subject.imported.model.name} ({what})"
-        return self._child("hwbench.verify.run", job, RunResult, where, what, EngineError), self.folder / where
+        return self.intake.run("hwbench.verify.run", job, RunResult, where, what, EngineError), self.folder / where
 
     def _layers(self, subject: _Subject, engine: str, precision: str) -> LayerErrors | Missing:
         """Compare every layer with the reference's, where that was asked for and the engine runs the ONNX graph."""
@@ -341,7 +328,9 @@ class _Verify:
             samples=batch if isinstance(batch, int) else 1,
         )
         what = f"comparing the layers of {engine} {precision}"
-        return self._child("hwbench.verify.layers", job, LayerErrors, f"layers/{engine}-{precision}", what, EngineError)
+        return self.intake.run(
+            "hwbench.verify.layers", job, LayerErrors, f"layers/{engine}-{precision}", what, EngineError
+        )
 
     def _score(self, subject: _Subject, where: Path, label: str) -> ScoreResult:
         job = ScoreJob(
@@ -356,24 +345,8 @@ class _Verify:
             max_drop=self.request.max_drop,
             seed=self.request.seed,
         )
-        return self._child(
+        return self.intake.run(
             "hwbench.verify.score", job, ScoreResult, f"scores/{where.name}", f"judging {label}", UsageError
-        )
-
-    def _child(
-        self, module: str, job: Record, result: type[R], where: str, what: str, failure: type[HwbenchError]
-    ) -> R:
-        self.watch(what, None)
-        return run_child(
-            module,
-            job,
-            result,
-            folder=self.folder / where,
-            what=what,
-            failure=failure,
-            timeout_s=self.request.timeout_s,
-            env=thread_limits(self.request.threads),
-            on_event=lambda event: self.watch(what, event.get("fraction")),
         )
 
     def _note(self, subject: _Subject, engine: str, precision: str, reason: Missing, *, failed: bool) -> None:

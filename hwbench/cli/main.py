@@ -13,11 +13,13 @@ from hwbench.cli import (
     build,
     calibrate,
     compare,
+    compress,
     devices,
     diff,
     doctor,
     energy,
     measure,
+    methods,
     models,
     plugins,
     profile,
@@ -38,6 +40,8 @@ app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("profile")(profile.profile)
+app.command("compress")(compress.compress)
+app.command("methods")(methods.methods)
 app.command("build")(build.build)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)

@@ -46,15 +46,25 @@ def _layer(node: ir.Node, counted: set[int]) -> Layer:
     )
 
 
+def weights_of(model: ir.Model) -> list[tuple[ir.Node, list[ir.Value]]]:
+    """Return each layer with the weights whose elements :func:`layers_of` counts as its parameters."""
+    counted: set[int] = set()
+    return [(node, _new_weights(node, counted)) for node in model.graph if not _is_constant(node)]
+
+
 def _new_parameters(node: ir.Node, counted: set[int]) -> int:
-    """Return the elements of the initialisers used here and not in ``counted``, and add them to it."""
-    total = 0
+    return sum(value.const_value.size for value in _new_weights(node, counted) if value.const_value is not None)
+
+
+def _new_weights(node: ir.Node, counted: set[int]) -> list[ir.Value]:
+    """Return the weights used here that are not in ``counted``, and add them to it."""
+    found = []
     for value in _used_values(node):
         if value.is_initializer() and value.const_value is not None and id(value) not in counted:
             counted.add(id(value))
             if value.const_value.dtype not in _SHAPE_DATA and len(value.const_value.shape):
-                total += value.const_value.size
-    return total
+                found.append(value)
+    return found
 
 
 def _used_values(node: ir.Node) -> Iterator[ir.Value]:

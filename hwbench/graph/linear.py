@@ -96,14 +96,17 @@ class Linear:
         block: Array = rows.reshape(1, *rows.shape, 1)
         return block
 
-    def set_blocks(self, blocks: Array) -> None:
-        """Write weights of the form that :meth:`blocks` returns."""
-        shape = self.weight.shape
+    def from_blocks(self, blocks: Array) -> Array:
+        """Return an array of the form that :meth:`blocks` returns as the weights lie in the node."""
         if self.node.op_type == "ConvTranspose":
             blocks = blocks.swapaxes(1, 2)
         elif self.node.op_type != "Conv":
             blocks = blocks[0, :, :, 0] if self._transposed else blocks[0, :, :, 0].T
-        set_constant(self.node, 1, np.ascontiguousarray(blocks).reshape(shape))
+        return np.ascontiguousarray(blocks).reshape(self._shape)
+
+    def set_blocks(self, blocks: Array) -> None:
+        """Write weights of the form that :meth:`blocks` returns."""
+        set_constant(self.node, 1, self.from_blocks(blocks))
 
     @property
     def output_channels(self) -> int:
@@ -128,8 +131,8 @@ class Linear:
         array = constant(holder.inputs[self.bias_index])
         return None if array is None else np.broadcast_to(array.reshape(-1), (self.output_channels,)).copy()
 
-    def set_bias(self, bias: Array) -> None:
-        """Write a bias, one number for each output channel, also where there is none yet."""
+    def set_bias(self, bias: Array, *, name: str | None = None) -> None:
+        """Write a bias, one number for each output channel, also where there is none yet (as ``name``)."""
         holder = self.add or self.node
         assert self.takes_bias
         if len(holder.inputs) > self.bias_index and holder.inputs[self.bias_index] is not None:
@@ -138,7 +141,7 @@ class Linear:
         weight = self.node.inputs[1]
         assert weight is not None
         holder.resize_inputs(3)
-        holder.replace_input_with(2, add_constant(self.node, f"{self.name}.repaired_bias", bias, like=weight))
+        holder.replace_input_with(2, add_constant(self.node, name or f"{self.name}.repaired_bias", bias, like=weight))
 
     @property
     def _shape(self) -> tuple[int, ...]:

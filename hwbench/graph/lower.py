@@ -24,15 +24,25 @@ def fold_batch_norms(model: ir.Model) -> dict[str, str]:
     """
     merged: dict[str, str] = {}
     for node in list(model.graph):
-        producer = _foldable_into(node)
-        if producer is None:
-            continue
-        if not _constant_and_fitting(node, producer):
-            continue
-        _fold(model.graph, producer, node)
-        merged[node.name or ""] = producer.name or ""
-        model.graph.remove(node, safe=True)
+        producer = layer_before(node)
+        if producer is not None:
+            merged[node.name or ""] = producer.name or ""
+            fold_batch_norm(node, producer)
     return merged
+
+
+def layer_before(node: ir.Node) -> ir.Node | None:
+    """Return the layer that ``node`` can be folded into, where it is a BatchNorm and there is one."""
+    producer = _foldable_into(node)
+    return producer if producer is not None and _constant_and_fitting(node, producer) else None
+
+
+def fold_batch_norm(norm: ir.Node, producer: ir.Node) -> None:
+    """Fold a BatchNorm into the layer that :func:`layer_before` has returned for it, in place."""
+    graph = norm.graph
+    assert isinstance(graph, ir.Graph)
+    _fold(graph, producer, norm)
+    graph.remove(norm, safe=True)
 
 
 def _foldable_into(node: ir.Node) -> ir.Node | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Environment
 from hwbench.records.model import DataFacts, ImportResult, Model
-from hwbench.records.verification import Verification
+from hwbench.records.verification import Verification, VerifyRequest
 
 COMPRESSION_SCHEMA = 1
 
@@ -78,7 +78,7 @@ class Applied(Record, frozen=True, kw_only=True):
 
 
 class NetworkFacts(Record, frozen=True, kw_only=True):
-    """How large a network is.
+    """How large a network is. ``macs``: multiply-adds of one sample.
 
     ``weight_bytes``: as the graph stores them. ``packed_bytes``: as they could be stored with what the steps tell of
     sparsity, codebooks and bits; no runtime needs to be able to run that.
@@ -98,7 +98,7 @@ class NetworkFacts(Record, frozen=True, kw_only=True):
 
 
 class LayerFacts(Record, frozen=True, kw_only=True):
-    """One layer before or after."""
+    """One layer before or after. ``macs``: multiply-adds of one sample."""
 
     layer: str
     op: str
@@ -116,25 +116,28 @@ class GraphCheck(Record, frozen=True, kw_only=True):
 
     outputs: int
     max_relative: float
-    planned_layers: int  # what the steps say there must be
-    layers: int  # what the graph has
+    layers: int  # nodes that compute
 
 
 class CompressRequest(Record, frozen=True, kw_only=True):
-    """A whole ``hwbench compress`` request, resolved. ``verify_data``: what before and after are judged on."""
+    """A whole ``hwbench compress`` request, resolved: repairs are among the steps.
+
+    ``verify`` says how before and after are to be judged; its ``model`` is filled in.
+    """
 
     model: str
     steps: tuple[Step, ...]
-    data: str | None
-    verify_data: str | None
+    data: str | None  # to learn from
     preprocess: str | None
-    samples: int
-    batch_size: int
+    samples: int  # at most so many of the data
+    batch_size: int  # of training and statistics
     shapes: dict[str, tuple[int, ...]]
+    verify: VerifyRequest | Missing
     emit: tuple[Literal["onnx", "torch"], ...]
-    training_device: str  # cpu, cuda
+    training_device: str  # torch's name
     replace: bool
     resume: bool
+    device: str
     threads: int
     seed: int
     timeout_s: float
@@ -178,3 +181,4 @@ class CompressionResult(Record, frozen=True, kw_only=True):
     compressed: Compressed
     verification: Verification | Missing
     took_s: float
+    warnings: tuple[str, ...] = ()

@@ -59,13 +59,13 @@ def render_page(
     for index, result in enumerate(shown, 1):
         sections.append(section(result, f"r{index}", book))
         energy.append(energy_view([result], f"r{index}-energy", book, traces or {}))
-    plotly, script = _asset("assets/plotly-basic.min.js"), _asset("templates/page.js")
+    plotly, script = asset("assets/plotly-basic.min.js"), asset("templates/page.js")
     return _template().render(
         sections=sections,
         comparison=comparison,
         together=together,
         energy=energy,
-        style=Markup(_asset("templates/style.css")),
+        style=Markup(asset("templates/style.css")),
         plotly=Markup(plotly),
         script=Markup(script),
         policy=_policy(plotly, script),
@@ -110,7 +110,8 @@ def _policy(*scripts: str) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of this package."""
     return files("hwbench.report").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -16,12 +16,14 @@ A contract is a class of tests. A plugin's tests subclass it, say what is to be 
 from __future__ import annotations
 
 from hwbench.testing.basics import FakeClock, assert_explained, example_cpu
+from hwbench.testing.compressors import CompressorContract
 from hwbench.testing.engines import EngineContract
 from hwbench.testing.examples import Example, onnx_examples, torch_examples
 from hwbench.testing.finders import DeviceFinderContract
 from hwbench.testing.meters import MeterContract, assert_reading, let, opened
 
 __all__ = [
+    "CompressorContract",
     "DeviceFinderContract",
     "EngineContract",
     "Example",

@@ -21,7 +21,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     small. ``patience``: epochs without improvement on held-out samples, after which training stops; ``judge`` says
     what improves: their loss, or the fraction of right classes. ``keep_best``: end with the best epoch's weights, not
     with the last ones. ``max_seconds`` also shortens the schedule, so that the rate has fallen when time is up; a
-    training that was cut short by time cannot be repeated exactly.
+    training that was cut short by time cannot be repeated exactly. ``flip`` and ``shift`` (pixels): images are
+    mirrored and moved at random, held-out ones excepted.
 
     Raises:
         UsageError: a value is out of bounds.
@@ -43,6 +44,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     keep_best: bool = True
     max_steps: int | None = None
     max_seconds: float | None = None
+    flip: bool = False
+    shift: int = 0
 
     def __post_init__(self) -> None:
         within("epochs", self.epochs, 0)
@@ -55,6 +58,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         within("patience", self.patience, 1)
         within("max_steps", self.max_steps, 1)
         within("max_seconds", self.max_seconds, 0, above=True)
+        within("shift", self.shift, 0)
 
     def rate(self, done: float, step: float) -> float:
         """Return the learning rate after the fraction ``done`` of the training; ``step``: the fraction of one step."""
@@ -64,6 +68,10 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             return self.learning_rate
         fallen = max(0.0, done - self.warmup) / (1 - self.warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, fallen)))
+
+    def reach(self, rate: float) -> float:
+        """Return how far a step at a learning rate moves a weight whose gradient has always been one."""
+        return rate / (1 - self.momentum) if self.optimizer == "sgd" else rate
 
 
 def train_settings(settings: TrainSettings, **changed: Any) -> TrainSettings:

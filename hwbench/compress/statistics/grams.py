@@ -100,7 +100,7 @@ def input_grams(
     samples = subject.need_samples("a Gram matrix")
     sums = _sums(subject, layers, per_input, least, samples.batches, subject.seed if seed is None else seed)
     view = shortened(subject.view(), layers)
-    with torch.no_grad(), watched(view, {one.names[0]: one.see for one in sums.values()}):
+    with torch.no_grad(), watched(view, [(one.names[0], one.see) for one in sums.values()]):
         for index, (inputs, _) in enumerate(samples.in_order()):
             subject.report("Gram matrices", index / samples.batches)
             view(*subject.tensors(inputs))

@@ -1,0 +1,91 @@
+"""A network under compression on disk, after each step: what a later run goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from hwbench.compress.base import Subject
+from hwbench.compress.codebooks import Codebook
+from hwbench.errors import StorageError
+from hwbench.files import decode, read_bytes, write_record
+from hwbench.graph.onnx_file import infer_shapes
+from hwbench.records.base import Record
+from hwbench.records.compression import Applied, CompressRequest
+
+_BOOKS, _GRAPH, _KEPT = "books.json", "graph.onnx", "kept.npz"
+_EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
+
+
+class Books(Record, frozen=True, kw_only=True):
+    """What is known of the network beside its graph; ``kept`` names the arrays of ``kept.npz``."""
+
+    request: CompressRequest
+    hub_sha256: str
+    data_sha256: str | None
+    applied: tuple[Applied, ...]
+    kept: tuple[tuple[str, int], ...]
+    held_zeros: tuple[str, ...]
+    bits: dict[str, float]
+    codebooks: dict[str, tuple[str, tuple[int, ...]]]  # by initialiser: name and axes
+
+
+def save_graph(model: ir.Model, path: Path) -> tuple[str, ...]:
+    """Write a graph, with its weights beside it where they are many; return the names of the files.
+
+    Raises:
+        StorageError: the disk is full, or not ours to write.
+    """
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    data = f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ir.save(model, path, external_data=data)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    return (path.name, data) if data else (path.name,)
+
+
+def save(folder: Path, subject: Subject, books: Books) -> None:
+    """Write the network and its books into ``folder``; the books last, so that half a state is none."""
+    (folder / _BOOKS).unlink(missing_ok=True)
+    save_graph(subject.model, folder / _GRAPH)
+    kept = {(name, axis): indices for name, axes in subject.kept.items() for axis, indices in axes.items()}
+    np.savez(folder / _KEPT, **{str(number): indices for number, indices in enumerate(kept.values())})  # type: ignore[arg-type]
+    books = msgspec.structs.replace(
+        books,
+        kept=tuple(kept),
+        held_zeros=tuple(sorted(subject.held_zeros)),
+        bits=dict(subject.bits),
+        codebooks={tensor: (book.name, book.axes) for tensor, book in subject.codebooks.items()},
+    )
+    write_record(folder / _BOOKS, books)
+
+
+def load(folder: Path, subject: Subject, expected: Books) -> tuple[Applied, ...] | None:
+    """Bring a network to where a run stopped, and return the steps that are done; None where there is no state.
+
+    Raises:
+        StorageError: the state is damaged, or of another request, model or data.
+    """
+    if not (folder / _BOOKS).exists():
+        return None
+    books = decode(read_bytes(folder / _BOOKS), Books, what=f"{folder / _BOOKS}")
+    asked = msgspec.structs.replace(expected.request, resume=True, replace=False)
+    same = msgspec.structs.replace(books.request, resume=True, replace=False) == asked
+    if not same or (books.hub_sha256, books.data_sha256) != (expected.hub_sha256, expected.data_sha256):
+        raise StorageError(
+            f"what was begun in {folder.parent} is of another model, other data or another request",
+            hint="give the same command to go on, or --force to begin anew",
+        )
+    subject.model = infer_shapes(ir.load(folder / _GRAPH))
+    with np.load(folder / _KEPT) as arrays:
+        for number, (name, axis) in enumerate(books.kept):
+            subject.kept.setdefault(name, {})[axis] = arrays[str(number)]
+    subject.held_zeros = set(books.held_zeros)
+    subject.bits = dict(books.bits)
+    subject.codebooks = {tensor: Codebook(name=name, axes=axes) for tensor, (name, axes) in books.codebooks.items()}
+    return books.applied

@@ -1,0 +1,55 @@
+"""How large a network is: counted by hand on a small one."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hwbench.compress.facts import layer_facts, network_facts
+from hwbench.graph.onnx_file import infer_shapes
+
+
+@pytest.fixture
+def network():
+    """A convolution of 2 to 4 channels on 5x5, kernel 3, no padding, and a bias; half of its weights are zero."""
+    weight = np.ones((4, 2, 3, 3), np.float32)
+    weight[:2] = 0
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"], "conv"), helper.make_node("Relu", ["y"], ["z"], "relu")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 5, 5])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 4, 3, 3])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.ones(4, np.float32), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return infer_shapes(ir.from_proto(model))
+
+
+def test_counts(network):
+    facts = network_facts(network, 1, {})
+    assert (facts.parameters, facts.nonzero_parameters, facts.layers) == (76, 40, 2)
+    assert facts.macs == 4 * 9 * 2 * 9
+    assert facts.weight_bytes == facts.packed_bytes == 76 * 4
+    assert facts.zeros == pytest.approx(36 / 76)
+
+
+def test_multiply_adds_are_those_of_a_sample(network):
+    assert network_facts(network, 2, {}).macs == 2 * 9 * 2 * 9
+
+
+def test_held_zeros_are_a_mask_and_what_is_left(network):
+    assert network_facts(network, 1, {}, {"w"}).packed_bytes == 72 / 8 + 36 * 4 + 4 * 4
+
+
+def test_a_mask_is_not_used_where_it_costs_more(network):
+    assert network_facts(network, 1, {}, {"b"}).packed_bytes == 76 * 4
+
+
+def test_bits_that_a_method_tells(network):
+    assert network_facts(network, 1, {"w": 4.5}).packed_bytes == round(72 * 4.5 / 8 + 16)
+
+
+def test_layers(network):
+    conv, relu = layer_facts(network, 1)
+    assert (conv.layer, conv.op, conv.weight_shape, conv.nonzero_parameters) == ("conv", "Conv", (4, 2, 3, 3), 40)
+    assert (relu.weight_shape, relu.parameters, relu.macs) == ((), 0, 0)
