@@ -85,5 +85,7 @@ def _halves_up(accumulators: Tensor, multiplier: Tensor, shift: Tensor) -> Tenso
     carry, rest = below >> 20, below & ((1 << 20) - 1)
     top = high * multiplier + carry  # the whole is top * 2^20 + rest
     over = shift - 20
-    wide = torch.where(over >= 0, top >> over.clamp(min=0), (top << (-over).clamp(min=0)) + (rest >> shift.clamp(max=20)))
+    wide = torch.where(
+        over >= 0, top >> over.clamp(min=0), (top << (-over).clamp(min=0)) + (rest >> shift.clamp(max=20))
+    )
     return wide.to(torch.float64)
