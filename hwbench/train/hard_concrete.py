@@ -30,12 +30,12 @@ class HardConcrete(torch.nn.Module):
     def __init__(self, speed: float = 1.0) -> None:
         super().__init__()
         self.speed = speed
-        self.raw = torch.nn.Parameter(torch.tensor(_OPEN / speed))
+        self.raw = torch.nn.Parameter(torch.tensor([_OPEN / speed]))
 
     @property
     def log_alpha(self) -> torch.Tensor:
         """The parameter of the distribution."""
-        return self.raw * self.speed
+        return self.raw[0] * self.speed
 
     def open_chance(self) -> torch.Tensor:
         """Return P(z != 0) = sigmoid(log_alpha - beta log(-gamma / zeta))."""

@@ -76,6 +76,6 @@ def test_the_penalty_and_its_gradient_are_the_closed_form():
     penalty = hook.penalty()
     assert float(penalty.detach()) == pytest.approx(2 * (0.25 * chance["a"] + 0.75 * chance["b"]), rel=1e-5)
     penalty.backward()
-    assert float(gates["a"].raw.grad) == pytest.approx(2 * 0.25 * chance["a"] * (1 - chance["a"]), rel=1e-5)
-    assert float(gates["b"].raw.grad) == pytest.approx(10 * 2 * 0.75 * chance["b"] * (1 - chance["b"]), rel=1e-5)
+    assert float(gates["a"].raw.grad[0]) == pytest.approx(2 * 0.25 * chance["a"] * (1 - chance["a"]), rel=1e-5)
+    assert float(gates["b"].raw.grad[0]) == pytest.approx(10 * 2 * 0.75 * chance["b"] * (1 - chance["b"]), rel=1e-5)
     assert hook.log_alphas() == pytest.approx({"a": 0.3, "b": -1.0})
