@@ -17,7 +17,15 @@ import numpy as np
 
 from hwbench.compress.base import Array, Outcome, Settings, Subject
 from hwbench.compress.quantising import Grain, OnGrid, Scales, bits_by_initialiser, largest_of, on_grid, write, zeros_of
-from hwbench.compress.simulated import activations_of, find_ranges, folded, judge, save_calibration, simulated
+from hwbench.compress.simulated import (
+    activations_of,
+    find_ranges,
+    folded,
+    judge,
+    on_integers,
+    save_calibration,
+    simulated,
+)
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear, Skipped, linear_layers
 from hwbench.quantize.adaround import adaround
@@ -214,6 +222,8 @@ def _told(
         bits = int(settings.activation_bits)
         view = simulated(model, ranges, layers, runtime=settings.runtime, bits=bits)
         words = f"simulated in the arithmetic of {settings.runtime}, activations of {bits} bits"
+        floats = sorted(set(layers) - set(on_integers(model, ranges, layers)))
+        words += f"; in floating point: {', '.join(floats)}" if floats else ""
         save_calibration(subject, model, ranges, calibration(settings), samples)
     return judge(subject, view, subject.teacher().cpu(), samples).figures, [words]
 
