@@ -56,6 +56,7 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
         layers_before=layers_before,
         layers_after=layer_facts(subject.model, subject.batch),
         check=checked,
+        transferred=subject.transferred,
         batch_size=batch,
         warnings=warnings,
     )
@@ -116,6 +117,7 @@ def _carried_out(job: CompressJob, subject: Subject) -> tuple[Applied, ...]:
         held_zeros=(),
         bits={},
         codebooks={},
+        transferred=False,
     )
     applied = (state.load(work, subject, books) or ()) if job.request.resume else ()
     for number, step in enumerate(steps[len(applied) :], len(applied) + 1):
