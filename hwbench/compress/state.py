@@ -31,7 +31,6 @@ class Books(Record, frozen=True, kw_only=True):
     held_zeros: tuple[str, ...]
     bits: dict[str, float]
     codebooks: dict[str, tuple[str, tuple[int, ...]]]  # by initialiser: name and axes
-    transferred: bool  # the network that others are held against is one of another task, and lies beside
     transferred: bool = False  # whether the original is a graph of its own, beside this file
 
 
@@ -57,8 +56,6 @@ def save(folder: Path, subject: Subject, books: Books) -> None:
     save_graph(subject.model, folder / _GRAPH)
     if subject.transferred:
         save_graph(subject.original, folder / _ORIGINAL)
-    if subject.transferred:
-        save_graph(subject.original, folder / _ORIGINAL)
     kept = {(name, axis): indices for name, axes in subject.kept.items() for axis, indices in axes.items()}
     np.savez(folder / _KEPT, **{str(number): indices for number, indices in enumerate(kept.values())})  # type: ignore[arg-type]
     books = msgspec.structs.replace(
@@ -68,7 +65,6 @@ def save(folder: Path, subject: Subject, books: Books) -> None:
         held_zeros=tuple(sorted(subject.held_zeros)),
         bits=dict(subject.bits),
         codebooks={tensor: (book.name, book.axes) for tensor, book in subject.codebooks.items()},
-        transferred=subject.transferred,
     )
     write_record(folder / _BOOKS, books)
 
@@ -90,8 +86,6 @@ def load(folder: Path, subject: Subject, expected: Books) -> tuple[Applied, ...]
             hint="give the same command to go on, or --force to begin anew",
         )
     subject.model = infer_shapes(ir.load(folder / _GRAPH))
-    if books.transferred:
-        subject.original, subject.transferred = infer_shapes(ir.load(folder / _ORIGINAL)), True
     if books.transferred:
         subject.original, subject.transferred = infer_shapes(ir.load(folder / _ORIGINAL)), True
     with np.load(folder / _KEPT) as arrays:

@@ -117,7 +117,6 @@ def _carried_out(job: CompressJob, subject: Subject) -> tuple[Applied, ...]:
         held_zeros=(),
         bits={},
         codebooks={},
-        transferred=False,
     )
     applied = (state.load(work, subject, books) or ()) if job.request.resume else ()
     for number, step in enumerate(steps[len(applied) :], len(applied) + 1):
