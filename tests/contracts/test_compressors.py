@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -10,10 +9,12 @@ import torch
 from torch import nn
 
 from hwbench import plugins
+from hwbench.compress.order import settings_of
 from hwbench.data.samples import Samples
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.graph.torch_export import export
 from hwbench.graph.torch_source import TorchModel
+from hwbench.records.compression import Step
 from hwbench.testing import CompressorContract
 
 BATCH = 8
@@ -33,7 +34,7 @@ SETTINGS = {
     "soft-prune": {"amount": 0.25, **SHORT},
     "sparsegpt": {"amount": 0.5},
     "sparsify": SHORT,
-    "substitute": {},
+    "substitute": {"by": "hard-swish,separable"},
     "transfer": {},
     "width": {"amount": 0.25},
 }
@@ -95,7 +96,7 @@ class TestEveryMethod(CompressorContract):
 
     @pytest.fixture
     def settings(self, name, method):
-        return msgspec.convert(SETTINGS[name], method.settings_type, strict=False)
+        return settings_of(Step(method=name, settings=SETTINGS[name]), method)
 
     @pytest.fixture
     def network(self, exported):
