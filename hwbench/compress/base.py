@@ -46,7 +46,7 @@ class Subject:
     """
 
     model: ir.Model
-    original: ir.Model  # as it came in; never changed
+    original: ir.Model  # as it came in, never changed; after a transfer to another task, as it was after that
     batch: int
     samples: Samples | None
     folder: Path  # scratch space
@@ -54,6 +54,8 @@ class Subject:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"  # torch's name of where gradients are computed
+    transferred: bool = False
+    """Whether a transfer to another task has made a new original."""
     kept: dict[str, dict[int, Array]] = field(default_factory=dict)
     """By name of a tensor (activation or weight) and axis: the indices of the original that are left, in order."""
     held_zeros: set[str] = field(default_factory=set)

@@ -1,6 +1,10 @@
-"""Output channels of single layers as units that training may set to zero."""
+"""Output channels as units that training may remove: as groups that can be cut, or of one layer, to be set to zero."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -8,8 +12,39 @@ import onnx_ir as ir
 from hwbench.compress.base import Subject
 from hwbench.graph.linear import Linear, linear_layers
 from hwbench.records.base import Missing
+from hwbench.structure.groups import Group, channel_groups
 from hwbench.train.places import norm_behind
 from hwbench.train.units import Slice, UnitGroup
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# By operator, the inputs that go with an output channel. Not those that divide: nothing is divided by zero.
+_REST = {"BatchNormalization": {1, 2}, "Add": {0, 1}, "Sub": {0, 1}, "Mul": {0, 1}}
+_BIAS = 2  # of Conv, ConvTranspose and Gemm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Units that go together; ``group``: what they can be cut as, None where they can only be set to zero."""
+
+    units: UnitGroup
+    layers: tuple[str, ...]  # whose output channels they are
+    group: Group | None
+
+
+def choices(subject: Subject, layers: Collection[str]) -> list[Choice]:
+    """Return the units of some layers. Those of a group can be cut when all layers that make it are among them."""
+    linear = subject.layers()
+    found: list[Choice] = []
+    for group in channel_groups(subject.model).groups:
+        makers = {name: linear[name] for name in group.producers if name in linear}
+        if makers and set(group.producers) <= set(layers):
+            found.append(Choice(units=_units_of_group(group, makers), layers=tuple(makers), group=group))
+    done = {name for choice in found for name in choice.layers}
+    for name, layer in linear.items():
+        if name in layers and name not in done:
+            found.append(Choice(units=units_of_layer(subject.model, layer), layers=(name,), group=None))
+    return found
 
 
 def channels_legal(subject: Subject) -> dict[str, Missing | None]:
@@ -56,9 +91,38 @@ def units_of_layer(model: ir.Model, layer: Linear) -> UnitGroup:
     return UnitGroup(name=layer.name, size=size, weights=[made], rest=rest)
 
 
+def gone(units: UnitGroup, removed: Collection[int]) -> dict[str, tuple[int, ...]]:
+    """Return by tensor and axis (``conv1.weight/0``) the indices of some units' weights."""
+    return {
+        f"{part.tensor}/{part.axis}": tuple(np.flatnonzero(np.isin(part.units, list(removed))).tolist())
+        for part in units.weights
+    }
+
+
 def _hindrance(layer: Linear, last: set[str]) -> Missing | None:
     if layer.name in last:
         return Missing(code="output", why="its channels are the network's outputs, or are added to them")
     if layer.output_channels < 2:
         return Missing(code="one_channel", why="it has one output channel")
     return None
+
+
+def _units_of_group(group: Group, makers: Mapping[str, Linear]) -> UnitGroup:
+    weights: list[Slice] = []
+    rest: list[Slice] = []
+    for member in group.members:
+        if member.reader is None or member.value.const_value is None:
+            continue
+        node, index = member.reader
+        owner = np.full(member.value.const_value.shape.numpy()[member.axis], -1, np.int64)
+        for unit, indices in enumerate(member.indices):
+            owner[indices] = unit
+        part = Slice(tensor=member.tensor, axis=member.axis, units=owner)
+        layer = makers.get(node.name or "")
+        if layer is None:
+            rest += [part] if index in _REST.get(node.op_type, ()) else []
+        elif index == _BIAS:
+            rest.append(part)
+        elif member.axis == layer.output_axis:
+            weights.append(part)
+    return UnitGroup(name=group.name, size=group.size, weights=weights, rest=rest)

@@ -56,6 +56,7 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
         layers_before=layers_before,
         layers_after=layer_facts(subject.model, subject.batch),
         check=checked,
+        transferred=subject.transferred,
         batch_size=batch,
         warnings=warnings,
     )
@@ -160,7 +161,7 @@ def _for_users(job: CompressJob, subject: Subject) -> tuple[ir.Model, int | Miss
     """Return the network with its batch axis open, or at the batch it came with where it cannot be opened."""
     if job.other_batch is None:
         return subject.model, subject.batch, ()
-    dependence = batch_dependence(subject.original, _graph(job.other_batch))
+    dependence = batch_dependence(_graph(job.imported), _graph(job.other_batch))
     if isinstance(dependence, Missing):
         return subject.model, subject.batch, (f"the batch axis stays {subject.batch}: {dependence}",)
     opened = open_batch(subject.model, dependence)

@@ -26,7 +26,7 @@ class GradualPruning(Hook):
         weights: by initialiser, the axis that counts its inputs.
         amount: the fraction to go; not read with ``block``.
         scope: whether that fraction is one of each weight, or of all of them together, the smallest going first.
-        block: (N, M); each weight's inputs must be a multiple of M.
+        block: (N, M).
     """
 
     def __init__(
@@ -114,9 +114,14 @@ def largest(values: list[Tensor], gone: float) -> list[Tensor]:
 
 
 def largest_of_neighbours(values: Tensor, axis: int, kept: int, of: int) -> Tensor:
-    """Return a mask that is True for the ``kept`` largest of every ``of`` neighbours along ``axis``."""
+    """Return a mask that is True for the ``kept`` largest of every ``of`` neighbours along ``axis``.
+
+    Values are not negative. Those that do not fill a last group obey the rule as if smaller ones followed.
+    """
     last = values.movedim(axis, -1)
+    size = last.shape[-1]
+    last = torch.nn.functional.pad(last, (0, -size % of), value=-1.0)
     blocks = last.reshape(*last.shape[:-1], -1, of)
     mask = torch.zeros_like(blocks, dtype=torch.bool)
     mask.scatter_(-1, torch.argsort(blocks, dim=-1, descending=True, stable=True)[..., :kept], True)
-    return mask.reshape(last.shape).movedim(-1, axis)
+    return mask.reshape(last.shape)[..., :size].movedim(-1, axis)

@@ -27,7 +27,7 @@ class SoftPruning(Hook):
     """
 
     def __init__(
-        self, view: torch.nn.Module, groups: Sequence[UnitGroup], amount: float, *, norm: int = 2, settle: float = 0.3
+        self, view: torch.nn.Module, groups: Sequence[UnitGroup], amount: float, *, norm: int = 2, settle: float = 0.5
     ) -> None:
         self.units = [Units(view, group) for group in groups]
         self.amount, self.norm, self.settle = amount, norm, settle
@@ -44,6 +44,19 @@ class SoftPruning(Hook):
             self._choose()
         if self.final:
             self._zero(rest=True)
+
+    def before_step(self) -> None:
+        """Let units that were set to zero grow no faster than the others.
+
+        Behind a zero unit BatchNormalization divides by the root of its epsilon alone, so its gradient is hundreds of
+        times what it should be; it would come back larger than all others in one step.
+        """
+        for units, keep in zip(self.units, self.keep, strict=True):
+            zero = keep.to(units.device) == 0
+            if not self.final and bool(zero.any()):
+                norms = units.gradient_norms()
+                most = norms[~zero].median() / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+                units.scale_gradients(torch.where(zero, most.clamp_max(1), 1.0))
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         if not self.final:

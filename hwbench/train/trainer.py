@@ -109,7 +109,8 @@ class Trainer:
     def _run(self) -> Trained:
         parts: list[Loss | Hook] = [self.loss, *self.hooks]
         about = [f"{type(part).__name__}({part.told()})" for part in parts]
-        name = identity(self.settings, self.seed, self.samples, self.view, "; ".join(about))
+        given = [self.view, self.teacher, self.samples, self.validation, *about]
+        name = identity(self.settings, self.seed, given)
         self.checkpoint = Checkpoint(self.folder, name)
         self.view.eval()
         inputs, _ = tensors(self.view, next(self.samples.in_order()), self.device)

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
+import onnx_ir as ir
+
 from hwbench.compress.base import Outcome, Subject
+from hwbench.compress.patterns import NofM, Unstructured, parse_pattern, stored_bits
 from hwbench.compress.training import TrainingSettings, recover, trained_changes, zero_part
+from hwbench.compress.zeros import prunable
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear
 from hwbench.records.base import Missing
@@ -51,12 +55,12 @@ class GradualSettings(TrainingSettings, frozen=True, kw_only=True, forbid_unknow
     @property
     def block(self) -> tuple[int, int] | None:
         """N and M; None: unstructured."""
-        if self.pattern == "unstructured":
-            return None
-        left, _, of = self.pattern.partition(":")
-        if not (left.isdigit() and of.isdigit() and 0 < int(left) < int(of)):
-            raise UsageError(f"pattern is '{self.pattern}'", hint="unstructured, or N:M with 0 < N < M, such as 2:4")
-        return int(left), int(of)
+        pattern = parse_pattern(self.pattern)
+        if isinstance(pattern, NofM):
+            return pattern.keep, pattern.of
+        if not isinstance(pattern, Unstructured):
+            raise UsageError(f"gradual has no pattern '{self.pattern}'", hint="unstructured, or N:M such as 2:4")
+        return None
 
 
 class Gradual:
@@ -67,7 +71,11 @@ class Gradual:
     settings_type: ClassVar[type[GradualSettings]] = GradualSettings
 
     def legal(self, subject: Subject, settings: GradualSettings) -> dict[str, Missing | None]:
-        return {name: _hindrance(layer, settings) for name, layer in subject.layers().items()}
+        pattern, layers = parse_pattern(settings.pattern), subject.layers()
+        return {
+            name: reason or pattern.refused(layers[name].blocks().shape) if name in layers else reason
+            for name, reason in prunable(subject.model).items()
+        }
 
     def apply(self, subject: Subject, layers: Collection[str], settings: GradualSettings) -> Outcome:
         from hwbench.train.gradual_pruning import GradualPruning
@@ -91,17 +99,9 @@ class Gradual:
             ],
         )
         subject.held_zeros |= set(weights)
-        changes = [_change(subject, name, layer) for name, layer in chosen.items()]
+        changes = [_change(subject, name, layer, settings) for name, layer in chosen.items()]
         changes += trained_changes(subject.model, training.before, leave_out=chosen)
         return Outcome(changes=changes, figures=training.figures, notes=training.notes)
-
-
-def _hindrance(layer: Linear, settings: GradualSettings) -> Missing | None:
-    inputs = layer.weight.shape[1 - layer.output_axis]
-    if settings.block is not None and inputs % settings.block[1]:
-        why = f"its {inputs} inputs are no multiple of {settings.block[1]}"
-        return Missing(code="not_a_multiple", why=why, cure="pattern=unstructured, or leave it out")
-    return None
 
 
 def _weight(layer: Linear) -> str:
@@ -110,9 +110,13 @@ def _weight(layer: Linear) -> str:
     return value.name or ""
 
 
-def _change(subject: Subject, name: str, layer: Linear) -> Change:
+def _change(subject: Subject, name: str, layer: Linear, settings: GradualSettings) -> Change:
     zeros, shape = zero_part(subject.model, name), tuple(layer.weight.shape)
+    tensor = ir.convenience.get_const_tensor(layer.node.inputs[1]) if layer.node.inputs[1] is not None else None
+    assert tensor is not None
+    bits = stored_bits(parse_pattern(settings.pattern), 1 - zeros, 8 * tensor.dtype.itemsize)
+    subject.bits[_weight(layer)] = bits
     return Change(
         layer=name, kind="zeroed", what=f"{zeros:.1%} of {layer.weight.size} weights, the rest trained",
-        shape_before=shape, shape_after=shape, zeros=zeros,
+        shape_before=shape, shape_after=shape, zeros=zeros, bits_per_weight=bits,
     )  # fmt: skip

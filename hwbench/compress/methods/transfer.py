@@ -156,7 +156,7 @@ def _own(head: Head) -> list[ir.Value]:
 
 
 def _is_original(subject: Subject, own: Collection[str]) -> None:
-    subject.original = ir.from_proto(ir.to_proto(subject.model))
+    subject.original, subject.transferred = subject.model.clone(), True
     subject.kept.clear()
     for name in own:
         subject.bits.pop(name, None)
