@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import msgspec
 import numpy as np
 
 from hwbench.compress.base import Outcome, Settings, Subject
@@ -20,30 +19,36 @@ from hwbench.records.base import Missing
 from hwbench.records.compression import Change, LeftAlone
 from hwbench.structure.blocks import Block, residual_blocks, whole_layers
 from hwbench.structure.drop import Dropped, drop_block
+from hwbench.train.settings import within
 
 Units = dict[str, tuple[Block, ...]]
 
 
 class DepthSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many blocks go, and which.
+    """How many blocks go, and which: one of ``amount``, ``count`` and ``blocks`` must be given."""
 
-    One of ``amount`` (the fraction of the blocks that may go), ``count`` and ``blocks`` (their names; nothing is
-    measured) must be given. ``criterion``: "influence" is 1 - E[cos(x_in, x_out)] of a block (Men et al. 2024,
-    ShortGPT, arXiv:2403.03853), one pass over the data for all; "output" is how far the network's output moves when
-    the block is left out, one pass each from the block on, measured as ``distance``: ||y' - y||^2 / ||y||^2, or the
-    mean KL(softmax(y) || softmax(y')) over the last axis; "random" is what the others must beat. ``greedy``: measure
-    again after each block that went. ``unit``: "branch" takes attention and MLP of a transformer one by one, "layer"
-    together. ``highest``: drop those worth most, to see what the criterion is worth.
-    """
-
-    amount: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    count: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    amount: float | None = None
+    """The fraction of the blocks that goes, of those that may."""
+    count: int | None = None
+    """How many blocks go."""
     blocks: tuple[str, ...] = ()
+    """The names of the blocks that go; nothing is measured."""
     criterion: Literal["influence", "output", "random"] = "influence"
+    """influence: 1 - E[cos(x_in, x_out)] of a block (ShortGPT, Men et al. 2024, arXiv:2403.03853), one pass over the
+    data for all blocks. output: how far the network's output moves without the block, a pass each from the block on.
+    random: what the others must beat."""
     distance: Literal["mse", "kl"] = "mse"
+    """How output is measured: ||y' - y||^2 / ||y||^2, or the mean KL(softmax(y) || softmax(y')) over the last axis."""
     greedy: bool = False
+    """Measure again after each block that went."""
     unit: Literal["branch", "layer"] = "branch"
+    """branch: attention and MLP of a transformer's layer one by one. layer: both together."""
     highest: bool = False
+    """Drop the blocks with the highest scores, to see what the criterion is worth."""
+
+    def __post_init__(self) -> None:
+        within("amount", self.amount, 0, 1)
+        within("count", self.count, 1)
 
 
 class Depth:

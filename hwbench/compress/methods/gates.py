@@ -7,7 +7,7 @@ Blocks whose gates are shut are dropped; what the others are open by goes into t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ from hwbench.records.base import Missing
 from hwbench.records.compression import Change
 from hwbench.structure.blocks import Block, residual_blocks
 from hwbench.structure.fold import fold_factor
+from hwbench.train.settings import within
 
 if TYPE_CHECKING:
     import torch
@@ -30,20 +31,27 @@ if TYPE_CHECKING:
 class GatesSettings(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How gates are learned; see the settings of training for the rest."""
 
-    penalty: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    penalty: float = 0.1
     """The factor of the price beside the loss: what it costs if all gates are open."""
     price: Literal["blocks", "macs"] = "blocks"
     """Each block costs the same, or what its multiply-adds are of those of all."""
     train: Literal["gates", "all"] = "gates"
     """Train the gates alone, or with all weights of the network."""
-    amount: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    amount: float | None = None
     """At least this fraction of the blocks goes, those with the smallest gates first. Those that are shut always go."""
-    speed: Annotated[float, msgspec.Meta(gt=0)] = 50.0
+    speed: float = 50.0
     """How much faster than weights the gates learn."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     keep_best: bool = False
     """The best epoch on held-out samples would be one whose gates are still open."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("penalty", self.penalty, 0, above=True)
+        within("amount", self.amount, 0, 1)
+        within("speed", self.speed, 0, above=True)
+        within("epochs", self.epochs, 1)
 
 
 class Gates:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import msgspec
 import onnx_ir as ir
 
 from hwbench.compress.base import Outcome, Settings, Subject
@@ -20,24 +19,27 @@ from hwbench.graph.linear import Linear, linear_of
 from hwbench.records.base import Missing
 from hwbench.records.compression import Change, LeftAlone
 from hwbench.structure.merge import Merge, chain_at, merge, sum_at
+from hwbench.train.settings import within
 
 
 class MergeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may be merged.
-
-    ``activations``: "keep" merges only what leaves the function as it is; "remove" also takes out what lies between
-    layers, for the fraction ``amount`` of the layers for which that moves the network's output least, measured on the
-    samples one by one as ``distance`` (||y' - y||^2 / ||y||^2, or the mean KL(softmax(y) || softmax(y'))); with an
-    amount of 1 nothing is measured. ``move_padding``: where the second convolution pads what the first puts
-    out, let it pad the input instead, which changes the function at the border and is measured too.
-    ``allow_more_macs``: also where one layer takes more multiply-adds than the several did.
-    """
+    """What may be merged."""
 
     activations: Literal["keep", "remove"] = "keep"
-    amount: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """keep: only what leaves the function as it is. remove: also take out the activations between layers."""
+    amount: float | None = None
+    """With remove: the fraction of the layers for which activations go, those where that moves the network's output
+    least, measured one by one. With 1 nothing is measured."""
     distance: Literal["mse", "kl"] = "mse"
+    """How that is measured: ||y' - y||^2 / ||y||^2, or the mean KL(softmax(y) || softmax(y')) over the last axis."""
     move_padding: bool = False
+    """With remove: where a convolution pads what the one before it puts out, pad the input instead. That changes the
+    function at the border, and is measured with the rest."""
     allow_more_macs: bool = False
+    """Merge also where one layer takes more multiply-adds than the several did."""
+
+    def __post_init__(self) -> None:
+        within("amount", self.amount, 0, 1)
 
 
 class MergeLayers:

@@ -183,3 +183,9 @@ def test_nothing_goes_for_an_amount_of_zero(tmp_path):
     subject, settings = _subject(tmp_path), DepthSettings(amount=0.0)
     assert Depth().apply(subject, _legal(subject, settings), settings).changes == []
     assert len(residual_blocks(subject.model)) == 3
+
+
+@pytest.mark.parametrize("values", [{"amount": 1.5}, {"amount": -0.1}, {"count": 0}])
+def test_values_out_of_bounds_are_refused(values):
+    with pytest.raises(UsageError, match="is "):
+        DepthSettings(**values)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="gates are trained in torch")
 
 from hwbench.compress.methods.gates import Gates, GatesSettings, _gated, _shares  # noqa: E402
 from hwbench.data.samples import Samples  # noqa: E402
+from hwbench.errors import UsageError  # noqa: E402
 from hwbench.structure.blocks import residual_blocks  # noqa: E402
 from hwbench.structure.drop import drop_block  # noqa: E402
 
@@ -111,3 +112,9 @@ def test_labels_alone_can_teach(tmp_path):
     subject = subject_of(model, tmp_path, samples=Samples(inputs=samples.inputs, labels=samples.labels, batch=2))
     settings = GatesSettings(epochs=1, teacher=False, held_out=0.0)
     assert Gates().apply(subject, ["block.1"], settings).figures["epochs"] == 1.0
+
+
+@pytest.mark.parametrize("values", [{"penalty": 0.0}, {"speed": -1.0}, {"amount": 2.0}, {"epochs": 0}])
+def test_values_out_of_bounds_are_refused(values):
+    with pytest.raises(UsageError, match="is "):
+        GatesSettings(**values)

@@ -152,3 +152,9 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, settings):
     with pytest.raises(UsageError):
         MergeLayers().apply(subject, ["y"], settings)
     assert len(list(subject.model.graph)) == 7
+
+
+@pytest.mark.parametrize("values", [{"amount": 1.1}, {"amount": float("nan")}])
+def test_values_out_of_bounds_are_refused(values):
+    with pytest.raises(UsageError, match="is "):
+        MergeSettings(**values)
