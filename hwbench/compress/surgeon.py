@@ -43,10 +43,10 @@ def inverse(matrix: Array) -> Array:
 
 def refit(weights: Array, mask: Array, matrix: Array) -> Array:
     """Return the weights [rows, d] that are zero where ``mask`` says and otherwise lose least: exact, row by row."""
-    result = np.zeros_like(weights)
+    result = np.where(mask, 0.0, weights)
     for row, (old, gone) in enumerate(zip(weights, mask, strict=True)):
         left = np.flatnonzero(~gone)
-        if len(left):
+        if len(left) and old[gone].any():
             result[row, left] = np.linalg.solve(matrix[np.ix_(left, left)], matrix[left] @ old)
     return result
 

@@ -6,7 +6,6 @@ int32 never come near). Each result is rounded to float32 where the runtime's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,15 +14,13 @@ import torch
 from hwbench.fake_quant.grids import Grid, Tensor
 from hwbench.records.quantization import TensorRange
 
-Act = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Products:
     """A layer with weights on its integers. Scales are float32, shaped so that they broadcast to the accumulators.
 
     ``accumulators``: sums of products without the bias, float64. ``bias``: float32 numbers, broadcast alike, or None.
-    ``depth``: "conv" or "matrix", where a runtime has two kernels.
+    ``matrix``: it is a matrix product and not a convolution, where a runtime has a kernel for each.
     """
 
     accumulators: Tensor

@@ -53,7 +53,7 @@ class Placement:
 
 
 def moves(node: ir.Node, runtime: str) -> bool:
-    """Say whether a node gives numbers of its first input and no others but zero, and a runtime moves integers there."""
+    """Say whether a node gives numbers of its first input and zeros alone, on a runtime that moves integers there."""
     if node.domain or node.op_type not in _MOVES[runtime]:
         return False
     if node.op_type == "Pad":
@@ -112,11 +112,14 @@ def _between(
         taken = list(_computed(node))
         if node.name in layers:
             eight.update(node.outputs if gives(node) else ())
-        elif not node.domain and (node.op_type in _FLOWS[runtime] | _CUTS or moves(node, runtime)):
-            if taken and eight.issuperset(taken) and len(taken) == len(_data_inputs(node)):
-                found.append(node)
-                eight.update(node.outputs)
+        elif _may_flow(node, runtime) and taken and eight.issuperset(taken) and len(taken) == len(_data_inputs(node)):
+            found.append(node)
+            eight.update(node.outputs)
     return found, {_name(value) for value in eight}
+
+
+def _may_flow(node: ir.Node, runtime: str) -> bool:
+    return not node.domain and (node.op_type in _FLOWS[runtime] | _CUTS or moves(node, runtime))
 
 
 def _data_inputs(node: ir.Node) -> list[ir.Value | None]:
@@ -203,7 +206,11 @@ def _companions(model: ir.Model, layers: set[str]) -> set[str]:
     """Drop additions and averages that do not lie between int8 nodes until none is left to drop."""
     nodes = list(model.graph)
     found = {node.name or "" for node in nodes if not node.domain and node.op_type in _FLOWS["openvino"]}
-    found = {node.name or "" for node in nodes if node.name in found and len(list(_computed(node))) == len(_data_inputs(node))}
+    found = {
+        node.name or ""
+        for node in nodes
+        if node.name in found and len(list(_computed(node))) == len(_data_inputs(node))
+    }
     while True:
         int8 = found | layers
         behind: set[str] = set()

@@ -7,18 +7,17 @@ their names, and whatever reads the view (scores, sensitivity) reads this one to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
 from hwbench.errors import UsageError
-from hwbench.fake_quant.arithmetic import Arithmetic, Products, singles
-from hwbench.fake_quant.grids import Grid, Tensor, WeightSteps
-from hwbench.fake_quant.place import Placement, moves, place
+from hwbench.fake_quant.assign import Grids
+from hwbench.fake_quant.grids import WeightSteps
+from hwbench.fake_quant.modules import Clipping, IntegerLayer, IntegerMean, IntegerSum, Rounding
+from hwbench.fake_quant.place import moves, place
 from hwbench.fake_quant.runtimes import arithmetic
 from hwbench.graph.linear import Linear, linear_of
 from hwbench.records.quantization import TensorRange
@@ -65,150 +64,6 @@ def integer_layers(model: ir.Model) -> dict[str, Linear]:
     return {layer.name: layer for layer in found if isinstance(layer, Linear)}
 
 
-class Grids:
-    """The grids of a model's tensors for one runtime: chosen once, and passed on by what only moves numbers."""
-
-    def __init__(
-        self,
-        model: ir.Model,
-        ranges: Mapping[str, TensorRange],
-        rules: Arithmetic,
-        placement: Placement,
-        bits: Mapping[str, int],
-    ) -> None:
-        self._ranges, self._rules, self._placement = ranges, rules, placement
-        self._widths = sorted(set(bits.values()))
-        self._bits = bits
-        self._nodes = {node.name or "": node for node in model.graph}
-        self._made: dict[str, Grid] = {}
-        for node in model.graph:
-            source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
-            for value in node.outputs:
-                name = value.name or ""
-                if moves(node, rules.name) and source in self._made:
-                    self._made[name] = self._made[source]
-                elif name in placement.made:
-                    self._made[name] = self._of(value)
-        for value in model.graph.inputs:
-            if (value.name or "") in placement.made:
-                self._made[value.name or ""] = self._of(value)
-
-    def made(self, tensor: str) -> Grid | None:
-        """Return the grid that everybody reads a tensor on, or None where it is in floating point."""
-        return self._made.get(tensor)
-
-    def read(self, value: ir.Value, reader: str) -> Grid | None:
-        """Return the grid that one node reads a tensor on, or None where it reads floats."""
-        name = value.name or ""
-        if name in self._made:
-            return self._made[name]
-        if reader in self._placement.read.get(name, ()):
-            return self._of(value)
-        node = value.producer()
-        if node is not None and moves(node, self._rules.name) and node.inputs[0] is not None:
-            return self.read(node.inputs[0], node.name or "")
-        return None
-
-    def _of(self, value: ir.Value) -> Grid:
-        name = value.name or ""
-        found = self._ranges.get(name)
-        if found is None:
-            raise UsageError(f"calibration found no range for tensor '{name}'", hint="leave the layers that read it out")
-        return self._rules.grid(found, bits=self._width(value), product=self._multiplied(value))
-
-    def _width(self, value: ir.Value) -> int:
-        """Return the bits of a tensor: those of the layers that read it, the widest, else those of the layers."""
-        near = [self._bits[name] for name in _around(value) if name in self._bits]
-        return max(near, default=self._widths[-1])
-
-    def _multiplied(self, value: ir.Value) -> bool:
-        """Say whether anything but a convolution or what accompanies it multiplies a tensor."""
-        for reader, _ in value.uses():
-            if reader.op_type in {"Gemm", "MatMul"} and (reader.name or "") in self._bits:
-                return True
-            if moves(reader, self._rules.name) and any(self._multiplied(output) for output in reader.outputs):
-                return True
-        return False
-
-
-def _around(value: ir.Value) -> list[str]:
-    names = [reader.name or "" for reader, _ in value.uses()]
-    node = value.producer()
-    return names if node is None else [node.name or "", *names]
-
-
-class Rounding(torch.nn.Module):
-    """Rounds a tensor to a grid, as the runtime does floats."""
-
-    def __init__(self, rules: Arithmetic, grid: Grid) -> None:
-        super().__init__()
-        self.rules, self.grid = rules, grid
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        return self.rules.round(numbers, self.grid)
-
-
-class Clipping(torch.nn.Module):
-    """Cuts a tensor off at the ends of a grid."""
-
-    def __init__(self, grid: Grid) -> None:
-        super().__init__()
-        self.ends = grid.ends
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        return numbers.clamp(*self.ends)
-
-
-class IntegerLayer(torch.nn.Module):
-    """A layer with weights on integers: the layer's own operator in float64, which holds every sum exactly."""
-
-    def __init__(
-        self, layer: Layer, linear: Linear, weights: WeightSteps, rules: Arithmetic, grids: tuple[Grid, Grid | None]
-    ) -> None:
-        super().__init__()
-        self.function = layer.function
-        self.rules, (self.x, self.y) = rules, grids
-        self.matrix = not linear.spatial
-        self.register_buffer("steps", torch.from_numpy(weights.values.astype(np.float64)), persistent=False)
-        rank = 1 if self.matrix else weights.values.ndim - 1
-        shape = [-1] + [1] * (rank - 1)
-        self.register_buffer("scales", torch.from_numpy(weights.scales.reshape(shape).copy()), persistent=False)
-        bias = linear.bias()
-        numbers = None if bias is None else torch.from_numpy(bias.astype(np.float32).reshape(shape))
-        self.register_buffer("bias", numbers, persistent=False)
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        sums = self.function(self.x.centred(numbers), self.steps)
-        given = Products(
-            accumulators=sums, x=self.x, weight_scales=self.scales, bias=self.bias, matrix=self.matrix
-        )
-        return self.rules.products(given, self.y)
-
-
-class IntegerSum(torch.nn.Module):
-    """An addition on integers."""
-
-    def __init__(self, rules: Arithmetic, grids: tuple[Grid, Grid], y: Grid) -> None:
-        super().__init__()
-        self.rules, self.grids, self.y = rules, grids, y
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.rules.add(a, b, self.grids, self.y)
-
-
-class IntegerMean(torch.nn.Module):
-    """A mean over all of space, on integers."""
-
-    def __init__(self, rules: Arithmetic, x: Grid, y: Grid) -> None:
-        super().__init__()
-        self.rules, self.x, self.y = rules, x, y
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        axes = list(range(2, numbers.dim()))
-        total = self.x.centred(numbers).sum(axes, keepdim=True)
-        return self.rules.mean(total, int(np.prod(numbers.shape[2:])), self.x, self.y)
-
-
 def _tensor(value: ir.Value | None) -> str:
     return "" if value is None else value.name or ""
 
@@ -222,7 +77,7 @@ class _Writer:
         self.linear = integer_layers(model)
         for name in wanted.bits:
             if name not in self.linear or name not in wanted.weights:
-                raise UsageError(f"layer '{name}' cannot run on integers: no Conv, Gemm or MatMul with weights on a grid")
+                raise UsageError(f"layer '{name}' cannot run on integers: it has no weights on a grid")
         self.placement = place(model, wanted.bits, wanted.runtime)
         self.grids = Grids(model, ranges, self.rules, self.placement, wanted.bits)
         self.nodes = {node.name or "": node for node in model.graph}
@@ -241,9 +96,11 @@ class _Writer:
     def _node(self, node: torch.fx.Node, source: ir.Node) -> None:
         name = source.name or ""
         if name in self.wanted.bits:
-            self._integers(node, source, self._product)
+            self.view.add_submodule(str(node.target), self._product(node, source))
         elif name in self.placement.integer and source.op_type in {"Add", "GlobalAveragePool"}:
-            self._integers(node, source, self._sum if source.op_type == "Add" else self._mean)
+            module = self._sum(node, source) if source.op_type == "Add" else self._mean(source)
+            if module is not None:
+                self.view.add_submodule(str(node.target), module)
         elif name in self.wanted.weights:
             layer = self._layer(node)
             slot = layer.arguments[1]
@@ -255,13 +112,6 @@ class _Writer:
         layer = self.view.get_submodule(str(node.target))
         assert isinstance(layer, Layer)
         return layer
-
-    def _integers(
-        self, node: torch.fx.Node, source: ir.Node, made: Callable[[torch.fx.Node, ir.Node], torch.nn.Module | None]
-    ) -> None:
-        module = made(node, source)
-        if module is not None:
-            self.view.add_submodule(str(node.target), module)
 
     def _product(self, node: torch.fx.Node, source: ir.Node) -> torch.nn.Module:
         linear = self.linear[source.name or ""]
@@ -277,7 +127,7 @@ class _Writer:
             return None
         return IntegerSum(self.rules, (read[0], read[1]), y)
 
-    def _mean(self, node: torch.fx.Node, source: ir.Node) -> torch.nn.Module | None:
+    def _mean(self, source: ir.Node) -> torch.nn.Module | None:
         assert source.inputs[0] is not None
         x, y = self.grids.read(source.inputs[0], source.name or ""), self.grids.made(source.outputs[0].name or "")
         return None if x is None or y is None else IntegerMean(self.rules, x, y)

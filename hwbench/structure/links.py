@@ -47,7 +47,42 @@ def link_of(value: ir.Value | None) -> Link | None:
     if layer.spatial and not known(layer.input, value):
         return None
     nodes = (layer.node,) if layer.add is None else (layer.node, layer.add)
-    return Link(nodes=nodes, input=layer.input, output=value, affine=affine_of(layer), layers=(layer,))
+    link = Link(nodes=nodes, input=layer.input, output=value, affine=affine_of(layer), layers=(layer,))
+    return _with_pad(link) if layer.spatial else link
+
+
+def _with_pad(link: Link) -> Link:
+    """Return a convolution with the Pad before it, where that pads space with zeros and nobody else reads it."""
+    pad = link.input.producer()
+    source = None if pad is None else pad.inputs[0]
+    if pad is None or source is None or pad.domain or pad.op_type != "Pad" or not only_reader(link.input):
+        return link
+    amounts = _zeros_padded(pad)
+    if amounts is None or source.shape is None or not known(source):
+        return link
+    axes, affine = len(link.affine.kernel), link.affine
+    begins, ends = amounts[2 : 2 + axes], amounts[4 + axes :]
+    if any(amounts[:2]) or any(amounts[2 + axes : 4 + axes]) or min((*begins, *ends)) < 0:
+        return link
+    padded = replace(
+        affine,
+        begins=tuple(a + b for a, b in zip(affine.begins, begins, strict=True)),
+        ends=tuple(a + b for a, b in zip(affine.ends, ends, strict=True)),
+        size_in=tuple(source.shape.numpy()[2:]),
+    )
+    return replace(link, nodes=(pad, *link.nodes), input=source, affine=padded)
+
+
+def _zeros_padded(pad: ir.Node) -> list[int] | None:
+    """Return by how many zeros a Pad enlarges each axis, begins first; None where that is not known, or no zeros."""
+    mode = pad.attributes.get("mode")
+    amounts = None if len(pad.inputs) < 2 or pad.inputs[1] is None else ir.convenience.get_const_tensor(pad.inputs[1])
+    filler = pad.inputs[2] if len(pad.inputs) > 2 else None
+    zero = constant(filler)
+    plain = (mode is None or mode.as_string() == "constant") and not any(pad.inputs[3:])
+    if not plain or amounts is None or (filler is not None and (zero is None or zero.any())):
+        return None
+    return [int(amount) for amount in amounts.numpy()]
 
 
 def _layer(value: ir.Value, node: ir.Node) -> Linear | None:

@@ -178,11 +178,15 @@ def _activation(between: Sequence[ir.Node], before: Link) -> Missing:
 
 
 def _side(value: ir.Value) -> Link:
-    """Return what one side of a sum does to the value that it starts from: a layer, a BatchNorm, or nothing."""
+    """Return what one side of a sum does to the value that it starts from: a layer, a sum, a BatchNorm, or nothing."""
     if only_reader(value):
         found = with_norms(value) or link_of(value)
         if found is not None:
             return found
+        producer = value.producer()
+        inner = None if producer is None else sum_at(producer, more_macs=True)
+        if isinstance(inner, Merge):
+            return inner.parts[0]
     size = () if value.shape is None or len(value.shape) < 3 else tuple(value.shape.numpy()[2:])
     return Link(nodes=(), input=value, output=value, affine=scaling(np.ones(1), np.zeros(1), size), layers=())
 

@@ -130,6 +130,12 @@ def _unfit(layer: Linear, settings: ShareSettings) -> Missing | None:
             code="no_channel_axis", why="a transposed convolution in groups has no axis of output channels",
             cure="take another scope",
         )  # fmt: skip
+    if settings.importance == "inputs":
+        from hwbench.compress.statistics.grams import no_gram
+
+        trouble = no_gram(layer)
+        if trouble is not None:
+            return trouble
     tensor = layer.node.inputs[1]
     assert tensor is not None
     assert tensor.dtype is not None

@@ -5,7 +5,8 @@ Optimal brain surgeon (Hassibi & Stork 1992) on the outputs of layers, H = E[x x
 & Alistarh 2022 (arXiv:2208.11580). Of an output channel: what *those who read it* lose, since the layer itself loses
 the channel whole: the sum over their rows of W_S [(H^-1)_SS]^-1 W_S^T, S the inputs that go, as Kurtic et al. 2023
 (arXiv:2302.04089). Readers are found through the groups of coupled channels (:mod:`hwbench.structure.groups`), so
-channels that are added up share one score; of a unit of several channels (a head) each gets an equal part.
+channels that are added up share one score, in which outputs that go with them do not count; of a unit of several
+channels (a head) each gets an equal part.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _channels(subject: Subject, layers: Layers, rng: np.random.Generator) -> dic
 
     every = subject.layers()
     groups = [group for group in channel_groups(subject.model).groups if layers.keys() & group.producers.keys()]
-    grams = input_grams(subject, sorted({name for group in groups for name in _readers(group)}))
+    grams = input_grams(subject, sorted({name for group in groups for name in _readers(group, every)}))
     inverses = {name: _inverses(gram) for name, gram in grams.items()}
     scores = {name: np.zeros(layer.output_channels) for name, layer in layers.items()}
     for group in groups:
@@ -60,21 +61,27 @@ def _inverses(gram: Gram) -> list[Array]:
     return [inverse(damped(matrix, DAMPING)) for matrix in gram.matrix]
 
 
-def _readers(group: Group) -> list[str]:
-    """Return who reads a group's channels and stays; a depthwise convolution goes with them."""
-    return [name for name in group.consumers if name not in group.producers]
+def _readers(group: Group, every: Layers) -> list[str]:
+    """Return who reads a group's channels and keeps outputs that do; of a depthwise convolution none stays."""
+    return [name for name in group.consumers if not (name in group.producers and _depthwise(every.get(name)))]
+
+
+def _depthwise(layer: Linear | None) -> bool:
+    return layer is not None and layer.groups > 1 and layer.input_channels == layer.groups
 
 
 def _lost(group: Group, every: Layers, inverses: Mapping[str, list[Array]]) -> Array:
     """Return what the readers of a group lose with each of its units."""
     total = np.zeros(group.size)
-    for name in _readers(group):
+    for name in _readers(group, every):
         weights = every[name].blocks()
-        inputs = weights.shape[2]
+        _, outputs, inputs, _ = weights.shape
+        gone = group.producers.get(name, np.empty((group.size, 0), np.int64))  # outputs that go with the unit
         for unit, channels in enumerate(group.consumers[name]):
             for block in np.unique(channels // inputs):
                 here = channels[channels // inputs == block] % inputs
-                total[unit] += _saliency(weights[block], inverses[name][block], here)
+                stay = np.setdiff1d(np.arange(outputs), gone[unit] - block * outputs)
+                total[unit] += _saliency(weights[block, stay], inverses[name][block], here)
     return total
 
 
@@ -110,7 +117,7 @@ def _unread(layer: Linear, groups: Iterable[Group], every: Layers) -> Missing | 
         if layer.name not in group.producers:
             continue
         covered[group.producers[layer.name]] = True
-        readers = _readers(group)
+        readers = _readers(group, every)
         unknown = [name for name in readers if name not in every or no_gram(every[name]) is not None]
         if unknown or not readers:
             who = ", ".join(unknown[:3]) or "nobody with weights"

@@ -33,6 +33,7 @@ from hwbench.structure.rewrites.base import (
 )
 from hwbench.structure.rewrites.common import RANDOM
 
+_Axes = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 _STORED_SMALL = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Expand", "Tile"})
 _GROWS = 1024  # elements that a result may have beyond those of its inputs
 _SHARED = Missing(code="shared_weight", why="others read the constant too, and computing it would store it twice")
@@ -125,34 +126,33 @@ def _evaluate(node: ir.Node, known: dict[str, Array], opset: int) -> Array | Non
 
 
 def _sizes(bench: Bench) -> Iterator[Place]:
-    shapes = list(bench.nodes("Shape"))
-    if not shapes:
-        return
-    free = _free_of_batch(bench)
-    for node in shapes:
+    free: dict[str, set[int]] | None = None
+    for node, of, picked in _picks(bench):
+        wanted = {int(axis) for axis in picked.flat}
+        if free is None and 0 not in wanted:
+            free = _free_of_batch(bench)  # dear, so only where it can tell
+        known = sizes(of)
+        if known is None or 0 in wanted or not wanted <= (free or {}).get(of.name or "", set()):
+            yield refused(_BATCH, node)
+        elif node.outputs[0].is_graph_output():
+            yield refused(BOUNDARY, node)
+        else:
+            numbers = np.array([known[axis] for axis in picked.flat], np.int64).reshape(picked.shape)
+            yield place("size of a fixed axis written down", _put(bench, node, numbers), node)
+
+
+def _picks(bench: Bench) -> Iterator[tuple[ir.Node, ir.Value, _Axes]]:
+    """Yield nodes that put out sizes of a value, the value, and of which of its axes."""
+    for node in bench.nodes("Shape"):
         value = node.inputs[0]
-        known = sizes(value)
-        if value is None or known is None:
+        if value is None or sizes(value) is None:
             continue
-        axes = _axes_told(node, len(known))
-        if all(axis in free.get(value.name or "", set()) for axis in axes):
-            yield _told(bench, node, [known[axis] for axis in axes])
-            continue
-        for reader in [user for user, index in node.outputs[0].uses() if index == 0]:
-            picked = _picked(reader, axes)
-            if picked is None or reader.graph is not bench.graph:
-                continue
-            wanted = [int(axis) for axis in picked.flat]
-            if all(axis in free.get(value.name or "", set()) for axis in wanted):
-                yield _told(bench, reader, np.array([known[axis] for axis in wanted]).reshape(picked.shape))
-            else:
-                yield refused(_BATCH, reader)
-
-
-def _told(bench: Bench, node: ir.Node, numbers: object) -> Place:
-    if node.outputs[0].is_graph_output():
-        return refused(BOUNDARY, node)
-    return place("size of a fixed axis written down", _put(bench, node, np.asarray(numbers, np.int64)), node)
+        axes = _axes_told(node, len(sizes(value) or ()))
+        readers = [reader for reader, index in node.outputs[0].uses() if index == 0 and reader.graph is bench.graph]
+        picked = [(reader, _picked(reader, axes)) for reader in readers]
+        if any(found is None for _, found in picked):
+            yield node, value, np.array(axes)
+        yield from ((reader, value, found) for reader, found in picked if found is not None)
 
 
 def _axes_told(node: ir.Node, rank: int) -> list[int]:
@@ -161,7 +161,7 @@ def _axes_told(node: ir.Node, rank: int) -> list[int]:
     return list(range(rank))[slice(*numbers)]
 
 
-def _picked(reader: ir.Node, axes: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+def _picked(reader: ir.Node, axes: list[int]) -> _Axes | None:
     """Return the axes whose sizes a Gather or Slice takes out of a shape."""
     if reader.op_type == "Gather":
         indices = constant(reader.inputs[1])

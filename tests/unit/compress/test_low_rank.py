@@ -168,6 +168,19 @@ def test_data_aware_tells_the_error_of_the_output_which_is_that_of_the_network(t
     assert change.error < lost(blind)
 
 
+@pytest.mark.parametrize("form", ["channel-svd", "spatial-svd"])
+def test_the_streamed_gram_matrices_tell_the_error_of_a_convolution(tmp_path, form):
+    model = conv(outputs=12, inputs=8, pads=(1, 1, 1, 1), strides=(2, 1), bias=False)
+    samples = Samples(inputs=given(model, count=32), labels=None, batch=2)
+    subject = subject_of(ir.from_proto(ir.to_proto(model)), tmp_path, samples=samples)
+    (change,) = applied(subject, form=form, amount=0.5, data_aware=True).changes
+    off, there = 0.0, 0.0
+    for batch, _ in samples.in_order():
+        before = run_ort(model, batch)[0]
+        off, there = off + ((run_ort(subject.model, batch)[0] - before) ** 2).sum(), there + (before**2).sum()
+    assert change.error == pytest.approx(off / there, rel=1e-3)
+
+
 def test_data_aware_without_data_is_refused(tmp_path, monkeypatch):
     plain_grams(monkeypatch)
     subject = subject_of(product(), tmp_path)

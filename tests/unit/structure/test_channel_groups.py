@@ -197,7 +197,9 @@ def test_padded_channels_of_a_shortcut_go_for_themselves():
 
 def test_padding_by_copies_locks():
     net = Net(1, 3, 8, 8)
-    y = net.node("Pad", net.conv("x", 3, 4, name="one"), net.constant(np.array([0, 1] + [0] * 6, np.int64)), mode="edge")
+    y = net.node(
+        "Pad", net.conv("x", 3, 4, name="one"), net.constant(np.array([0, 1] + [0] * 6, np.int64)), mode="edge"
+    )
     assert channel_groups(net.model(net.conv(y, 5, 2, name="last"))).locked["one"].code == "padding"
 
 

@@ -256,6 +256,26 @@ def test_automatic_padding_is_resolved():
     _same(padded, sum_at(list(padded.graph)[1]), drawn(2, 4, 8, 8), nodes=1)
 
 
+@pytest.mark.parametrize(
+    ("pads", "attributes", "taken"),
+    [
+        ([0, 0, 0, 1, 0, 0, 2, 1], {}, True),
+        ([0, 0, 0, 1, 0, 0, 2, 1], {"mode": "reflect"}, False),
+        ([0, 1, 0, 0, 0, 0, 0, 0], {}, False),
+        ([0, 0, -1, 0, 0, 0, 0, 0], {}, False),
+    ],
+)
+def test_zeros_padded_before_are_padding_of_the_layer(pads, attributes, taken):
+    lines = [("Conv", "x w", "a"), ("Pad", "a pads", "p", attributes), ("Conv", "p v", "y")]
+    channels = 5 if pads[1] else 4
+    weights = {"w": drawn(4, 4, 1, 1), "v": drawn(4, channels, 3, 3, seed=1), "pads": np.array(pads)}
+    model = net(lines, weights)
+    plan = _chain(model, "y")
+    assert isinstance(plan, Merge) == taken
+    if taken:
+        _same(model, plan, drawn(2, 4, 8, 8), nodes=1)
+
+
 def test_shared_weights_stay_as_they_are():
     lines = [("Conv", "x w", "a"), ("Conv", "a w", "b"), ("Relu", "b", "r"), ("Conv", "r w", "y")]
     model = net(lines, {"w": drawn(4, 4, 1, 1)})
