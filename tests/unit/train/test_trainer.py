@@ -64,8 +64,8 @@ def test_accumulated_gradients_are_those_of_the_big_batch(tmp_path, optimizer):
 def test_the_rest_of_an_epoch_is_averaged_over_what_there_is(tmp_path):
     samples = rows(np.ones((3, 1)), np.zeros(3, np.float32), batch=1)
     view = to_torch(linear_net(np.ones((1, 1)), batch=1))
-    trainer(view, samples, tmp_path, epochs=1, learning_rate=0.1, momentum=0, weight_decay=0, clip_norm=0, schedule="constant",
-            accumulate=2).run()  # fmt: skip
+    trainer(view, samples, tmp_path, epochs=1, learning_rate=0.1, momentum=0, weight_decay=0, clip_norm=0,
+            schedule="constant", accumulate=2).run()  # fmt: skip
     assert view.fc.B.item() == pytest.approx(0.8 * 0.8), "two steps, each w -= 0.1 * 2 w"
 
 
