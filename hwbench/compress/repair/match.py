@@ -54,6 +54,9 @@ class Match:
 
 def match(subject: Subject, layer: Linear) -> Match | Missing:
     """Find the tensor of the original that a layer should put out: behind its BatchNormalization, where it has one."""
+    weight = layer.node.inputs[1]
+    if weight is not None and len(weight.uses()) > 1:
+        return Missing(code="shared", why=f"its weights '{weight.name}' are read by another layer as well")
     norm = norm_behind(layer)
     behind = layer.output if norm is None else norm.node.outputs[0]
     found = source_of(subject, behind, channel_axis(layer))

@@ -141,7 +141,7 @@ class _Run:
 
     def start(self) -> None:
         self.error = self.judge.error()
-        self.figures["output error before"] = self.error
+        self.figures["output_error_before"] = self.error
 
     def attempt(self, name: str, repairs: Callable[[], Mapping[str, str]]) -> bool:
         """Carry a repair out and keep it if the outputs come nearer to the original's; say whether they did."""
@@ -157,7 +157,7 @@ class _Run:
         if error < self.error:
             self.notes.append(f"{name}: output error {self.error:.4g} -> {error:.4g} on held-out samples.")
             self.error = error
-            self.figures[f"output error after {name}"] = error
+            self.figures[f"output_error_after_{name}".replace(" ", "_").replace("-", "_")] = error
             for layer, what in told.items():
                 self.told.setdefault(layer, []).append(what)
             self.subject.model = self.learning.model

@@ -183,6 +183,11 @@ def test_what_cannot_be_lined_up_says_why(tmp_path):
     subject = subject_of(model, tmp_path, samples=random_samples(model, 8))
     next(node for node in subject.model.graph if node.name == "conv2").outputs[0].name = "new"
     assert match(subject, subject.layers()["conv2"]).code == "no_counterpart"
+    shared = subject.layers()["conv1"].node.inputs[1]
+    subject.layers()["conv2"].node.replace_input_with(1, shared)
+    assert match(subject, subject.layers()["conv1"]).code == "shared"
+    model = small_cnn(norm=False)
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 8))
     subject.keep("a1", 2, np.arange(3))
     assert match(subject, subject.layers()["conv1"]).code == "other_axis"
     subject.layers()["conv1"].output.shape = ir.Shape((4, 5, 8, 8))

@@ -55,7 +55,7 @@ def test_repairs_bring_a_cut_network_nearer_to_the_original(norm, tmp_path):
     before = error_on_new_samples(subject)
     outcome = repair(subject)
     assert error_on_new_samples(subject) < before / 2
-    assert outcome.figures["output error before"] > 0
+    assert outcome.figures["output_error_before"] > 0
     assert "conv2" in {change.layer for change in outcome.changes}
     assert all(change.kind == "repaired" for change in outcome.changes)
     run_ort(subject.model, {"x": subject.samples.inputs["x"][:8]})
