@@ -52,7 +52,7 @@ class QuantizeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
     """``max``: the grid ends at the largest weight; ``mse``: where the squared error of the weights is least."""
     rounding: Literal["nearest", "adaround"] = "nearest"
     """``adaround`` learns on the samples whether each weight goes up or down (arXiv:2004.10568); scale ``max`` then."""
-    activation_bits: Literal["none", "8", "16"] = "none"
+    activation_bits: int | Literal["none"] = "none"
     """Of the activations, in training and in the simulation. 16: LiteRT's 16x8 alone."""
     estimator: Estimator = "mse"
     """How the ranges of activations are found."""
@@ -72,7 +72,9 @@ class QuantizeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
         for pattern in self.overrides:
             _check_pattern(pattern)
         self._check_grain()
-        if self.activation_bits == "16" and self.runtime != "litert":
+        if self.activation_bits not in {"none", 8, 16}:
+            raise UsageError(f"activations can have 8 or 16 bits, or none, not {self.activation_bits}")
+        if self.activation_bits == 16 and self.runtime != "litert":
             raise UsageError(f"{self.runtime} has no kernels for activations of 16 bits", hint="runtime=litert has")
         if self.qat_epochs < 0 or self.learning_rate <= 0:
             raise UsageError("qat_epochs must be at least 0, and learning_rate above 0")

@@ -10,7 +10,9 @@ from compress_subjects import imported, random_samples, subject_of
 from onnx import helper
 
 from hwbench.compress.methods.quantize import Quantize, QuantizeSettings
+from hwbench.compress.order import Planned, settings_of
 from hwbench.compress.quantising import Grain, on_grid
+from hwbench.compress.run import apply
 from hwbench.compress.simulated import CALIBRATION
 from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
@@ -18,6 +20,7 @@ from hwbench.files import read_record
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.models.digits import load_digits_split
 from hwbench.quantize.weights import least_squares_scales, quantise, weight_scales
+from hwbench.records.compression import Step
 from hwbench.records.quantization import CALIBRATION_SCHEMA, Calibration
 
 METHOD = Quantize()
@@ -133,9 +136,10 @@ def test_zeros_stay_zeros(tmp_path):
         ({"overrides": {"(": 4}}, "no regular expression"),
         ({"granularity": "row"}, "channel, tensor or group:K"),
         ({"granularity": "group:0"}, "channel, tensor or group:K"),
-        ({"granularity": "group:32", "activation_bits": "8"}, "in groups"),
+        ({"granularity": "group:32", "activation_bits": 8}, "in groups"),
         ({"rounding": "adaround"}, "largest weight"),
-        ({"activation_bits": "16"}, "no kernels for activations of 16"),
+        ({"activation_bits": 16}, "no kernels for activations of 16"),
+        ({"activation_bits": 4}, "8 or 16 bits"),
         ({"qat_epochs": -1}, "at least 0"),
     ],
 )
@@ -147,6 +151,19 @@ def test_settings_that_make_no_sense(settings, said):
 def test_unknown_settings_are_refused():
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"bits": 4}, QuantizeSettings)
+
+
+def test_a_step_is_read_and_carried_out(tmp_path):
+    """As ``--set`` and a recipe give settings: numbers as numbers, words as words."""
+    model = two_layers()
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 16, classes=10))
+    given = {"weight_bits": 4, "activation_bits": 8, "runtime": "litert", "overrides": {"product": 8}}
+    step = Step(method="quantize", layers=".*", settings=given)
+    planned = Planned(step=step, compressor=METHOD, settings=settings_of(step, METHOD))
+    done = apply(planned, subject, ())
+    assert {change.layer: change.what[0] for change in done.changes} == {"conv": "4", "product": "8"}
+    assert done.settings["granularity"] == "channel"
+    assert done.figures["agreement"] >= 0
 
 
 def test_what_is_left_alone_and_why(tmp_path):
@@ -165,7 +182,7 @@ def test_one_scale_for_a_layer_before_a_batch_norm_is_refused(digits_cnn, tmp_pa
 def test_ranges_and_figures_with_activations(tmp_path):
     model = two_layers()
     subject = subject_of(model, tmp_path, samples=random_samples(model, 32, classes=10))
-    outcome = applied(subject, activation_bits="8", runtime="openvino")
+    outcome = applied(subject, activation_bits=8, runtime="openvino")
     assert outcome.figures["sqnr_db"] > 25
     assert 0 <= outcome.figures["accuracy"] <= 1
     assert outcome.figures["samples"] == 32
@@ -176,7 +193,7 @@ def test_ranges_and_figures_with_activations(tmp_path):
 
 def test_activations_need_samples(tmp_path):
     with pytest.raises(UsageError, match="needs samples"):
-        applied(subject_of(two_layers(), tmp_path), activation_bits="8")
+        applied(subject_of(two_layers(), tmp_path), activation_bits=8)
 
 
 def test_without_samples_nothing_is_simulated(tmp_path):
@@ -245,7 +262,7 @@ def test_training_with_activations_and_without_labels(digits_cnn, tmp_path):
         for name, value in subject.model.graph.initializers.items()
         if "running" in name
     }
-    outcome = applied(subject, weight_bits=4, activation_bits="8", qat_epochs=1, learned_steps=True)
+    outcome = applied(subject, weight_bits=4, activation_bits=8, qat_epochs=1, learned_steps=True)
     assert outcome.figures["agreement"] > 0.95
     ranges = read_record(tmp_path / CALIBRATION, Calibration, schema=CALIBRATION_SCHEMA).tensors
     assert all(one.low <= 0 <= one.high for one in ranges.values())
