@@ -5,9 +5,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from torch.nn import functional
 from compress_subjects import run_ort
 from text_graphs import operators, text_graph
+from torch.nn import functional
 
 from hwbench.structure.activations import CHEAPER, STANDS_FOR, activations, substitute
 
