@@ -7,7 +7,6 @@ what it puts out goes into the bundle, to be held against what it puts out elsew
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +17,8 @@ from hwbench.bundles.examples import example_for
 from hwbench.bundles.layout import EXPECTED
 from hwbench.bundles.writer import Contents, write_bundle
 from hwbench.children import Emit, serve
-from hwbench.errors import EngineError, HwbenchError, Unsupported
+from hwbench.errors import Unsupported
+from hwbench.inference import run_once
 from hwbench.protocols import BuildRequest, Builds, Engine, LowerRequest, Runner
 from hwbench.records.base import Missing
 from hwbench.records.build import BundleJob, EngineBuilt
@@ -115,16 +115,8 @@ def _loaded(engine: Engine, job: BundleJob, manifest: Manifest, folder: Path, sc
 
 def _run_once(runner: Runner, engine: str, inputs: Path, target: Path) -> None:
     with np.load(inputs, allow_pickle=False) as archive:
-        arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    try:
-        bound = runner.bind(arrays)
-        bound.run()
-        outputs = {name: np.array(array) for name, array in bound.outputs().items()}
-    except HwbenchError:
-        raise
-    except Exception as error:
-        raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error
-    np.savez(target, **outputs)  # type: ignore[arg-type]
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(target, **run_once(runner, engine, arrays))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import typer
 
 from hwbench.cli.terminal import command, write_stdout
 
-Kind = Literal["profile", "comparison", "difference", "health", "verification"]
+Kind = Literal["profile", "comparison", "difference", "health", "verification", "build", "compression"]
 
 
 @command
 def schema(
     kind: Annotated[
-        Kind, typer.Argument(help="What `profile`, `compare`, `diff`, `doctor` or `verify` writes.")
+        Kind,
+        typer.Argument(help="What which command writes: `profile`, `compare`, `diff`, `doctor`..."),
     ] = "profile",
 ) -> None:
     """Print the JSON schema of what a command writes."""
@@ -25,7 +26,9 @@ def json_schema(kind: Kind) -> bytes:
     """Return a schema as JSON text; the copy in ``docs/schemas`` is this, and a test holds them together."""
     import msgspec
 
+    from hwbench.records.build import BuildResult
     from hwbench.records.comparison import Comparison
+    from hwbench.records.compression import CompressionResult
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
@@ -37,5 +40,7 @@ def json_schema(kind: Kind) -> bytes:
         "difference": LayerDifference,
         "health": Health,
         "verification": Verification,
+        "build": BuildResult,
+        "compression": CompressionResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

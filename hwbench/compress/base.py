@@ -20,6 +20,8 @@ from hwbench.records.compression import Change, LeftAlone
 if TYPE_CHECKING:
     import torch
 
+    from hwbench.compress.codebooks import Codebook
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Report = Callable[[str, float | None], None]  # what goes on, in words, and the fraction done
 
@@ -44,7 +46,7 @@ class Subject:
     """
 
     model: ir.Model
-    original: ir.Model  # as it came in; never changed
+    original: ir.Model  # as it came in, never changed; after a transfer to another task, as it was after that
     batch: int
     samples: Samples | None
     folder: Path  # scratch space
@@ -52,12 +54,16 @@ class Subject:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"  # torch's name of where gradients are computed
+    transferred: bool = False
+    """Whether a transfer to another task has made a new original."""
     kept: dict[str, dict[int, Array]] = field(default_factory=dict)
     """By name of a tensor (activation or weight) and axis: the indices of the original that are left, in order."""
     held_zeros: set[str] = field(default_factory=set)
     """Initialisers whose zeros must stay zeros when the network is trained or repaired."""
     bits: dict[str, float] = field(default_factory=dict)
     """Bits a weight, by initialiser, as it could be stored: codebooks, scales and masks counted in."""
+    codebooks: dict[str, Codebook] = field(default_factory=dict)
+    """By initialiser: the codebook that its values come from; :func:`hwbench.compress.codebooks.write` packs them."""
 
     def layers(self) -> dict[str, Linear]:
         """Return the layers with weights that can be worked on, by name, in graph order."""

@@ -9,13 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from hwbench.compress.base import Subject
+from hwbench.compress.codebooks import Codebook
 from hwbench.errors import StorageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Record
 from hwbench.records.compression import Applied, CompressRequest
 
-_BOOKS, _GRAPH, _KEPT = "books.json", "graph.onnx", "kept.npz"
+_BOOKS, _GRAPH, _KEPT, _ORIGINAL = "books.json", "graph.onnx", "kept.npz", "original.onnx"
 _EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -29,6 +30,8 @@ class Books(Record, frozen=True, kw_only=True):
     kept: tuple[tuple[str, int], ...]
     held_zeros: tuple[str, ...]
     bits: dict[str, float]
+    codebooks: dict[str, tuple[str, tuple[int, ...]]]  # by initialiser: name and axes
+    transferred: bool = False  # whether the original is a graph of its own, beside this file
 
 
 def save_graph(model: ir.Model, path: Path) -> tuple[str, ...]:
@@ -51,10 +54,17 @@ def save(folder: Path, subject: Subject, books: Books) -> None:
     """Write the network and its books into ``folder``; the books last, so that half a state is none."""
     (folder / _BOOKS).unlink(missing_ok=True)
     save_graph(subject.model, folder / _GRAPH)
+    if subject.transferred:
+        save_graph(subject.original, folder / _ORIGINAL)
     kept = {(name, axis): indices for name, axes in subject.kept.items() for axis, indices in axes.items()}
     np.savez(folder / _KEPT, **{str(number): indices for number, indices in enumerate(kept.values())})  # type: ignore[arg-type]
     books = msgspec.structs.replace(
-        books, kept=tuple(kept), held_zeros=tuple(sorted(subject.held_zeros)), bits=dict(subject.bits)
+        books,
+        kept=tuple(kept),
+        transferred=subject.transferred,
+        held_zeros=tuple(sorted(subject.held_zeros)),
+        bits=dict(subject.bits),
+        codebooks={tensor: (book.name, book.axes) for tensor, book in subject.codebooks.items()},
     )
     write_record(folder / _BOOKS, books)
 
@@ -76,9 +86,12 @@ def load(folder: Path, subject: Subject, expected: Books) -> tuple[Applied, ...]
             hint="give the same command to go on, or --force to begin anew",
         )
     subject.model = infer_shapes(ir.load(folder / _GRAPH))
+    if books.transferred:
+        subject.original, subject.transferred = infer_shapes(ir.load(folder / _ORIGINAL)), True
     with np.load(folder / _KEPT) as arrays:
         for number, (name, axis) in enumerate(books.kept):
             subject.kept.setdefault(name, {})[axis] = arrays[str(number)]
     subject.held_zeros = set(books.held_zeros)
     subject.bits = dict(books.bits)
+    subject.codebooks = {tensor: Codebook(name=name, axes=axes) for tensor, (name, axes) in books.codebooks.items()}
     return books.applied

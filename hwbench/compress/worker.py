@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from hwbench.bundles.hashing import artefact_sha256
 from hwbench.children import Emit, Throttle, serve
-from hwbench.compress import state
+from hwbench.compress import codebooks, state
 from hwbench.compress.base import Array, Report, Subject
 from hwbench.compress.check import check_batch, check_graph
 from hwbench.compress.facts import layer_facts, network_facts
@@ -24,7 +24,7 @@ from hwbench.records.base import Missing
 from hwbench.records.compression import Applied, Compressed, CompressJob, GraphCheck
 from hwbench.records.model import ImportResult
 
-MODEL, TORCH = "model.onnx", "model.pt2"
+MODEL, TORCH, CODEBOOKS = "model.onnx", "model.pt2", "codebooks.npz"
 WORK = "work"  # inside the target until all is done: what --resume goes on from
 _PERIOD_S = 0.5
 
@@ -56,6 +56,7 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
         layers_before=layers_before,
         layers_after=layer_facts(subject.model, subject.batch),
         check=checked,
+        transferred=subject.transferred,
         batch_size=batch,
         warnings=warnings,
     )
@@ -115,6 +116,7 @@ def _carried_out(job: CompressJob, subject: Subject) -> tuple[Applied, ...]:
         kept=(),
         held_zeros=(),
         bits={},
+        codebooks={},
     )
     applied = (state.load(work, subject, books) or ()) if job.request.resume else ()
     for number, step in enumerate(steps[len(applied) :], len(applied) + 1):
@@ -139,6 +141,9 @@ def _written(job: CompressJob, subject: Subject) -> tuple[tuple[str, ...], int |
     model, batch, warnings = _for_users(job, subject)
     files = list(state.save_graph(model, target / MODEL))
     check_batch(target / MODEL, as_compressed, inputs, 1 if isinstance(batch, Missing) else batch, subject.threads)
+    if subject.codebooks:
+        codebooks.write(subject.model, subject.codebooks, target / CODEBOOKS)
+        files.append(CODEBOOKS)
     if "torch" in job.request.emit:
         files.append(_torch(subject, target / TORCH, inputs))
     return tuple(files), batch, warnings, checked
@@ -156,7 +161,7 @@ def _for_users(job: CompressJob, subject: Subject) -> tuple[ir.Model, int | Miss
     """Return the network with its batch axis open, or at the batch it came with where it cannot be opened."""
     if job.other_batch is None:
         return subject.model, subject.batch, ()
-    dependence = batch_dependence(subject.original, _graph(job.other_batch))
+    dependence = batch_dependence(_graph(job.imported), _graph(job.other_batch))
     if isinstance(dependence, Missing):
         return subject.model, subject.batch, (f"the batch axis stays {subject.batch}: {dependence}",)
     opened = open_batch(subject.model, dependence)

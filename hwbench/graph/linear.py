@@ -96,14 +96,17 @@ class Linear:
         block: Array = rows.reshape(1, *rows.shape, 1)
         return block
 
-    def set_blocks(self, blocks: Array) -> None:
-        """Write weights of the form that :meth:`blocks` returns."""
-        shape = self.weight.shape
+    def from_blocks(self, blocks: Array) -> Array:
+        """Return an array of the form that :meth:`blocks` returns as the weights lie in the node."""
         if self.node.op_type == "ConvTranspose":
             blocks = blocks.swapaxes(1, 2)
         elif self.node.op_type != "Conv":
             blocks = blocks[0, :, :, 0] if self._transposed else blocks[0, :, :, 0].T
-        set_constant(self.node, 1, np.ascontiguousarray(blocks).reshape(shape))
+        return np.ascontiguousarray(blocks).reshape(self._shape)
+
+    def set_blocks(self, blocks: Array) -> None:
+        """Write weights of the form that :meth:`blocks` returns."""
+        set_constant(self.node, 1, self.from_blocks(blocks))
 
     @property
     def output_channels(self) -> int:

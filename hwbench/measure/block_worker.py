@@ -13,7 +13,8 @@ from hwbench.children import Emit, serve
 from hwbench.dialogue import answer, questions
 from hwbench.energy.choose import Chosen, choose
 from hwbench.energy.recorder import Recorder
-from hwbench.measure.job import OUTPUTS, Job, inference
+from hwbench.inference import inference
+from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import Call, sample, undisturbed
 from hwbench.measure.session import energy_of

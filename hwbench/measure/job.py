@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +14,6 @@ import numpy as np
 
 from hwbench import plugins
 from hwbench.children import Emit
-from hwbench.errors import EngineError, HwbenchError
 from hwbench.files import read_bytes
 from hwbench.protocols import BuildRequest, Engine
 from hwbench.records.base import Record
@@ -92,14 +90,3 @@ def timed(clock: Clock, call: Callable[[], T]) -> tuple[float, T]:
     started = clock.now_ns()
     result = call()
     return (clock.now_ns() - started) / 1e9, result
-
-
-@contextlib.contextmanager
-def inference(engine: str) -> Iterator[None]:
-    """Turn what a runtime raises while it runs into an :class:`EngineError`."""
-    try:
-        yield
-    except (HwbenchError, KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:
-        raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwbench.children import Emit, serve
-from hwbench.measure.job import Job, inference, prepare
+from hwbench.inference import inference
+from hwbench.measure.job import Job, prepare
 from hwbench.records.base import Missing
 from hwbench.records.measurement import LayerRun, LayerTable, LayerTime, UnitSamples
 from hwbench.records.model import Layer

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwbench.children import Emit, spawned_ns
-from hwbench.measure.job import Job, Prepared, inference, prepare, timed
+from hwbench.inference import inference
+from hwbench.measure.job import Job, Prepared, prepare, timed
 from hwbench.measure.memory import MemoryTrack
 from hwbench.protocols import Bound, Runner
 from hwbench.records.measurement import Phases

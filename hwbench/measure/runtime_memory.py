@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwbench.errors import EngineError
-from hwbench.measure.job import inference
+from hwbench.inference import inference
 from hwbench.protocols import Runner, TellsMemory, Tensors
 from hwbench.records.base import Missing
 from hwbench.records.memory import RuntimeMemory

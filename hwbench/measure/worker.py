@@ -17,7 +17,8 @@ from hwbench.energy.choose import choose
 from hwbench.energy.protocol import TRACE
 from hwbench.energy.recorder import Recorder
 from hwbench.energy.trace import write_trace
-from hwbench.measure.job import OUTPUTS, Job, inference
+from hwbench.inference import inference
+from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import undisturbed
 from hwbench.measure.modes import MODES

@@ -16,7 +16,9 @@ import numpy as np
 from hwbench.engines.litert_describe import describe
 from hwbench.records.model import Artefact, Model, ModelFiles
 
-_VERSIONS = {"CONV_2D": 5, "FULLY_CONNECTED": 9, "QUANTIZE": 2, "DEQUANTIZE": 3}
+_VERSIONS = {
+    "CONV_2D": 5, "FULLY_CONNECTED": 9, "QUANTIZE": 2, "DEQUANTIZE": 3, "DEPTHWISE_CONV_2D": 3, "MEAN": 2,
+}  # fmt: skip
 _RELU = 1  # ActivationFunctionType
 
 
@@ -35,13 +37,17 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A node; ``options`` are the fields of its options table, ``custom`` the name of an op that no schema knows."""
+    """A node; ``options`` are the fields of its options table, ``custom`` the name of an op that no schema knows.
+
+    ``version``: of the operator, where the table here is not right.
+    """
 
     op: str
     inputs: Sequence[str]
     outputs: Sequence[str]
     options: Mapping[str, object] = field(default_factory=dict)
     custom: str | None = None
+    version: int | None = None
 
 
 def write_tflite(
@@ -102,7 +108,7 @@ def _code(schema: Any, node: Node) -> Any:
     code = schema.OperatorCodeT()
     kind = getattr(schema.BuiltinOperator, node.op)
     code.builtinCode, code.deprecatedBuiltinCode = kind, min(kind, 127)
-    code.version = _VERSIONS.get(node.op, 1)
+    code.version = node.version or _VERSIONS.get(node.op, 1)
     code.customCode = node.custom
     return code
 
@@ -118,6 +124,8 @@ def _operator(schema: Any, node: Node, place: int, places: Mapping[str, int]) ->
         "BATCH_MATMUL": "BatchMatMulOptions",
         "RESHAPE": "ReshapeOptions",
         "ADD": "AddOptions",
+        "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+        "MEAN": "ReducerOptions",
     }.get(node.op)
     if table is not None:
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ _FILE = "training.pt"
 class Checkpoint:
     """The file of one training, in a folder that is named after what makes it this training and no other.
 
-    So two trainings in one place never take each other's weights: ``identity`` hashes the settings, the seed, the
-    weights at the start, the first and last samples and how many there are.
+    So two trainings in one place never take each other's weights; see :func:`identity`.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -66,16 +65,39 @@ def snapshot(state: Any) -> Any:
     return state
 
 
-def identity(settings: TrainSettings, seed: int, samples: Samples, view: torch.nn.Module, more: str = "") -> str:
-    """Return the hash that tells a training from others."""
-    digest = hashlib.sha256(msgspec.json.encode([msgspec.to_builtins(settings), seed, len(samples), more]))
+def identity(settings: TrainSettings, seed: int, parts: Sequence[Samples | torch.nn.Module | str | None]) -> str:
+    """Return the hash that tells a training from others.
+
+    Args:
+        settings: how it is trained.
+        seed: of the trainer.
+        parts: what takes part: samples (by how many there are, the first and the last, and all labels), networks (by
+            structure, all weights, and which of them are trained), and descriptions.
+    """
+    digest = hashlib.sha256(msgspec.json.encode([msgspec.to_builtins(settings), seed]))
+    for part in parts:
+        if isinstance(part, Samples):
+            _digest_samples(digest, part)
+        elif isinstance(part, torch.nn.Module):
+            _digest_network(digest, part)
+        else:
+            digest.update(f"{part};".encode())
+    return digest.hexdigest()
+
+
+def _digest_samples(digest: hashlib._Hash, samples: Samples) -> None:
+    digest.update(f"{len(samples)} {samples.batch}".encode())
     for name, array in samples.inputs.items():
         digest.update(name.encode())
-        for part in (array[:1], array[-1:]):
-            digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update(np.ascontiguousarray(array[[0, -1]]).tobytes())
     if samples.labels is not None:
         digest.update(np.ascontiguousarray(samples.labels).tobytes())
-    for name, tensor in view.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
+
+
+def _digest_network(digest: hashlib._Hash, network: torch.nn.Module) -> None:
+    trained = {name for name, tensor in network.named_parameters() if tensor.requires_grad}
+    digest.update(str(getattr(network, "graph", "")).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {name in trained}".encode())
+        if tensor.numel():
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from hwbench.errors import UsageError
 from hwbench.train.features import Features, attention_error, channel_axis, common_layers, normalised_error
 from hwbench.train.losses import Loss, need_labels, require_finite, right, task_loss
-from hwbench.train.outputs import Kind, Outputs, Tensor, floats, log_probabilities, output_kinds
+from hwbench.train.outputs import Kind, Outputs, Tensor, check_classes, floats, log_probabilities, output_kinds
 
 
 def soft_divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
@@ -84,6 +86,10 @@ class Distillation(Loss):
             )
         self._kinds = output_kinds(view, mine, inputs)
         self._adapt()
+
+    def check(self, outputs: Outputs, labels: np.ndarray[Any, np.dtype[Any]] | None) -> None:
+        if labels is not None:
+            check_classes(outputs, labels)
 
     def forward(self, outputs: Outputs, labels: Tensor | None, taught: Outputs | None) -> Tensor:
         """Return the loss of a batch; the features are those of the networks' last pass."""

@@ -11,7 +11,10 @@ from hwbench.train.parameters import by_initializer
 
 
 class Hook:
-    """Base of hooks: nothing is done. ``rate``, set by the trainer, is the learning rate of the step just made.
+    """Base of hooks: nothing is done.
+
+    ``rate``, set by the trainer before :meth:`after_step`: how far the step just made moves a weight whose gradient is
+    always one: the learning rate, with SGD over one minus momentum.
 
     All calls are made on the training device; weights are changed under ``torch.no_grad()``.
     """
@@ -38,6 +41,10 @@ class Hook:
     def ready(self) -> bool:
         """Whether the weights, as they are, could be the end: only then an epoch can be the best one."""
         return True
+
+    def told(self) -> str:
+        """Return what makes this hook differ from others of its class: a checkpoint is only taken up by the same."""
+        return ""
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values that, given to :meth:`restore`, let a training go on as if uninterrupted."""
@@ -73,6 +80,13 @@ class HoldZeros(Hook):
     def after_step(self, fraction: float) -> None:
         for name, tensor in self._tensors.items():
             tensor.detach().mul_(self._masks[name])
+
+    def told(self) -> str:
+        return ",".join(self._tensors)
+
+    def lost(self) -> int:
+        """Return how many weights that must be zero are not."""
+        return sum(int((tensor.detach()[~self._masks[name]] != 0).sum()) for name, tensor in self._tensors.items())
 
     def state(self) -> dict[str, Any]:
         return {"masks": self._masks}

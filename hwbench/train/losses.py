@@ -8,6 +8,7 @@ are values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from hwbench.train.outputs import (
     Kind,
     Outputs,
     Tensor,
+    check_classes,
     floats,
     log_probabilities,
     looks_like,
@@ -80,6 +82,9 @@ class Loss(torch.nn.Module):
         """Return how many rows of a batch are right, and of how many; None where there is no right and wrong."""
         return None
 
+    def check(self, outputs: Outputs, labels: np.ndarray[Any, np.dtype[Any]] | None) -> None:
+        """Refuse labels that do not fit the network's outputs, all at once before the first step."""
+
     def told(self) -> str:
         """Return what makes this loss differ from others of its class: a checkpoint is only taken up by the same."""
         return ""
@@ -99,6 +104,10 @@ class TaskLoss(Loss):
         kinds = output_kinds(view, outputs, inputs)
         self.kind = next((kind for kind in kinds if kind != "integers"), "values")
         require_finite(outputs, "the network")
+
+    def check(self, outputs: Outputs, labels: np.ndarray[Any, np.dtype[Any]] | None) -> None:
+        if labels is not None:
+            check_classes(outputs, labels)
 
     def forward(self, outputs: Outputs, labels: Tensor | None, taught: Outputs | None) -> Tensor:
         """Return the loss of a batch with labels."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from hwbench.errors import UsageError
 from hwbench.torch_view.layer import Layer
 
 Tensor = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
 Kind = Literal["logits", "probabilities", "log-probabilities", "values", "integers"]
 Outputs = Tensor | Sequence[Tensor]
 
@@ -61,17 +63,44 @@ def rows_of_classes(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: the labels' shape fits neither.
     """
-    shape, given = tuple(output.shape), tuple(labels.shape)
-    if len(given) > 1 and given[-1] == 1 and len(shape) <= len(given):
-        return rows_of_classes(output, labels.squeeze(-1))
-    if given == shape[:-1]:
-        return output.reshape(-1, shape[-1]), labels.reshape(-1)
-    if given == (shape[0], *shape[2:]) or (len(given) == 1 and set(shape[2:]) == {1}):
-        return output.movedim(1, -1).reshape(-1, shape[1]), labels.reshape(-1)
+    axis = class_axis(tuple(output.shape), tuple(labels.shape))
+    return output.movedim(axis, -1).reshape(-1, output.shape[axis]), labels.reshape(-1)
+
+
+def class_axis(shape: tuple[int, ...], labels: tuple[int, ...]) -> int:
+    """Return the axis of an output that counts classes, for labels of a shape.
+
+    Raises:
+        UsageError: the labels' shape fits none.
+    """
+    if len(labels) > 1 and labels[-1] == 1 and len(shape) <= len(labels):
+        return class_axis(shape, labels[:-1])
+    if labels == shape[:-1]:
+        return len(shape) - 1
+    if len(shape) > 1 and (labels == (shape[0], *shape[2:]) or (len(labels) == 1 and set(shape[2:]) == {1})):
+        return 1
     raise UsageError(
-        f"labels of shape {given} do not fit an output of shape {shape}",
+        f"labels of shape {labels} do not fit an output of shape {shape}",
         hint="classes lie on the output's last axis or on axis 1; the labels have the other axes",
     )
+
+
+def check_classes(outputs: Outputs, labels: Array) -> None:
+    """Refuse integer labels that are no classes of the first output in floating point; others pass.
+
+    Raises:
+        UsageError: says which label there is, and how many classes.
+    """
+    output = next((value for value in floats(outputs) if value.is_floating_point()), None)
+    if output is None or not np.issubdtype(labels.dtype, np.integer):
+        return
+    classes = output.shape[class_axis(tuple(output.shape), (output.shape[0], *labels.shape[1:]))]
+    wrong = labels[(labels != IGNORE) & ((labels < 0) | (labels >= classes))]
+    if wrong.size:
+        raise UsageError(
+            f"there is a label {wrong.flat[0]}, and the network has {classes} classes, counted from 0",
+            hint=f"{IGNORE} is for what is not judged; transfer gives the network another head",
+        )
 
 
 def floats(outputs: Outputs) -> list[Tensor]:

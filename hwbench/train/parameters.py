@@ -1,33 +1,15 @@
-"""Which tensors of a view are weights to train, and which are constants of the computation that only look so.
-
-The hub holds everything in initialisers: weights, but also exponents, epsilons, masks of minus infinity and tables of
-sines. All floating-point ones are parameters of the view. Trained are those in a place for weights.
-"""
+"""The weights of a view that are trained."""
 
 from __future__ import annotations
 
+from functools import cache
+
+import onnx
 import torch
 
 from hwbench.torch_view.layer import Layer
 from hwbench.torch_view.tables import WEIGHTS
-
-_PLACES = {
-    "Conv": {"W", "B"},
-    "ConvTranspose": {"W", "B"},
-    "Gemm": {"A", "B", "C"},
-    "MatMul": {"A", "B"},
-    "BatchNormalization": {"scale", "B"},
-    "InstanceNormalization": {"scale", "B"},
-    "GroupNormalization": {"scale", "bias"},
-    "LayerNormalization": {"Scale", "B"},
-    "RMSNormalization": {"scale"},
-    "PRelu": {"slope"},
-    "Gather": {"data"},
-    "LSTM": {"W", "R", "B", "P"},
-    "GRU": {"W", "R", "B"},
-    "RNN": {"W", "R", "B"},
-}
-_SCALES_AND_SHIFTS = {"Add", "Sub", "Mul", "Div"}
+from hwbench.train.places import PLACES, VECTORS, is_vector
 
 
 def trainable(view: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -56,7 +38,14 @@ def by_initializer(view: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 def _trains(module: torch.nn.Module, slot: str, tensor: torch.Tensor) -> bool:
     if not isinstance(module, Layer):
-        return not hasattr(module, "graph")  # what lies in the view itself is an output that is constant
-    if module.operator in _SCALES_AND_SHIFTS:
-        return tensor.numel() > 1 and tensor.numel() == max(tensor.shape) and bool(torch.isfinite(tensor).all())
-    return slot.rstrip("_") in _PLACES.get(module.operator, ())
+        return not isinstance(module, torch.fx.GraphModule)  # what lies in the view itself is an output, a constant
+    if module.operator in VECTORS:
+        return is_vector(tensor.shape)
+    return slot in _slots(module.operator)
+
+
+@cache
+def _slots(operator: str) -> frozenset[str]:
+    inputs = onnx.defs.get_schema(operator).inputs if operator in PLACES else ()
+    names = [inputs[index].name for index in PLACES.get(operator, ())]
+    return frozenset([*names, *(f"{name}_" for name in names)])  # the view adds _ to names that torch has

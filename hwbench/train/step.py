@@ -12,6 +12,7 @@ import torch
 from hwbench.data.store import Array
 from hwbench.errors import UsageError
 from hwbench.torch_view.tables import input_names
+from hwbench.train.augment import Augment
 from hwbench.train.hooks import Hook
 from hwbench.train.losses import Loss
 from hwbench.train.parameters import trainable
@@ -46,7 +47,7 @@ class Stepper:
         self.optimizer = self._optimizer()
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
 
-    def step(self, group: Sequence[Batch], rate: float) -> float:
+    def step(self, group: Sequence[Batch], rate: float, augment: Augment) -> float:
         """Change the weights once by the mean gradient of the batches; return their mean loss, without penalties.
 
         Where that is not finite, the weights are left as they are.
@@ -56,7 +57,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for batch in group:
-            loss = self._loss(batch) / len(group)
+            loss = self._loss(batch, augment) / len(group)
             self._backward(loss)
             total += float(loss.detach())
         if not np.isfinite(total):
@@ -75,12 +76,12 @@ class Stepper:
             return float(self.loss(outputs, labels, taught)), self.loss.score(outputs, labels, taught)
 
     def training(self) -> None:
-        """Put the view into training mode, norms as the settings say."""
+        """Put the view into training mode; norms keep their statistics if they are frozen, by settings or weights."""
         self.view.train()
-        if self.settings.freeze_norms:
-            for module in self.view.modules():
-                if getattr(module, "operator", None) == "BatchNormalization":
-                    module.eval()
+        for module in self.view.modules():
+            if getattr(module, "operator", None) == "BatchNormalization":
+                trained = any(tensor.requires_grad for tensor in module.parameters())
+                module.train(trained and not self.settings.freeze_norms)
 
     def state(self) -> dict[str, Any]:
         """Return what :meth:`restore` takes."""
@@ -96,8 +97,9 @@ class Stepper:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch, augment: Augment) -> Tensor:
         inputs, labels = tensors(self.view, batch, self.device)
+        inputs = augment(inputs)
         with self._autocast():
             outputs = self.view(*inputs)
             taught = self._taught(inputs)

@@ -21,6 +21,7 @@ import torch
 
 from hwbench.data.samples import Samples
 from hwbench.errors import ModelError, UsageError
+from hwbench.train.augment import Augment
 from hwbench.train.checkpoint import Checkpoint, identity, snapshot
 from hwbench.train.hooks import Hook
 from hwbench.train.losses import Loss
@@ -69,6 +70,9 @@ class Trainer:
         seed: int = 0,
         clock: Clock | None = None,
     ) -> None:
+        moved = settings.flip or settings.shift
+        if moved and samples.labels is not None and samples.labels.ndim > 2:
+            raise UsageError("flip and shift move images away from labels that are maps", hint="leave them out")
         if settings.patience is not None and validation is None:
             raise UsageError("patience needs held-out samples, and there are none")
         self.device = torch.device(device)
@@ -103,13 +107,18 @@ class Trainer:
             self.view.eval()
 
     def _run(self) -> Trained:
-        about = "+".join(type(part).__name__ for part in (self.loss, *self.hooks))
-        name = identity(self.settings, self.seed, self.samples, self.view, f"{about} {self.loss.told()}")
+        parts: list[Loss | Hook] = [self.loss, *self.hooks]
+        about = [f"{type(part).__name__}({part.told()})" for part in parts]
+        given = [self.view, self.teacher, self.samples, self.validation, *about]
+        name = identity(self.settings, self.seed, given)
         self.checkpoint = Checkpoint(self.folder, name)
         self.view.eval()
         inputs, _ = tensors(self.view, next(self.samples.in_order()), self.device)
         self.loss.start(self.view, self.teacher, inputs)
         self.loss.to(self.device)
+        with torch.no_grad():
+            for samples in (self.samples, self.validation):
+                self.loss.check(self.view(*inputs), None if samples is None else samples.labels)
         self.stepper = Stepper(self.view, self.loss, self.teacher, self.settings, self.hooks, self.device)
         for hook in self.hooks:
             hook.start(self.view)
@@ -130,12 +139,14 @@ class Trainer:
         progress = self.progress
         progress.epoch += 1
         self.stepper.training()
-        batches = self.samples.shuffled(np.random.default_rng([_SHUFFLE, self.seed, progress.epoch]))
+        rng = np.random.default_rng([_SHUFFLE, self.seed, progress.epoch])
+        batches = self.samples.shuffled(rng)
+        augment = Augment(flip=self.settings.flip, shift=self.settings.shift, rng=rng)
         losses: list[float] = []
         rate = 0.0
         while progress.stopped is None and (group := list(islice(batches, self.settings.accumulate))):
             rate = self.settings.rate(self._done(), 1 / self._steps)
-            losses.append(self.stepper.step(group, rate))
+            losses.append(self.stepper.step(group, rate, augment))
             if not math.isfinite(losses[-1]):
                 self._diverged(losses[-1])
             progress.steps += 1
@@ -155,7 +166,7 @@ class Trainer:
         progress, done = self.progress, self._done()
         with torch.no_grad():
             for hook in self.hooks:
-                hook.rate = rate
+                hook.rate = self.settings.reach(rate)
                 hook.after_step(done)
         if progress.steps >= self._steps and self.settings.max_steps is not None:
             progress.stopped = f"max_steps, {self.settings.max_steps}, is reached"

@@ -12,8 +12,9 @@ import numpy as np
 from hwbench import plugins
 from hwbench.children import Emit, Throttle, serve
 from hwbench.data.store import stored_inputs
-from hwbench.errors import EngineError, HwbenchError, Unsupported
+from hwbench.errors import EngineError, Unsupported
 from hwbench.graph.expose import expose
+from hwbench.inference import run_once
 from hwbench.protocols import BuildRequest, Engine, Runner, ShowsLayers
 from hwbench.records.model import Model, ModelFiles
 from hwbench.records.verification import RunJob, RunResult
@@ -49,7 +50,7 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
     inputs = stored_inputs(Path(job.data_folder))
     assert isinstance(job.model.batch_size, int)
     if job.expose:
-        outputs = _once(
+        outputs = run_once(
             runner, job.engine, {name: np.array(array[: job.model.batch_size]) for name, array in inputs.items()}
         )
     else:
@@ -80,7 +81,7 @@ def _all(runner: Runner, job: RunJob, inputs: Mapping[str, Array], batch: int, e
     for start in range(0, job.samples, batch):
         size = min(batch, job.samples - start)
         rows = np.minimum(np.arange(start, start + batch), start + size - 1)
-        for name, array in _once(
+        for name, array in run_once(
             runner, job.engine, {name: np.array(array[rows]) for name, array in inputs.items()}
         ).items():
             if array.ndim == 0 or len(array) != batch:
@@ -92,18 +93,6 @@ def _all(runner: Runner, job: RunJob, inputs: Mapping[str, Array], batch: int, e
         if throttle.ready():
             emit({"event": "progress", "phase": "run", "fraction": (start + size) / job.samples})
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
-def _once(runner: Runner, engine: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    try:
-        bound = runner.bind(inputs)
-        bound.run()
-        outputs = {name: np.array(array) for name, array in bound.outputs().items()}
-    except HwbenchError:
-        raise
-    except Exception as error:
-        raise EngineError(f"{engine} failed while running: {' '.join(str(error).split())[:500]}") from error
-    return {name: array.astype(np.float32) if array.dtype.kind == "V" else array for name, array in outputs.items()}
 
 
 if __name__ == "__main__":

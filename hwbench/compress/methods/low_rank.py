@@ -24,6 +24,8 @@ from hwbench.graph.linear import Array, Linear, Skipped, linear_layers, uses
 from hwbench.records.base import Missing
 from hwbench.records.compression import Change, LeftAlone
 
+MORE_OPERATORS = "fewer multiply-adds in more operators, which may take longer: time it"
+
 
 class LowRankSettings(Settings, frozen=True, kw_only=True):
     """Settings of ``low-rank``: one of ``amount``, ``rank`` and ``energy`` says how much is left."""
@@ -98,10 +100,26 @@ class LowRank:
                 left_alone.append(LeftAlone(layer=name, reason=found))
             else:
                 done.append(found)
-        return Outcome(changes=[one.change for one in done], left_alone=left_alone, figures=_figures(done))
+        notes = [MORE_OPERATORS] if done else []
+        return Outcome(changes=[one.change for one in done], left_alone=left_alone, figures=_figures(done), notes=notes)
 
 
 def _unfit(subject: Subject, layer: Linear, settings: LowRankSettings) -> Missing | None:
+    trouble = _bound(subject, layer)
+    if trouble is None and settings.data_aware:
+        from hwbench.compress.statistics.grams import no_gram
+
+        trouble = no_gram(layer)
+    if trouble is not None:
+        return trouble
+    site, form = site_of(layer), FORMS[settings.form]
+    if isinstance(site, Missing):
+        return site
+    return form.unfit(site) or _never_smaller(site, form)
+
+
+def _bound(subject: Subject, layer: Linear) -> Missing | None:
+    """Return why the weight cannot be replaced."""
     weight = layer.node.inputs[1]
     assert weight is not None
     if len(uses(weight)) > 1:
@@ -112,23 +130,19 @@ def _unfit(subject: Subject, layer: Linear, settings: LowRankSettings) -> Missin
             code="held_zeros", why=f"zeros of '{weight.name}' are held, and factors would fill them",
             cure="factorise first, then prune",
         )  # fmt: skip
-    site = site_of(layer)
-    if isinstance(site, Missing):
-        return site
-    form = FORMS[settings.form]
-    unfit = form.unfit(site)
-    if unfit is not None:
-        return unfit
-    lowest: Ranks = (1,) * len(form.full(site))
-    smallest = chosen(form, site, Wanted(rank=1, amount=None, energy=None, multiple_of=1), None)
-    if isinstance(smallest, Missing):
-        cost = site.cost(form.pieces(site, lowest))
-        return Missing(
-            code="no_gain",
-            why=f"even at rank 1 it would not be smaller: {cost.macs} multiply-adds and {cost.parameters} weights, now "
-            f"{site.cost((site.whole(),)).macs} and {site.whole().parameters}",
-        )
     return None
+
+
+def _never_smaller(site: Site, form: Form) -> Missing | None:
+    lowest: Ranks = (1,) * len(form.full(site))
+    before, after = site.cost((site.whole(),)), site.cost(form.pieces(site, lowest))
+    if after.macs < before.macs and after.parameters < before.parameters:
+        return None
+    return Missing(
+        code="no_gain",
+        why=f"even at rank 1 it would not be smaller: {after.macs} multiply-adds and {after.parameters} weights, now "
+        f"{before.macs} and {before.parameters}",
+    )
 
 
 def _grams(subject: Subject, layers: Collection[str]) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,13 +32,13 @@ def shortened(view: torch.fx.GraphModule, layers: Collection[str]) -> torch.fx.G
 
 
 @contextmanager
-def watched(view: torch.fx.GraphModule, eyes: Mapping[str, Seen]) -> Iterator[None]:
-    """Call ``eyes`` by hub layer whenever that layer of the view has computed, until the block is left."""
+def watched(view: torch.fx.GraphModule, eyes: Iterable[tuple[str, Seen]]) -> Iterator[None]:
+    """Call each of ``eyes`` whenever its hub layer of the view has computed, until the block is left."""
     handles = []
     try:
-        for submodule, layer in layer_names(view).items():
-            if layer in eyes:
-                handles.append(view.get_submodule(submodule).register_forward_hook(_hook(eyes[layer])))
+        submodules = {layer: name for name, layer in layer_names(view).items()}
+        for layer, seen in eyes:
+            handles.append(view.get_submodule(submodules[layer]).register_forward_hook(_hook(seen)))
         yield
     finally:
         for handle in handles:

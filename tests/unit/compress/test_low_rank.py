@@ -168,6 +168,19 @@ def test_data_aware_tells_the_error_of_the_output_which_is_that_of_the_network(t
     assert change.error < lost(blind)
 
 
+@pytest.mark.parametrize("form", ["channel-svd", "spatial-svd"])
+def test_the_streamed_gram_matrices_tell_the_error_of_a_convolution(tmp_path, form):
+    model = conv(outputs=12, inputs=8, pads=(1, 1, 1, 1), strides=(2, 1), bias=False)
+    samples = Samples(inputs=given(model, count=32), labels=None, batch=2)
+    subject = subject_of(ir.from_proto(ir.to_proto(model)), tmp_path, samples=samples)
+    (change,) = applied(subject, form=form, amount=0.5, data_aware=True).changes
+    off, there = 0.0, 0.0
+    for batch, _ in samples.in_order():
+        before = run_ort(model, batch)[0]
+        off, there = off + ((run_ort(subject.model, batch)[0] - before) ** 2).sum(), there + (before**2).sum()
+    assert change.error == pytest.approx(off / there, rel=1e-3)
+
+
 def test_data_aware_without_data_is_refused(tmp_path, monkeypatch):
     plain_grams(monkeypatch)
     subject = subject_of(product(), tmp_path)
@@ -186,9 +199,14 @@ def test_books_of_the_weight_that_is_gone_are_closed(tmp_path):
     assert "y" in subject.kept
 
 
+@pytest.fixture(scope="module")
+def resnet8(tmp_path_factory):
+    return imported("zoo:resnet8", tmp_path_factory.mktemp("resnet8"), batch=2)
+
+
 @pytest.mark.parametrize(("form", "least"), [("channel-svd", 2), ("spatial-svd", 2), ("tucker", 2), ("cp", 2)])
-def test_a_whole_network_keeps_running_and_computes_what_the_torch_view_computes(tmp_path, form, least):
-    model = imported("zoo:resnet8", tmp_path, batch=2)
+def test_a_whole_network_keeps_running_and_computes_what_the_torch_view_computes(tmp_path, form, least, resnet8):
+    model = ir.from_proto(ir.to_proto(resnet8))
     before = macs(model)
     names = {value.name for value in model.graph.outputs}
     subject = subject_of(model, tmp_path)
