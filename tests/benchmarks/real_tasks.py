@@ -78,7 +78,7 @@ def _cifar(name: str, spec: str, entry: str, prepare: Callable[[np.ndarray], np.
     )  # fmt: skip
 
 
-def _imagenet_scale(x: np.ndarray) -> np.ndarray:
+def imagenet_scale(x: np.ndarray) -> np.ndarray:
     mean, deviation = (
         np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
@@ -86,11 +86,11 @@ def _imagenet_scale(x: np.ndarray) -> np.ndarray:
 
 
 def resnet20() -> Task:
-    return _cifar("CIFAR ResNet-20", "cifar10/resnet20.onnx", _input("cifar10/resnet20.onnx"), _imagenet_scale)
+    return _cifar("CIFAR ResNet-20", "cifar10/resnet20.onnx", _input("cifar10/resnet20.onnx"), imagenet_scale)
 
 
 def resnet56() -> Task:
-    return _cifar("CIFAR ResNet-56", "cifar10/resnet56.onnx", _input("cifar10/resnet56.onnx"), _imagenet_scale)
+    return _cifar("CIFAR ResNet-56", "cifar10/resnet56.onnx", _input("cifar10/resnet56.onnx"), imagenet_scale)
 
 
 def resnet8() -> Task:
