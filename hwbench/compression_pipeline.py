@@ -117,7 +117,7 @@ class _Compress:
         shutil.rmtree(self.folder / WORK, ignore_errors=True)
         if not isinstance(self.request.verify, Missing):
             result = msgspec.structs.replace(
-                result, verification=self._verified(), took_s=(clock.now_ns() - started) / 1e9
+                result, verification=self._verified(compressed), took_s=(clock.now_ns() - started) / 1e9
             )
             write_record(self.folder / COMPRESSION, result)
         return result
@@ -171,10 +171,11 @@ class _Compress:
             _forget_unstarted(self.folder)
             raise
 
-    def _verified(self) -> Verification:
+    def _verified(self, compressed: Compressed) -> Verification:
         wanted = self.request.verify
         assert not isinstance(wanted, Missing)
-        request = msgspec.structs.replace(wanted, model=str(self.folder / MODEL), reference=self.request.model)
+        reference = None if compressed.transferred else self.request.model
+        request = msgspec.structs.replace(wanted, model=str(self.folder / MODEL), reference=reference)
         return verify(request, target=self.target, watch=self.watch)
 
 

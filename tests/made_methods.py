@@ -21,6 +21,8 @@ class Amount(Settings, frozen=True, kw_only=True):
 
     amount: float
     """The factor."""
+    places: tuple[str, ...] = ()
+    """Names."""
 
 
 class Plain(Settings, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ from hwbench.structure.groups import Group, channel_groups
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+BATCH, TOKENS, WIDTH, DIM = 2, 5, 8, 4  # of attention
+
 
 class Net:
     """A network with one input ``x``; every method adds a layer and returns the name of what comes out of it."""
@@ -83,6 +85,31 @@ class Net:
         return infer_shapes(ir.from_proto(made))
 
 
+def heads_of(net: Net, y: str, heads: int, *, dim: int = DIM) -> str:
+    return net.node("Transpose", net.reshape(y, BATCH, TOKENS, heads, dim), perm=[0, 2, 1, 3])
+
+
+def attended(net: Net, q: str, k: str, v: str, mask: str | None = None) -> str:
+    logits = net.node("MatMul", q, net.node("Transpose", k, perm=[0, 1, 3, 2]))
+    if mask is not None:
+        logits = net.node("Add", logits, mask)
+    return net.node("MatMul", net.node("Softmax", logits, axis=-1), v)
+
+
+def joined(net: Net, y: str, heads: int) -> str:
+    merged = net.reshape(net.node("Transpose", y, perm=[0, 2, 1, 3]), BATCH, TOKENS, heads * DIM)
+    return net.linear(merged, heads * DIM, WIDTH, "o")
+
+
+def rotated(net: Net, y: str) -> str:
+    """Rotary embedding with halves swapped, as torch exports it."""
+    ranges = [[net.constant(np.array([n], np.int64)) for n in limits] for limits in ((0, 2, 3), (2, 2**62, 3))]
+    one, two = (net.node("Slice", y, *limits) for limits in ranges)
+    swapped = net.node("Concat", net.node("Neg", two), one, axis=-1)
+    cos, sin = net.random(TOKENS, DIM), net.random(TOKENS, DIM)
+    return net.node("Add", net.node("Mul", y, cos), net.node("Mul", swapped, sin))
+
+
 def masked(model: ir.Model, cuts: Sequence[tuple[Group, Array]]) -> ir.Model:
     """Return a copy in which consumers see zeros where channels are to be removed; nothing is cut."""
     copy = ir.from_proto(ir.to_proto(model))
@@ -103,7 +130,9 @@ def _mask(model: ir.Model, node: ir.Node, channels: list[int]) -> None:
     axis = 1 if node.op_type in {"Conv", "ConvTranspose"} else len(shape) - 1
     mask = np.ones(shape[axis], np.float32)
     mask[channels] = 0
-    value = ir.Value(name=f"{node.name}.mask", const_value=ir.tensor(mask.reshape([-1] + [1] * (len(shape) - 1 - axis))))
+    value = ir.Value(
+        name=f"{node.name}.mask", const_value=ir.tensor(mask.reshape([-1] + [1] * (len(shape) - 1 - axis)))
+    )
     model.graph.initializers[value.name] = value
     product = ir.Node("", "Mul", [given, value], name=f"{node.name}.masked")
     product.outputs[0].name = f"{node.name}.given"
@@ -115,9 +144,7 @@ def some_units(groups: Sequence[Group], fraction: float = 0.25, seed: int = 0) -
     """Return what is left when a random fraction of each group goes, at least one unit."""
     rng = np.random.default_rng(seed)
     left = [max(1, min(group.size - 1, round((1 - fraction) * group.size))) for group in groups]
-    return [
-        (group, np.sort(rng.permutation(group.size)[:count])) for group, count in zip(groups, left, strict=True)
-    ]
+    return [(group, np.sort(rng.permutation(group.size)[:count])) for group, count in zip(groups, left, strict=True)]
 
 
 def inputs_of(model: ir.Model, seed: int = 0) -> dict[str, Array]:
@@ -149,6 +176,21 @@ def cut_like_masked(model: ir.Model, fraction: float = 0.25, seed: int = 0) -> t
     verify_cut(model, made)
     assert_close(run_ort(model, inputs), run_ort(reference, inputs))
     return groups, made
+
+
+def cut_and_exported(model: ir.Model) -> list[Group]:
+    """Cut by 25 %: equal to the masked original, the view exports, and what is exported equals ONNX Runtime."""
+    import torch
+
+    from hwbench.torch_view.build import to_torch
+
+    found, _ = cut_like_masked(model)
+    inputs, view = inputs_of(model, 1), to_torch(model)
+    given = tuple(torch.from_numpy(inputs[value.name]) for value in model.graph.inputs if not value.is_initializer())
+    exported = torch.export.export(view, given).module()
+    with torch.no_grad():
+        assert_close([output.numpy() for output in exported(*given)], run_ort(model, inputs))
+    return found
 
 
 def group_of(model: ir.Model, layer: str) -> Group:

@@ -63,8 +63,17 @@ def settings_of(step: Step, compressor: Compressor[Any]) -> Settings:
     Raises:
         UsageError: one is unknown, missing, or not a value that it may have.
     """
+    lists = {
+        field.encode_name
+        for field in msgspec.inspect.type_info(compressor.settings_type).fields  # type: ignore[attr-defined]
+        if isinstance(field.type, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType))
+    }
+    given = {
+        name: value.split(",") if name in lists and isinstance(value, str) else value
+        for name, value in step.settings.items()
+    }
     try:
-        return msgspec.convert(step.settings, compressor.settings_type, strict=False)
+        return msgspec.convert(given, compressor.settings_type, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         names = ", ".join(compressor.settings_type.__struct_fields__) or "none"
         raise UsageError(
@@ -85,7 +94,7 @@ def with_repairs(steps: Sequence[Step], which: str) -> tuple[Step, ...]:
         found.append(step)
         following = stages[number + 1] if number + 1 < len(stages) else None
         if stage in _CUTTING and following != "repair":
-            found.append(Step(method="repair", settings={} if which == "default" else {"which": which.split(",")}))
+            found.append(Step(method="repair", settings={} if which == "default" else {"which": which}))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from hwbench.compress.base import Array, Subject
 from hwbench.compress.quantising import OnGrid, largest_of, on_grid
-from hwbench.compress.simulated import folded, scratch
+from hwbench.compress.simulated import folded, on_integers, scratch
 from hwbench.data.samples import Samples
 from hwbench.graph.linear import Linear
 from hwbench.records.quantization import TensorRange
@@ -99,12 +99,11 @@ def _grids(
     from hwbench.fake_quant.assign import Grids
     from hwbench.fake_quant.place import place
     from hwbench.fake_quant.runtimes import arithmetic
-    from hwbench.fake_quant.simulate import integer_layers
 
     if not ranges:
         return {}
     model = folded(subject.model)
-    bits = dict.fromkeys((name for name in integer_layers(model) if name in layers), int(settings.activation_bits))
+    bits = dict.fromkeys(on_integers(model, ranges, layers), int(settings.activation_bits))
     placement = place(model, bits, settings.runtime)
     return Grids(model, ranges, arithmetic(settings.runtime), placement, bits).all()
 

@@ -95,18 +95,25 @@ def eight_bit_steps(layer: Linear, runtime: str, found: TensorRange, bits: int) 
     return WeightSteps(values=quantise(weight, scales, axis), scales=scales, axis=axis)
 
 
+def on_integers(model: ir.Model, ranges: Ranges, layers: Collection[str]) -> dict[str, Linear]:
+    """Return those of ``layers`` that runtimes run on integers: Conv, Gemm and MatMul that read what has a range."""
+    from hwbench.fake_quant.simulate import integer_layers
+
+    chosen = {name: layer for name, layer in integer_layers(model).items() if name in layers}
+    return {name: layer for name, layer in chosen.items() if layer.input.name in ranges}
+
+
 def simulated(
     model: ir.Model, ranges: Ranges, layers: Collection[str], *, runtime: str, bits: int
 ) -> torch.fx.GraphModule:
-    """Return a view of a folded network that computes as a runtime does with ``layers`` on integers.
+    """Return a view of a folded network that computes as a runtime does with ``layers`` on integers where it can.
 
     Raises:
-        UsageError: a layer cannot run so there.
+        UsageError: the runtime has no such activations.
     """
-    from hwbench.fake_quant.simulate import Simulation, integer_layers, simulate
+    from hwbench.fake_quant.simulate import Simulation, simulate
 
-    chosen = {name: layer for name, layer in integer_layers(model).items() if name in layers}
-    known = {name: layer for name, layer in chosen.items() if layer.input.name in ranges}
+    known = on_integers(model, ranges, layers)
     weights = {
         name: eight_bit_steps(layer, runtime, ranges[layer.input.name or ""], bits) for name, layer in known.items()
     }

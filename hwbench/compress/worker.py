@@ -56,6 +56,7 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
         layers_before=layers_before,
         layers_after=layer_facts(subject.model, subject.batch),
         check=checked,
+        transferred=subject.transferred,
         batch_size=batch,
         warnings=warnings,
     )

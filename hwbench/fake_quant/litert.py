@@ -33,10 +33,15 @@ class LiteRt:
     name = "litert"
 
     def grid(self, found: TensorRange, *, bits: int, product: bool) -> Grid:  # noqa: ARG002 - all tensors are alike
-        """Return -128..127 over the range widened to zero, or -32768..32767 about zero."""
+        """Return -128..127 over the range widened to zero, or -32768..32767 about zero.
+
+        Estimators of ranges weigh what is cut off against steps of eight bits. Sixteen have steps to spare, so that
+        they reach to the extremes that were seen.
+        """
         low, high = np.float32(min(found.low, 0.0)), np.float32(max(found.high, 0.0))
         if bits == 16:
-            scale = np.float32(max(-low, high, np.float32(_SMALLEST))) / np.float32(32767)
+            furthest = np.float32(max(-found.seen_low, found.seen_high, _SMALLEST))
+            scale = furthest / np.float32(32767)
             return Grid(scale=float(scale), zero_point=0, low=-32768, high=32767)
         if bits != 8:
             raise UsageError(f"litert has no kernels for activations of {bits} bits", hint="8 and 16 are offered")

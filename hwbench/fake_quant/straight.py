@@ -106,5 +106,5 @@ class RoundedActivations(torch.nn.Module):
     @property
     def ends(self) -> tuple[float, float]:
         """The numbers that it cuts off at."""
-        scale = abs(float(self.step))
+        scale = abs(float(self.step.detach()))
         return self.low * scale, self.high * scale

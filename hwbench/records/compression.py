@@ -155,7 +155,10 @@ class CompressJob(Record, frozen=True, kw_only=True):
 
 
 class Compressed(Record, frozen=True, kw_only=True):
-    """What the child leaves: the files, relative to the target, and what was done."""
+    """What the child leaves: the files, relative to the target, and what was done.
+
+    ``transferred``: the network has another task now, so that it cannot be held against the original.
+    """
 
     files: tuple[str, ...]
     sha256: str  # over the files
@@ -165,6 +168,7 @@ class Compressed(Record, frozen=True, kw_only=True):
     layers_before: tuple[LayerFacts, ...]
     layers_after: tuple[LayerFacts, ...]
     check: GraphCheck
+    transferred: bool = False
     batch_size: int | Missing  # what the compressed graph's batch axis is fixed to; Missing: it is open
     warnings: tuple[str, ...] = ()
 

@@ -77,7 +77,10 @@ def _bytes(name: str, one: int, two: int) -> tuple[str, str, str, str]:
 
 
 def _accuracy(found: Verification | Missing) -> Iterator[tuple[str, str, str, str]]:
-    if isinstance(found, Missing) or len(found.rows) < 2:
+    if isinstance(found, Missing):
+        return
+    if len(found.rows) < 2:  # it has another task than the original
+        yield from ((f"{score.name} (N {score.n})", DASH, score_text(score), "") for score in found.rows[0].scores)
         return
     one, two = found.rows[0], found.rows[1]
     for before, after in zip(one.scores, two.scores, strict=False):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.structure.edits import Rewrite, rewrites
 from hwbench.structure.groups import Group
 from hwbench.structure.known import Known
 from hwbench.structure.plan import Kept, Plan, sliced
-from hwbench.structure.edits import Rewrite, rewrites
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

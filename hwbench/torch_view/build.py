@@ -192,7 +192,12 @@ class _Builder:
     def _name(self, node: ir.Node) -> str:
         base = name = _identifier(node.name or node.op_type)
         suffix = 1
-        while hasattr(self.root, name) or hasattr(torch.fx.GraphModule, name) or name == "meta":
+        while (
+            hasattr(self.root, name)
+            or hasattr(torch.fx.GraphModule, name)
+            or name == "meta"
+            or keyword.iskeyword(name)  # torch.fx writes it into source code
+        ):
             suffix += 1
             name = f"{base}_{suffix}"
         return name

@@ -35,8 +35,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Batches whose gradients are averaged into one step."""
     precision: Literal["none", "bf16", "fp16"] = "none"
     """What autocast computes in. fp16 needs CUDA; the loss is scaled. Weights stay as they are."""
-    clip_norm: float | None = None
-    """The largest 2-norm of all gradients together; left out: any."""
+    clip_norm: float = 5.0
+    """The largest 2-norm of all gradients together: what was cut may have steep ones at first. 0: any."""
     freeze_norms: bool = False
     """BatchNormalization keeps its statistics and computes with them, as it must when a batch is small."""
     patience: int | None = None
@@ -61,7 +61,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         within("weight_decay", self.weight_decay, 0)
         within("warmup", self.warmup, 0, 1, below=True)
         within("accumulate", self.accumulate, 1)
-        within("clip_norm", self.clip_norm, 0, above=True)
+        within("clip_norm", self.clip_norm, 0)
         within("patience", self.patience, 1)
         within("max_steps", self.max_steps, 1)
         within("max_seconds", self.max_seconds, 0, above=True)

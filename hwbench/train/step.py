@@ -123,7 +123,7 @@ class Stepper:
         with torch.no_grad():
             for hook in self.hooks:
                 hook.before_step()
-        if self.settings.clip_norm is not None:
+        if self.settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.weights, self.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

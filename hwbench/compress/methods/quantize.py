@@ -17,7 +17,15 @@ import numpy as np
 
 from hwbench.compress.base import Array, Outcome, Settings, Subject
 from hwbench.compress.quantising import Grain, OnGrid, Scales, bits_by_initialiser, largest_of, on_grid, write, zeros_of
-from hwbench.compress.simulated import activations_of, find_ranges, folded, judge, save_calibration, simulated
+from hwbench.compress.simulated import (
+    activations_of,
+    find_ranges,
+    folded,
+    judge,
+    on_integers,
+    save_calibration,
+    simulated,
+)
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear, Skipped, linear_layers
 from hwbench.quantize.adaround import adaround
@@ -44,7 +52,7 @@ class QuantizeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
     """``max``: the grid ends at the largest weight; ``mse``: where the squared error of the weights is least."""
     rounding: Literal["nearest", "adaround"] = "nearest"
     """``adaround`` learns on the samples whether each weight goes up or down (arXiv:2004.10568); scale ``max`` then."""
-    activation_bits: Literal["none", "8", "16"] = "none"
+    activation_bits: int | Literal["none"] = "none"
     """Of the activations, in training and in the simulation. 16: LiteRT's 16x8 alone."""
     estimator: Estimator = "mse"
     """How the ranges of activations are found."""
@@ -64,7 +72,9 @@ class QuantizeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
         for pattern in self.overrides:
             _check_pattern(pattern)
         self._check_grain()
-        if self.activation_bits == "16" and self.runtime != "litert":
+        if self.activation_bits not in {"none", 8, 16}:
+            raise UsageError(f"activations can have 8 or 16 bits, or none, not {self.activation_bits}")
+        if self.activation_bits == 16 and self.runtime != "litert":
             raise UsageError(f"{self.runtime} has no kernels for activations of 16 bits", hint="runtime=litert has")
         if self.qat_epochs < 0 or self.learning_rate <= 0:
             raise UsageError("qat_epochs must be at least 0, and learning_rate above 0")
@@ -214,6 +224,8 @@ def _told(
         bits = int(settings.activation_bits)
         view = simulated(model, ranges, layers, runtime=settings.runtime, bits=bits)
         words = f"simulated in the arithmetic of {settings.runtime}, activations of {bits} bits"
+        floats = sorted(set(layers) - set(on_integers(model, ranges, layers)))
+        words += f"; in floating point: {', '.join(floats)}" if floats else ""
         save_calibration(subject, model, ranges, calibration(settings), samples)
     return judge(subject, view, subject.teacher().cpu(), samples).figures, [words]
 

@@ -7,26 +7,25 @@ arXiv:1608.08710; Fang et al. 2023, DepGraph, arXiv:2301.12900. Heads: Michel et
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from hwbench.compress.base import Outcome, Settings, Subject
-from hwbench.compress.narrow.choose import Edges, best, fitted, keep_each, keep_ranked, uncovered, unit_scores
+from hwbench.compress.narrow.choose import Edges, best, fitted, keep_each, keep_ranked, unit_scores
 from hwbench.compress.narrow.told import changes, constants_of, enter
+from hwbench.compress.scores.criteria import channel_criterion, refused, score_channels
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear, Skipped, integer, linear_layers
 from hwbench.records.base import Missing
 from hwbench.records.compression import LeftAlone
 from hwbench.structure.check import verify_cut
 from hwbench.structure.cut import cut_groups
-from hwbench.structure.groups import Group, Groups, channel_groups
+from hwbench.structure.groups import Group, channel_groups
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Kind = Literal["channels", "heads", "columns"]
-Scorer = Callable[..., dict[str, Array]]
 
 
 class WidthSettings(Settings, frozen=True, kw_only=True):
@@ -35,7 +34,7 @@ class WidthSettings(Settings, frozen=True, kw_only=True):
     amount: float
     """The fraction of the units of each group (or of all groups) that is taken away; above 0 and below 1."""
     criterion: str = "l2"
-    """What tells the importance of an output channel; one of ``hwbench.compress.scores``."""
+    """What tells the importance of an output channel: a criterion with a form for channels; docs/compress/scores.md."""
     scope: Literal["layer", "global"] = "layer"
     """Whether the amount is taken of each group, or the least important units of all groups together."""
     kinds: tuple[Kind, ...] = ("channels", "heads", "columns")
@@ -49,6 +48,7 @@ class WidthSettings(Settings, frozen=True, kw_only=True):
     """How many units every group keeps; at least 1."""
 
     def __post_init__(self) -> None:
+        channel_criterion(self.criterion)
         if not 0 < self.amount < 1:
             raise UsageError(f"amount must lie between 0 and 1, got {self.amount:g}")
         if not self.kinds:
@@ -69,101 +69,121 @@ class Width:
     summary: ClassVar[str] = "take out whole channels, attention heads and hidden units, with all that hangs on them"
     settings_type: ClassVar[type[Settings]] = WidthSettings
 
-    def __init__(self, scorer: Scorer | None = None) -> None:
-        self._scorer = scorer
-
     def legal(self, subject: Subject, settings: WidthSettings) -> dict[str, Missing | None]:
-        found = channel_groups(subject.model)
+        found, at = channel_groups(subject.model), subject.layers()
+        shut = _shut(found.groups, at, subject, settings)
         reasons: dict[str, Missing | None] = {}
         for layer in linear_layers(subject.model):
             if isinstance(layer, Skipped):
                 reasons[layer.layer] = Missing(code="unfit_layer", why=layer.reason)
-            else:
-                reasons[layer.name] = _unfit(layer.name, found, settings)
+                continue
+            mine = [shut[group.name] for group in found.groups if layer.name in group.producers]
+            unknown = Missing(code="no_channels", why="it makes no channels that could be followed")
+            first = mine[0] if mine else found.locked.get(layer.name, unknown)
+            reasons[layer.name] = None if None in mine else first
         return reasons
 
     def apply(self, subject: Subject, layers: Collection[str], settings: WidthSettings) -> Outcome:
         at = subject.layers()
-        chosen, left_alone = _touched(subject, layers, settings)
-        scores = self._scores(subject, chosen, settings)
-        minimum = settings.minimum
-        wanted = (
-            keep_each(scores, settings.amount)
-            if settings.scope == "layer"
-            else keep_ranked(scores, settings.amount, minimum)
-        )
-        edges = Edges(widths=settings.widths, multiple_of=settings.multiple_of, minimum=minimum)
-        channels = {name: layer.output_channels for name, layer in at.items()}
-        counts = fitted(chosen, wanted, edges, channels)
-        cuts: list[tuple[Group, Array]] = []
-        for group in chosen:
-            count = counts[group.name]
-            if isinstance(count, Missing):
-                left_alone += [LeftAlone(layer=name, reason=count) for name in group.producers]
-            elif count < group.size:
-                cuts.append((group, best(scores[group.name], count)))
-        subject.report(f"cut {len(cuts)} groups", None)
+        chosen, left_alone = _touched(subject, at, layers, settings)
+        cuts, too_narrow = _chosen_units(subject, at, chosen, settings)
+        subject.report(f"cut {len(cuts)} groups of channels", None)
         before = constants_of(subject.model)
         made = cut_groups(subject.model, cuts)
         verify_cut(subject.model, made)
         enter(subject, made)
-        units, kept = sum(group.size for group in chosen), sum(len(keep) for _, keep in cuts)
         return Outcome(
             changes=changes(subject, made, cuts, before, subject.layers()),
-            left_alone=list(dict.fromkeys(left_alone)),
+            left_alone=list(dict.fromkeys([*left_alone, *too_narrow])),
             figures={
                 "groups": float(len(chosen)),
                 "groups_cut": float(len(cuts)),
-                "units": float(units),
-                "units_removed": float(sum(group.size for group, _ in cuts) - kept),
+                "units": float(sum(group.size for group in chosen)),
+                "units_removed": float(sum(group.size - len(keep) for group, keep in cuts)),
             },
         )
 
-    def _scores(self, subject: Subject, groups: Collection[Group], settings: WidthSettings) -> dict[str, Array]:
-        at = subject.layers()
-        makers = {name for group in groups for name in group.producers if name in at}
-        scorer = self._scorer
-        if scorer is None:
-            scorer = importlib.import_module("hwbench.compress.scores.criteria").score_channels
-        rng = np.random.default_rng(subject.seed)
-        scores = scorer(subject, [name for name in at if name in makers], settings.criterion, rng=rng)
-        return {group.name: unit_scores(group, scores) for group in groups}
+
+def _shut(
+    groups: Collection[Group], at: Mapping[str, Linear], subject: Subject, settings: WidthSettings
+) -> dict[str, Missing | None]:
+    """Return by group why it must not be cut, or None."""
+    unscored = refused(subject, list(at), settings.criterion, "channels")
+    return {group.name: _reason(group, at, unscored, settings) for group in groups}
 
 
-def _unfit(layer: str, found: Groups, settings: WidthSettings) -> Missing | None:
-    mine = [group for group in found.groups if layer in group.producers]
-    if not mine:
-        unknown = Missing(code="no_channels", why="it makes no channels that could be followed")
-        return found.locked.get(layer, unknown)
-    if not any(group.kind in settings.kinds for group in mine):
-        kinds = " and ".join(sorted({group.kind for group in mine}))
-        return Missing(code="kind", why=f"it makes {kinds}, which kinds leaves out")
-    if all(group.size <= settings.minimum for group in mine if group.kind in settings.kinds):
-        size = max(group.size for group in mine)
-        return Missing(code="minimum", why=f"it has {size} units that can go apart, and minimum is {settings.minimum}")
+def _reason(
+    group: Group, at: Mapping[str, Linear], unscored: Mapping[str, Missing], settings: WidthSettings
+) -> Missing | None:
+    if group.kind not in settings.kinds:
+        return Missing(code="kind", why=f"it makes {group.kind}, which kinds leaves out")
+    if group.size <= settings.minimum:
+        why = f"it has {group.size} units that can go apart, and minimum is {settings.minimum}"
+        return Missing(code="minimum", why=why)
+    foreign = [name for name in group.producers if name not in at]
+    if foreign:
+        why = f"its channels hang together with those of {', '.join(foreign)}, whose weights cannot be worked on"
+        return Missing(code="coupled", why=why)
+    if all(name in unscored for name in group.producers):
+        return unscored[next(iter(group.producers))]
     return None
 
 
-def _touched(subject: Subject, layers: Collection[str], settings: WidthSettings) -> tuple[list[Group], list[LeftAlone]]:
+def _touched(
+    subject: Subject, at: Mapping[str, Linear], layers: Collection[str], settings: WidthSettings
+) -> tuple[list[Group], list[LeftAlone]]:
     """Return the groups all of whose producers may be changed, and the layers that are in others."""
-    at = subject.layers()
+    groups = channel_groups(subject.model).groups
+    shut = _shut(groups, at, subject, settings)
     following = [name for name, layer in at.items() if _depthwise(layer)]
     chosen: list[Group] = []
     left_alone: list[LeftAlone] = []
-    for group in channel_groups(subject.model).groups:
+    for group in groups:
         asked = [name for name in group.producers if name in layers]
-        if group.kind not in settings.kinds or group.size <= settings.minimum or not asked:
-            continue
-        others = uncovered(group, layers, following)
-        if not others:
+        others = [name for name in group.producers if name not in layers and name not in following]
+        if shut[group.name] is None and asked and not others:
             chosen.append(group)
-            continue
-        why = f"its channels hang together with those of {', '.join(others)}, which is not to be changed"
-        reason = Missing(code="coupled", why=why, cure="let --layers match these too")
-        left_alone += [LeftAlone(layer=name, reason=reason) for name in asked if name not in following]
+        elif shut[group.name] is None and others:
+            why = f"its channels hang together with those of {', '.join(others)}, not among the layers asked for"
+            reason = Missing(code="coupled", why=why, cure="let --layers match these too")
+            left_alone += [LeftAlone(layer=name, reason=reason) for name in asked if name not in following]
     return chosen, left_alone
 
 
+def _chosen_units(
+    subject: Subject, at: Mapping[str, Linear], groups: list[Group], settings: WidthSettings
+) -> tuple[list[tuple[Group, Array]], list[LeftAlone]]:
+    """Return the units that each group keeps, and the layers for which no width is allowed."""
+    scores = _scores(subject, at, groups, settings)
+    if settings.scope == "layer":
+        wanted = keep_each(scores, settings.amount)
+    else:
+        wanted = keep_ranked(scores, settings.amount, settings.minimum)
+    edges = Edges(widths=settings.widths, multiple_of=settings.multiple_of, minimum=settings.minimum)
+    counts = fitted(groups, wanted, edges, {name: layer.output_channels for name, layer in at.items()})
+    cuts: list[tuple[Group, Array]] = []
+    left_alone: list[LeftAlone] = []
+    for group in groups:
+        count = counts[group.name]
+        if isinstance(count, Missing):
+            left_alone += [LeftAlone(layer=name, reason=count) for name in group.producers]
+        elif count < group.size:
+            cuts.append((group, best(scores[group.name], count)))
+    return cuts, left_alone
+
+
+def _scores(
+    subject: Subject, at: Mapping[str, Linear], groups: Collection[Group], settings: WidthSettings
+) -> dict[str, Array]:
+    """Return the importance of the units, by group, of those producers that the criterion can score."""
+    makers = [name for name in at if any(name in group.producers for group in groups)]
+    unscored = refused(subject, makers, settings.criterion, "channels")
+    asked = [name for name in makers if name not in unscored]
+    scores = score_channels(subject, asked, settings.criterion, rng=np.random.default_rng(subject.seed))
+    return {group.name: unit_scores(group, scores) for group in groups}
+
+
 def _depthwise(layer: Linear) -> bool:
+    """Say whether a layer only follows: its channels are those of its input."""
     groups = integer(layer.node, "group", 1)
     return layer.spatial and groups > 1 and layer.input_channels == groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +113,3 @@ def _up(keep: int, size: int, each: int, beside: int, edges: Edges) -> int | Mis
         "(what it has)",
         cure="take a larger amount, or add a width",
     )
-
-
-def uncovered(group: Group, layers: Collection[str], followers: Collection[str]) -> list[str]:
-    """Return the producers of a group that were not asked for; depthwise convolutions only follow."""
-    return [name for name in group.producers if name not in layers and name not in followers]

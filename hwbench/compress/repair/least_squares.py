@@ -30,6 +30,7 @@ from hwbench.compress.statistics.pairs import Pair
 Tensor = torch.Tensor
 _STEPS = 100
 _TOLERANCE = 1e-6
+_NOTHING = 1e-9  # of the variance: what float32 activations cannot tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,12 @@ def reconstruct(subject: Subject, one: Match, pair: Pair, damping: float) -> Sol
     new = problem.solve(old, damping, old != 0 if held else None)
     new = torch.where(torch.from_numpy(pair.usable).reshape(groups, outputs, 1), new, old)
     before, after = problem.error(old, _offset(one, pair)), problem.error(new)
-    if not bool(torch.isfinite(new).all()) or not after < before:
+    scale = float(problem.spread.sum()) or 1.0
+    if not bool(torch.isfinite(new).all()) or not after < before - _NOTHING * scale:
         return None
     layer.set_blocks(new.numpy().reshape(blocks.shape))
     if shifts:
         _set_shift(one, pair, new)
-    scale = float(problem.spread.sum()) or 1.0
     return Solved(layer=layer.name, before=before / scale, after=after / scale, rows=pair.gram.rows)
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from hwbench.compress.base import Subject
 from hwbench.compress.repair.norm import Norm, norm_behind
-from hwbench.graph.linear import Linear, constant, uses
+from hwbench.graph.linear import Linear
 from hwbench.records.base import Missing
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -39,15 +39,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """The Add at which what a layer makes meets a shortcut: its name, and which of its inputs the shortcut is."""
-
-    add: str
-    shortcut: int
-    source: Source
-
-
-@dataclass(frozen=True)
 class Match:
     """A layer, what it read in the original, and what it should put out.
 
@@ -59,24 +50,23 @@ class Match:
     source: Source
     reads: Source | Missing
     norm: Norm | None
-    meeting: Meeting | None
 
 
-def match(subject: Subject, layer: Linear, *, shortcuts: bool = False) -> Match | Missing:
-    """Find the tensor of the original that a layer should put out: behind its BatchNormalization, where it has one.
-
-    ``shortcuts``: also find the shortcut that the result is added to.
-    """
+def match(subject: Subject, layer: Linear) -> Match | Missing:
+    """Find the tensor of the original that a layer should put out: behind its BatchNormalization, where it has one."""
+    weight = layer.node.inputs[1]
+    if weight is not None and len(weight.uses()) > 1:
+        return Missing(code="shared", why=f"its weights '{weight.name}' are read by another layer as well")
     norm = norm_behind(layer)
     behind = layer.output if norm is None else norm.node.outputs[0]
     found = source_of(subject, behind, channel_axis(layer))
     if isinstance(found, Missing) and norm is not None:
-        norm, behind, found = None, layer.output, source_of(subject, layer.output, channel_axis(layer))
+        norm, found = None, source_of(subject, layer.output, channel_axis(layer))
     if isinstance(found, Missing):
         return found
     shape = layer.input.shape
     reads = source_of(subject, layer.input, 1 if layer.spatial or shape is None else len(shape) - 1)
-    return Match(layer, found, reads, norm, _meeting(subject, layer, behind) if shortcuts else None)
+    return Match(layer, found, reads, norm)
 
 
 def channel_axis(layer: Linear) -> int:
@@ -110,18 +100,6 @@ def source_of(subject: Subject, value: ir.Value, axis: int) -> Source | Missing:
         axis=axis,
         left=None if left is None else np.asarray(left, np.int64),
     )
-
-
-def _meeting(subject: Subject, layer: Linear, value: ir.Value) -> Meeting | None:
-    readers = uses(value)
-    if value.is_graph_output() or len(readers) != 1 or readers[0][0].op_type != "Add" or readers[0][0].domain:
-        return None
-    add, index = readers[0]
-    other = add.inputs[1 - index]
-    if other is None or constant(other) is not None or other.shape != value.shape:
-        return None
-    source = source_of(subject, other, channel_axis(layer))
-    return None if isinstance(source, Missing) else Meeting(add.name or "", 1 - index, source)
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:

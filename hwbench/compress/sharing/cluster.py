@@ -144,28 +144,26 @@ def lloyd(line: Line, count: int, init: Init, rng: np.random.Generator) -> Array
     A centre that no value is near moves to the value that is worst off.
     """
     found = np.sort(_started(line, count, init, rng))
-    bounds = np.array([], int)
+    before = np.array([], int)
     for _ in range(_ROUNDS):
-        found = _filled(line, found)
-        inner = np.searchsorted(line.values, (found[1:] + found[:-1]) / 2, side="right")
-        new = np.concatenate([[0], inner, [len(line.values)]])
-        if np.array_equal(new, bounds):
+        found, bounds = _filled(line, found)
+        if np.array_equal(bounds, before):
             break
-        bounds = new
-        found = _means(line, bounds)
+        before, found = bounds, _means(line, bounds)
     return found
 
 
-def _filled(line: Line, found: Array) -> Array:
-    """Move centres without values to where the error is largest, until there are none."""
-    for _ in range(len(found)):
-        owners = nearest(line.values, found)
-        empty = np.flatnonzero(np.bincount(owners, minlength=len(found)) == 0)
+def _filled(line: Line, found: Array) -> tuple[Array, Array]:
+    """Move centres without values to where the error is largest until there are none; return the clusters' bounds."""
+    while True:
+        inner = np.searchsorted(line.values, (found[1:] + found[:-1]) / 2, side="right")
+        bounds = np.concatenate([[0], inner, [len(line.values)]])
+        empty = np.flatnonzero(np.diff(bounds) == 0)
         if not len(empty):
-            break
+            return found, bounds
+        owners = np.repeat(np.arange(len(found)), np.diff(bounds))
         worst = np.argsort(line.weights * (line.values - found[owners]) ** 2)[-len(empty) :]
         found = np.sort(np.concatenate([np.delete(found, empty), line.values[worst]]))
-    return found
 
 
 def _started(line: Line, count: int, init: Init, rng: np.random.Generator) -> Array:

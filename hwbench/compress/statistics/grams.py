@@ -9,9 +9,8 @@ pass for a 3x3 convolution. So rows are *sampled*: of every batch evenly many, u
 its entries off by about sqrt(Var(x_i x_j) / n); regressing on n rows of length d adds about d / (n - d) to the part of
 the error that remains. Only the rows drawn are cut out of the activations, and activations are freed at once.
 
-Sums: rows are multiplied in float32, at most ``_BLOCK`` at a time; across blocks they are added up in float64 up to
-rows of 1024, and in float32 beyond, where a relative error of about 1e-7 x sqrt(blocks) is below that of sampling.
-Only one triangle is computed there.
+Sums: rows of up to 1024 are multiplied and added up in float64. Longer ones in float32, ``_BLOCK`` rows at a time,
+where a relative error of about 1e-7 x sqrt(blocks) is below that of sampling; only one triangle is computed.
 """
 
 from __future__ import annotations
@@ -201,7 +200,7 @@ class Sums:
         self.rows += rows.shape[1]
         self.sum += rows.sum(dim=1, dtype=torch.float64)
         for part in rows.split(_BLOCK, dim=1):
-            self._multiply(part.float())
+            self._multiply(part.to(self.matrix.dtype))
 
     def _multiply(self, rows: torch.Tensor) -> None:
         if self.exact:

@@ -102,7 +102,7 @@ class _OfLayer:
     affine: tuple[Tensor, Tensor, Tensor] | None  # of the BatchNormalization behind it, backwards: shift, factor, mean
     usable: Tensor
     where: Tensor = field(default_factory=lambda: torch.zeros(0))
-    wanted: dict[str, Tensor] = field(default_factory=dict)
+    target: Tensor | None = None
     x: Tensor | None = None
     of: int = 0
 
@@ -136,7 +136,6 @@ class _OfLayer:
         """Choose the positions of a batch; ``given``: the inputs of the network."""
         self.where = draw(self.count, spread_evenly(self.limit, batches, index), self.rng).to(self.device)
         self.of += self.count
-        self.wanted.clear()
         for source, seen in self._sources():
             if source.node is None:
                 seen((), given[source.tensor])
@@ -145,10 +144,7 @@ class _OfLayer:
         return [(source.node, seen) for source, seen in self._sources() if source.node is not None]
 
     def eyes(self) -> list[tuple[str, Seen]]:
-        if not self.own:
-            return []
-        layer: tuple[str, Seen] = (self.match.layer.name, self._see)
-        return [layer] if self.match.meeting is None else [layer, (self.match.meeting.add, self._meet)]
+        return [(self.match.layer.name, self._see)] if self.own else []
 
     def end(self) -> None:
         """Take the last batch in, where only the original was looked at."""
@@ -171,18 +167,16 @@ class _OfLayer:
 
     def _sources(self) -> list[tuple[Source, Seen]]:
         """Return the tensors of the original that are looked at, and who looks at each."""
-        sources: list[tuple[Source, Seen]] = [(self.match.source, self._takes("output", self.match.source))]
-        if self.match.meeting is not None and self.own:
-            sources.append((self.match.meeting.source, self._takes("shortcut", self.match.meeting.source)))
+        sources: list[tuple[Source, Seen]] = [(self.match.source, self._takes(self.match.source))]
         if not self.own:
             assert isinstance(self.match.reads, Source)
             sources.append((self.match.reads, self._reads(self.match.reads)))
         return sources
 
-    def _takes(self, what: str, source: Source) -> Seen:
+    def _takes(self, source: Source) -> Seen:
         def seen(_: tuple[Tensor, ...], result: Any) -> None:
             rows = self._of_output(source.of(result))
-            self.wanted[what] = rows if source.left is None else rows[:, torch.from_numpy(source.left).to(rows.device)]
+            self.target = rows if source.left is None else rows[:, torch.from_numpy(source.left).to(rows.device)]
 
         return seen
 
@@ -197,12 +191,6 @@ class _OfLayer:
 
     def _see(self, given: tuple[Tensor, ...], _: Any) -> None:
         self.x = self.rows.inputs(given[0], self.where).float()
-        if self.match.meeting is None:
-            self._add()
-
-    def _meet(self, given: tuple[Tensor, ...], _: Any) -> None:
-        assert self.match.meeting is not None
-        self.wanted["output"] += self.wanted["shortcut"] - self._of_output(given[self.match.meeting.shortcut])
         self._add()
 
     def _of_output(self, y: Tensor) -> Tensor:
@@ -211,17 +199,18 @@ class _OfLayer:
 
     def _add(self) -> None:
         assert self.x is not None
-        t = self.wanted["output"]
+        assert self.target is not None
+        t = self.target.to(self.cross.dtype)
         if self.affine is not None:
             shift, factor, mean = self.affine
             t = (t - shift) / factor + mean
         t = torch.where(self.usable, t, 0)
         grouped = t.reshape(len(t), self.match.layer.groups, -1).movedim(1, 0)
-        self.cross += grouped.transpose(1, 2) @ self.x
+        self.cross += grouped.to(self.cross.dtype).transpose(1, 2) @ self.x.to(self.cross.dtype)
         self.moments[0] += t.sum(dim=0, dtype=torch.float64)
         self.moments[1] += t.double().square().sum(dim=0)
         self.total.add(self.x)
-        self.x = None
+        self.x = self.target = None
 
 
 def _backwards(one: Match, device: str) -> tuple[tuple[Tensor, Tensor, Tensor] | None, Tensor]:

@@ -67,6 +67,7 @@ def test_another_batch_is_what_an_import_at_that_batch_gives(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a loader leaves its file open
 @pytest.mark.parametrize("name", [*SLOW_ZOO, *MODULES])
 def test_another_batch_of_large_networks(name):
     held_against_imports(*(hub(name, batch) for batch in (1, 2, 3)))

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from structure_graphs import Net, cut_like_masked, group_of
+from structure_graphs import (
+    BATCH,
+    DIM,
+    TOKENS,
+    WIDTH,
+    Net,
+    attended,
+    cut_like_masked,
+    group_of,
+    heads_of,
+    joined,
+    rotated,
+)
 
 from hwbench.structure.groups import channel_groups
-
-BATCH, TOKENS, WIDTH, DIM = 2, 5, 8, 4
-
-
-def heads_of(net: Net, y: str, heads: int, *, dim: int = DIM) -> str:
-    return net.node("Transpose", net.reshape(y, BATCH, TOKENS, heads, dim), perm=[0, 2, 1, 3])
-
-
-def attended(net: Net, q: str, k: str, v: str, mask: str | None = None) -> str:
-    logits = net.node("MatMul", q, net.node("Transpose", k, perm=[0, 1, 3, 2]))
-    if mask is not None:
-        logits = net.node("Add", logits, mask)
-    return net.node("MatMul", net.node("Softmax", logits, axis=-1), v)
-
-
-def joined(net: Net, y: str, heads: int) -> str:
-    merged = net.reshape(net.node("Transpose", y, perm=[0, 2, 1, 3]), BATCH, TOKENS, heads * DIM)
-    return net.linear(merged, heads * DIM, WIDTH, "o")
-
-
-def rotated(net: Net, y: str) -> str:
-    """Rotary embedding with halves swapped, as torch exports it."""
-    ranges = [[net.constant(np.array([n], np.int64)) for n in limits] for limits in ((0, 2, 3), (2, 2**62, 3))]
-    one, two = (net.node("Slice", y, *limits) for limits in ranges)
-    swapped = net.node("Concat", net.node("Neg", two), one, axis=-1)
-    cos, sin = net.random(TOKENS, DIM), net.random(TOKENS, DIM)
-    return net.node("Add", net.node("Mul", y, cos), net.node("Mul", swapped, sin))
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structure_graphs import Net, cut_like_masked
-from test_attention_groups import BATCH, DIM, TOKENS, WIDTH, attended, heads_of
+from structure_graphs import BATCH, DIM, TOKENS, WIDTH, Net, attended, cut_like_masked, heads_of
 
 CASES = settings(max_examples=25, deadline=None)
 ACTIVATIONS = st.sampled_from(["Relu", "Sigmoid", "Tanh", "HardSwish", "Identity"])
@@ -22,7 +21,9 @@ class Stream:
         self.count = 0
 
     def block(self) -> None:
-        kind = self.draw(st.sampled_from([self.plain, self.residual, self.branches, self.depthwise, self.grouped, self.gate]))
+        kind = self.draw(
+            st.sampled_from([self.plain, self.residual, self.branches, self.depthwise, self.grouped, self.gate])
+        )
         self.count += 1
         kind(f"b{self.count}")
         if self.draw(st.booleans()):

@@ -38,7 +38,7 @@ def test_a_step_of_sgd_by_hand(tmp_path):
     """y = w x, loss mean (y - t)^2 over 2 samples: the gradient at w = 1 is mean 2 (x - t) x = -12.5."""
     view = to_torch(linear_net(np.ones((1, 1)), batch=2))
     samples = rows(np.array([[1.0], [3.0]]), np.array([2.0, 7.0], np.float32), batch=2)
-    made = trainer(view, samples, tmp_path, epochs=1, learning_rate=0.1, momentum=0, weight_decay=0.5,
+    made = trainer(view, samples, tmp_path, epochs=1, clip_norm=0, learning_rate=0.1, momentum=0, weight_decay=0.5,
                    schedule="constant").run()  # fmt: skip
     gradient = np.mean([2 * (1 - 2) * 1, 2 * (3 - 7) * 3])
     assert view.fc.B.item() == pytest.approx(1 - 0.1 * (gradient + 0.5 * 1))
@@ -64,8 +64,8 @@ def test_accumulated_gradients_are_those_of_the_big_batch(tmp_path, optimizer):
 def test_the_rest_of_an_epoch_is_averaged_over_what_there_is(tmp_path):
     samples = rows(np.ones((3, 1)), np.zeros(3, np.float32), batch=1)
     view = to_torch(linear_net(np.ones((1, 1)), batch=1))
-    trainer(view, samples, tmp_path, epochs=1, learning_rate=0.1, momentum=0, weight_decay=0, schedule="constant",
-            accumulate=2).run()  # fmt: skip
+    trainer(view, samples, tmp_path, epochs=1, learning_rate=0.1, momentum=0, weight_decay=0, clip_norm=0,
+            schedule="constant", accumulate=2).run()  # fmt: skip
     assert view.fc.B.item() == pytest.approx(0.8 * 0.8), "two steps, each w -= 0.1 * 2 w"
 
 
@@ -376,7 +376,7 @@ def test_nothing_to_learn_is_told(tmp_path):
         ("momentum", 1.0, "< 1"),
         ("warmup", 1.0, "< 1"),
         ("accumulate", 0, ">= 1"),
-        ("clip_norm", 0.0, "> 0"),
+        ("clip_norm", -1.0, ">= 0"),
         ("max_seconds", 0.0, "> 0"),
         ("shift", -1, ">= 0"),
     ],

@@ -1,0 +1,1 @@
+"""Cheaper operators in the place of others, and what they cost in accuracy."""

@@ -1,0 +1,272 @@
+"""The method ``quantize``: grids, books, refusals, training, and the simulation it ends with."""
+
+import msgspec
+import numpy as np
+import onnx_graphs as graphs
+import onnx_ir as ir
+import pytest
+import torch
+from compress_subjects import imported, random_samples, subject_of
+from onnx import helper
+
+from hwbench.compress.methods.quantize import Quantize, QuantizeSettings
+from hwbench.compress.order import Planned, settings_of
+from hwbench.compress.quantising import Grain, on_grid
+from hwbench.compress.run import apply
+from hwbench.compress.simulated import CALIBRATION
+from hwbench.data.samples import Samples
+from hwbench.errors import UsageError
+from hwbench.files import read_record
+from hwbench.graph.onnx_file import infer_shapes
+from hwbench.models.digits import load_digits_split
+from hwbench.quantize.weights import least_squares_scales, quantise, weight_scales
+from hwbench.records.compression import Step
+from hwbench.records.quantization import CALIBRATION_SCHEMA, Calibration
+
+METHOD = Quantize()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def applied(subject, **settings):
+    chosen = QuantizeSettings(**settings)
+    legal = METHOD.legal(subject, chosen)
+    return METHOD.apply(subject, [name for name, why in legal.items() if why is None], chosen)
+
+
+def two_layers(batch=4):
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("Flatten", ["r"], ["f"], "flat"),
+        helper.make_node("MatMul", ["f", "m"], ["y"], "product"),
+    ]
+    weights = [
+        graphs.weight("w", graphs.random_array(6, 3, 3, 3)),
+        graphs.weight("b", graphs.random_array(6, seed=1)),
+        graphs.weight("m", graphs.random_array(96, 10, seed=2)),
+    ]
+    made = graphs.model(nodes, [graphs.tensor("x", [batch, 3, 4, 4])], [graphs.tensor("y", [batch, 10])], weights)
+    return infer_shapes(ir.from_proto(made))
+
+
+def weight(subject, name):
+    return subject.layers()[name].weight
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("granularity", ["channel", "tensor", "group:32"])
+@pytest.mark.parametrize("scale", ["max", "mse"])
+def test_weights_take_few_values_and_the_books_say_so(tmp_path, bits, granularity, scale):
+    subject = subject_of(two_layers(), tmp_path)
+    before = weight(subject, "product")
+    outcome = applied(subject, weight_bits=bits, granularity=granularity, scale=scale)
+    after = weight(subject, "product")
+    parts = {
+        "channel": after.T,
+        "tensor": after.reshape(1, -1),
+        "group:32": after.reshape(3, 32, 10).transpose(0, 2, 1).reshape(30, 32),
+    }[granularity]
+    most = 2**bits - 1
+    assert all(len(np.unique(part)) <= most for part in parts)
+    scales = {"channel": 10, "tensor": 1, "group:32": 30}[granularity]
+    assert subject.bits["m"] == pytest.approx(bits + 32 * scales / 960)
+    changed = {change.layer for change in outcome.changes}
+    assert changed == ({"product"} if granularity == "group:32" else {"conv", "product"})
+    assert all(change.kind == "quantised" for change in outcome.changes)
+    error = np.sum((after - before) ** 2) / np.sum(before**2)
+    assert error < {8: 1e-3, 4: 0.1, 2: 0.75}[bits]
+    if "conv" not in changed:
+        np.testing.assert_array_equal(weight(subject, "conv"), graphs.random_array(6, 3, 3, 3))
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+def test_least_squares_scales_are_no_worse_than_any_other(bits):
+    weights = graphs.random_array(5, 40).astype(float)
+    largest = 2 ** (bits - 1) - 1
+
+    def error(scales):
+        steps = quantise(weights, scales, 0, largest=largest)
+        return ((steps * scales.astype(float)[:, None] - weights) ** 2).sum(1)
+
+    best = error(least_squares_scales(weights, 0, largest=largest))
+    full = weight_scales(weights, 0, largest=largest)
+    for fraction in np.linspace(0.12, 1, 300):
+        assert (best <= error((full * fraction).astype("f4")) * 1.02).all()
+
+
+def test_rounded_weights_are_found_again_by_a_build(tmp_path):
+    """What was rounded to eight bits is left as it is by the grid of the largest weight, which every runtime takes."""
+    subject = subject_of(two_layers(), tmp_path)
+    applied(subject, scale="max")
+    layer = subject.layers()["conv"]
+    again = on_grid(layer, 8, Grain(), "max")
+    np.testing.assert_allclose(again.numbers, layer.weight, rtol=1e-6)
+
+
+def test_bits_by_layer(tmp_path):
+    subject = subject_of(two_layers(), tmp_path)
+    outcome = applied(subject, overrides={"pro.*": 2, ".*": 4})
+    assert {change.layer: change.what[0] for change in outcome.changes} == {"conv": "4", "product": "2"}
+    assert len(np.unique(weight(subject, "product")[:, 0])) <= 3
+
+
+def test_zeros_stay_zeros(tmp_path):
+    model = two_layers()
+    subject = subject_of(model, tmp_path)
+    layer = subject.layers()["conv"]
+    blocks = layer.blocks()
+    blocks[:, ::2] = 0
+    layer.set_blocks(blocks)
+    applied(subject, weight_bits=4)
+    assert (subject.layers()["conv"].blocks()[:, ::2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"weight_bits": 3}, "8, 4 or 2"),
+        ({"overrides": {"a": 16}}, "8, 4 or 2"),
+        ({"overrides": {"(": 4}}, "no regular expression"),
+        ({"granularity": "row"}, "channel, tensor or group:K"),
+        ({"granularity": "group:0"}, "channel, tensor or group:K"),
+        ({"granularity": "group:32", "activation_bits": 8}, "in groups"),
+        ({"rounding": "adaround"}, "largest weight"),
+        ({"activation_bits": 16}, "no kernels for activations of 16"),
+        ({"activation_bits": 4}, "8 or 16 bits"),
+        ({"qat_epochs": -1}, "at least 0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, said):
+    with pytest.raises(UsageError, match=said):
+        QuantizeSettings(**settings)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"bits": 4}, QuantizeSettings)
+
+
+def test_a_step_is_read_and_carried_out(tmp_path):
+    """As ``--set`` and a recipe give settings: numbers as numbers, words as words."""
+    model = two_layers()
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 16, classes=10))
+    given = {"weight_bits": 4, "activation_bits": 8, "runtime": "litert", "overrides": {"product": 8}}
+    step = Step(method="quantize", layers=".*", settings=given)
+    planned = Planned(step=step, compressor=METHOD, settings=settings_of(step, METHOD))
+    done = apply(planned, subject, ())
+    assert {change.layer: change.what[0] for change in done.changes} == {"conv": "4", "product": "8"}
+    assert done.settings["granularity"] == "channel"
+    assert done.figures["agreement"] >= 0
+
+
+def test_what_is_left_alone_and_why(tmp_path):
+    subject = subject_of(two_layers(), tmp_path)
+    legal = METHOD.legal(subject, QuantizeSettings(granularity="group:16"))
+    assert legal["conv"].code == "granularity"
+    assert legal["product"] is None
+
+
+def test_one_scale_for_a_layer_before_a_batch_norm_is_refused(digits_cnn, tmp_path):
+    legal = METHOD.legal(_digits(digits_cnn, tmp_path), QuantizeSettings(granularity="tensor"))
+    codes = [None if why is None else why.code for why in legal.values()]
+    assert codes == ["batch-norm"] * 3 + [None]
+
+
+def test_ranges_and_figures_with_activations(tmp_path):
+    model = two_layers()
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 32, classes=10))
+    outcome = applied(subject, activation_bits=8, runtime="openvino")
+    assert outcome.figures["sqnr_db"] > 25
+    assert 0 <= outcome.figures["accuracy"] <= 1
+    assert outcome.figures["samples"] == 32
+    found = read_record(tmp_path / CALIBRATION, Calibration, schema=CALIBRATION_SCHEMA)
+    assert {"x", "c", "r", "f"} <= set(found.tensors)
+    assert found.data.samples == 32
+
+
+def test_activations_need_samples(tmp_path):
+    with pytest.raises(UsageError, match="needs samples"):
+        applied(subject_of(two_layers(), tmp_path), activation_bits=8)
+
+
+def test_without_samples_nothing_is_simulated(tmp_path):
+    outcome = applied(subject_of(two_layers(), tmp_path))
+    assert outcome.figures == {}
+    assert any("not simulated" in note for note in outcome.notes)
+
+
+def test_adaround_is_no_worse_on_the_layers_output(tmp_path):
+    model = two_layers()
+    rng = np.random.default_rng(0)
+    samples = Samples(inputs={"x": np.abs(rng.normal(size=(64, 3, 4, 4))).astype("f4")}, labels=None, batch=4)
+
+    def error(**settings):
+        subject = subject_of(ir.from_proto(ir.to_proto(model)), tmp_path, samples=samples)
+        layers = ["conv"]
+        METHOD.apply(subject, layers, QuantizeSettings(weight_bits=4, scale="max", **settings))
+        view, teacher = subject.view(), subject.teacher()
+        x = torch.from_numpy(samples.inputs["x"][:4])
+        with torch.no_grad():
+            return float(sum(((view(x)[0] - teacher(x)[0]) ** 2).sum() for _ in range(1)))
+
+    assert error(rounding="adaround") < error()
+
+
+@pytest.fixture(scope="module")
+def digits_cnn(tmp_path_factory):
+    return ir.to_proto(imported("digits_cnn", tmp_path_factory.mktemp("digits"), batch=32))
+
+
+def _digits(digits_cnn, folder, *, labels=True):
+    model = ir.from_proto(digits_cnn)
+    x, y = load_digits_split()["train"]
+    entry = model.graph.inputs[0].name
+    samples = Samples(inputs={entry: x[:640]}, labels=y[:640] if labels else None, batch=32)
+    return subject_of(model, folder, samples=samples)
+
+
+def _accuracy(subject):
+    x, y = load_digits_split()["test"]
+    held_out = Samples(inputs={subject.model.graph.inputs[0].name: x}, labels=y, batch=32)
+    view, right = subject.view(), []
+    with torch.no_grad():
+        for inputs, labels in held_out.in_order():
+            right.extend(view(*subject.tensors(inputs))[0].argmax(1).numpy() == labels)
+    return np.mean(right)
+
+
+def test_training_recovers_two_bit_weights(digits_cnn, tmp_path):
+    plain, trained = _digits(digits_cnn, tmp_path), _digits(digits_cnn, tmp_path)
+    applied(plain, weight_bits=2)
+    outcome = applied(trained, weight_bits=2, qat_epochs=2)
+    assert _accuracy(plain) < 0.85
+    assert _accuracy(trained) > 0.95
+    assert outcome.figures["accuracy"] > 0.95
+    for name in trained.layers():
+        layer = trained.layers()[name]
+        rows = np.moveaxis(layer.weight, layer.output_axis, 0).reshape(layer.output_channels, -1)
+        assert all(len(np.unique(row)) <= 3 for row in rows), "the hub's weights lie on the grid"
+
+
+def test_training_with_activations_and_without_labels(digits_cnn, tmp_path):
+    subject = _digits(digits_cnn, tmp_path, labels=False)
+    statistics = {
+        name: value.const_value.numpy().copy()
+        for name, value in subject.model.graph.initializers.items()
+        if "running" in name
+    }
+    outcome = applied(subject, weight_bits=4, activation_bits=8, qat_epochs=1, learned_steps=True)
+    assert outcome.figures["agreement"] > 0.95
+    ranges = read_record(tmp_path / CALIBRATION, Calibration, schema=CALIBRATION_SCHEMA).tensors
+    assert all(one.low <= 0 <= one.high for one in ranges.values())
+    assert statistics
+    for name, before in statistics.items():
+        now = subject.model.graph.initializers[name].const_value.numpy()
+        np.testing.assert_array_equal(now, before)
