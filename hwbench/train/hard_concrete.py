@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -17,10 +18,13 @@ from hwbench.train.hooks import Hook
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # as in the paper
 _OPEN = 2.5  # log alpha at the start: sigmoid is 0.924, so that without noise the gate is exactly one
+TO_SHUT = _OPEN + math.log(1 / (-GAMMA / (ZETA - GAMMA)) - 1)  # how far log alpha must fall for a gate to be zero
 
 
 class HardConcrete(torch.nn.Module):
     """Multiplies what comes by a gate: a random one in training, else its value without noise (:meth:`value`).
+
+    One is drawn for each item of axis 0, the batch: the gradient is less noisy than with one for all.
 
     Args:
         speed: how much faster than other weights log alpha learns, for an optimizer that does not mind the size of
@@ -54,7 +58,7 @@ class HardConcrete(torch.nn.Module):
         """Multiply ``x`` by the gate."""
         if not self.training:
             return x * self.value().to(x.dtype)
-        u = torch.rand((), device=x.device).clamp(1e-6, 1 - 1e-6)
+        u = torch.rand((len(x), *(1,) * (x.dim() - 1)), device=x.device).clamp(1e-6, 1 - 1e-6)
         return x * self.sample(u).to(x.dtype)
 
 
@@ -86,10 +90,20 @@ class GatePenalty(Hook):
 
     def __init__(self, gates: Mapping[str, HardConcrete], shares: Mapping[str, float], strength: float) -> None:
         self.gates, self.shares, self.strength = gates, shares, strength
+        self.reach = 0.0  # how far log alpha can have moved in the steps made, by AdamW
 
     def penalty(self) -> torch.Tensor | None:
         terms = [self.shares[name] * gate.open_chance() for name, gate in self.gates.items()]
         return self.strength * torch.stack(terms).sum()
+
+    def after_step(self, fraction: float) -> None:
+        self.reach += self.rate * next(iter(self.gates.values())).speed
+
+    def state(self) -> dict[str, Any]:
+        return {"reach": self.reach}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.reach = state["reach"]
 
     def log_alphas(self) -> dict[str, float]:
         """Return log alpha of each gate."""

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class GatesSettings(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How gates are learned; see the settings of training for the rest."""
 
-    penalty: float = 0.1
-    """The factor of the price beside the loss: what it costs if all gates are open."""
+    penalty: float = 10.0
+    """The factor of the price beside the loss: what it costs if all gates are open. Against the original's softened
+    outputs tens are needed, against labels less."""
     price: Literal["blocks", "macs"] = "blocks"
     """Each block costs the same, or what its multiply-adds are of those of all."""
     train: Literal["gates", "all"] = "gates"
@@ -40,7 +41,8 @@ class GatesSettings(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_
     amount: float | None = None
     """At least this fraction of the blocks goes, those with the smallest gates first. Those that are shut always go."""
     speed: float = 50.0
-    """How much faster than weights the gates learn."""
+    """How much faster than weights the gates learn. A gate can move by learning_rate x speed a step (with a cosine
+    schedule half of that on average), which is told as ``gate_reach``; it is shut once it has fallen by 4.9."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     keep_best: bool = False
@@ -81,15 +83,30 @@ class Gates:
         shut = _shut(values, alphas, settings.amount)
         changes = [*_dropped(subject, blocks, shut, alphas), *_folded(subject, blocks, shut, values)]
         changes += trained_changes(subject.model, training.before, leave_out={change.layer for change in changes})
-        notes = list(training.notes)
-        if not shut:
-            notes.append("no gate is shut: a larger penalty, more epochs or an amount would shut some")
-        figures = dict(training.figures) | {f"gate of {name}": value for name, value in values.items()}
+        notes = [*training.notes, *_told(gates, shut)]
+        figures = (
+            dict(training.figures)
+            | {"gate_reach": gates.reach}
+            | {f"gate of {name}": value for name, value in values.items()}
+        )
         return Outcome(
             changes=changes,
             figures=figures | {f"log alpha of {name}": value for name, value in alphas.items()},
             notes=notes,
         )
+
+
+def _told(gates: GatePenalty, shut: Collection[str]) -> list[str]:
+    from hwbench.train.hard_concrete import TO_SHUT
+
+    if shut:
+        return []
+    if gates.reach < TO_SHUT:
+        return [
+            f"no gate could shut: log alpha could move by {gates.reach:.3g} and has to fall by {TO_SHUT:.3g}; more "
+            "epochs, a larger speed or learning_rate let it"
+        ]
+    return ["no gate is shut: a larger penalty would shut some, or an amount"]
 
 
 def _gated(

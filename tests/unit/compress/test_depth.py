@@ -15,7 +15,15 @@ from hwbench.structure.blocks import residual_blocks
 from hwbench.structure.drop import drop_block
 
 pytest.importorskip("onnxruntime", reason="onnxruntime computes the networks")
-pytest.importorskip("torch", reason="scores are measured in torch")
+torch = pytest.importorskip("torch", reason="scores are measured in torch")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _subject(tmp_path, model=None, count: int = 7):

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="gates are torch modules")
 
 from scipy import integrate, special  # noqa: E402 - scipy comes with the tests' other libraries
 
-from hwbench.train.hard_concrete import BETA, GAMMA, ZETA, GatePenalty, HardConcrete  # noqa: E402
+from hwbench.train.hard_concrete import BETA, GAMMA, TO_SHUT, ZETA, GatePenalty, HardConcrete  # noqa: E402
 
 ALPHAS = (-6.0, -2.5, -1.0, 0.0, 0.7, 2.5, 5.0)
 
@@ -52,20 +52,27 @@ def test_without_noise_it_is_the_stretched_sigmoid(alpha):
     assert torch.allclose(gate(x), x * value, atol=1e-6)
 
 
+def test_how_far_a_gate_has_to_fall():
+    assert pytest.approx(4.898, abs=1e-3) == TO_SHUT
+    assert float(_gate(2.5 - TO_SHUT - 1e-4).value().detach()) == 0.0
+    assert float(_gate(2.5 - TO_SHUT + 1e-3).value().detach()) > 0.0
+
+
 def test_a_new_gate_is_open_and_a_shut_one_is_exactly_zero():
     assert float(HardConcrete().value().detach()) == 1.0
     assert float(HardConcrete(50.0).value().detach()) == 1.0
     assert float(_gate(-2.5).value().detach()) == 0.0
 
 
-def test_in_training_it_draws_one_number_for_all():
-    gate, x = _gate(0.0).train(), torch.ones(4, 5)
+def test_in_training_it_draws_one_number_for_each_item():
+    gate, x = _gate(0.0).train(), torch.ones(4000, 2, 3)
     torch.manual_seed(0)
-    draws = np.array([float(gate(x).detach().unique()) for _ in range(4000)])
+    draws = gate(x).detach().reshape(4000, -1).numpy()
+    assert (draws == draws[:, :1]).all()
     wanted = integrate.quad(lambda u: float(_z(np.array(u), 0.0)), 0, 1, limit=200)[0]
     assert draws.mean() == pytest.approx(wanted, abs=0.03)
-    assert {0.0, 1.0} <= set(draws.tolist())
-    assert len(set(draws.tolist())) > 1000
+    assert {0.0, 1.0} <= set(draws[:, 0].tolist())
+    assert len(set(draws[:, 0].tolist())) > 1000
 
 
 def test_the_penalty_and_its_gradient_are_the_closed_form():
