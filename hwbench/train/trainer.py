@@ -150,7 +150,7 @@ class Trainer:
             if not math.isfinite(losses[-1]):
                 self._diverged(losses[-1])
             progress.steps += 1
-            self._after_step(rate, losses[-1])
+            self._after_step(rate)
         with torch.no_grad():
             for hook in self.hooks:
                 hook.after_epoch(progress.epoch, self.settings.epochs)
@@ -158,11 +158,13 @@ class Trainer:
         progress.history.append(
             Epoch(epoch=progress.epoch, loss=float(np.mean(losses)), held_out=held_out, score=score, rate=rate)
         )
+        judged = "" if held_out is None else f", held out {held_out:.4g}"
+        self.report(f"epoch {progress.epoch}: loss {progress.history[-1].loss:.4g}{judged}", self._done())
         self._keep(held_out, score)
         progress.seconds = self._seconds()
         self.checkpoint.save({**self._state(), "progress": progress.state()})
 
-    def _after_step(self, rate: float, loss: float) -> None:
+    def _after_step(self, rate: float) -> None:
         progress, done = self.progress, self._done()
         with torch.no_grad():
             for hook in self.hooks:
@@ -173,7 +175,7 @@ class Trainer:
         elif self.settings.max_seconds is not None and self._seconds() >= self.settings.max_seconds:
             progress.stopped = f"max_seconds, {self.settings.max_seconds:g}, is reached"
         if progress.steps % max(1, self._steps // 100) == 0:
-            self.report(f"epoch {progress.epoch} of {self.settings.epochs}, loss {loss:.4g}", done)
+            self.report(f"epoch {progress.epoch} of {self.settings.epochs}", done)
 
     @property
     def _steps(self) -> int:
