@@ -36,11 +36,11 @@ def tune(subject: Subject, *, epochs: int, learning_rate: float) -> dict[str, fl
     """
     view = subject.view()
     tied = Tied(view, labels_of(subject))
+    settings = TrainSettings(epochs=epochs, learning_rate=learning_rate, clip_norm=_CLIP)
     trainer = Trainer(
-        view, subject.need_samples("fine tuning of codebooks"), Distillation(),
-        TrainSettings(epochs=epochs, learning_rate=learning_rate, clip_norm=_CLIP), hooks=[HoldZeros(view, subject.held_zeros), tied],
-        teacher=subject.teacher(), device=subject.device, folder=subject.folder / "codebooks", report=subject.report,
-        seed=subject.seed,
+        view, subject.need_samples("fine tuning of codebooks"), Distillation(), settings,
+        hooks=[HoldZeros(view, subject.held_zeros), tied], teacher=subject.teacher(), device=subject.device,
+        folder=subject.folder / "codebooks", report=subject.report, seed=subject.seed,
     )  # fmt: skip
     trained = trainer.run()
     weights_back(view, subject.model)
