@@ -47,7 +47,7 @@ class ShareSettings(Settings, frozen=True, kw_only=True):
     finetune_epochs: int = 0
     """How long the values of the codebooks are trained after the original's outputs, with all other weights."""
     learning_rate: float | None = None
-    """Of that training; 0.001 where none is given."""
+    """Of that training; 0.01 where none is given."""
 
     def __post_init__(self) -> None:
         if self.finetune_epochs < 0:
@@ -170,7 +170,7 @@ def _tuned(subject: Subject, settings: ShareSettings) -> dict[str, float]:
         return {}
     from hwbench.compress.sharing.tuning import tune
 
-    return tune(subject, epochs=settings.finetune_epochs, learning_rate=settings.learning_rate or 1e-3)
+    return tune(subject, epochs=settings.finetune_epochs, learning_rate=settings.learning_rate or 0.01)
 
 
 def _share(

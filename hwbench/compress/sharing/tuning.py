@@ -22,11 +22,13 @@ from hwbench.train.parameters import by_initializer
 from hwbench.train.settings import TrainSettings
 from hwbench.train.trainer import Trainer
 
+_CLIP = 1.0  # few bits cost much at first: the first gradients of softened scores would throw a network off
+
 
 def tune(subject: Subject, *, epochs: int, learning_rate: float) -> dict[str, float]:
     """Train the network after its original, codebooks tied; return the loss of the first and of the last epoch.
 
-    All other weights are trained along; zeros that are held stay zeros.
+    All other weights are trained along; zeros that are held stay zeros. Gradients are clipped to a norm of one.
 
     Raises:
         Unsupported: the torch view cannot express the network.
@@ -34,11 +36,11 @@ def tune(subject: Subject, *, epochs: int, learning_rate: float) -> dict[str, fl
     """
     view = subject.view()
     tied = Tied(view, labels_of(subject))
+    settings = TrainSettings(epochs=epochs, learning_rate=learning_rate, clip_norm=_CLIP)
     trainer = Trainer(
-        view, subject.need_samples("fine tuning of codebooks"), Distillation(),
-        TrainSettings(epochs=epochs, learning_rate=learning_rate), hooks=[HoldZeros(view, subject.held_zeros), tied],
-        teacher=subject.teacher(), device=subject.device, folder=subject.folder / "codebooks", report=subject.report,
-        seed=subject.seed,
+        view, subject.need_samples("fine tuning of codebooks"), Distillation(), settings,
+        hooks=[HoldZeros(view, subject.held_zeros), tied], teacher=subject.teacher(), device=subject.device,
+        folder=subject.folder / "codebooks", report=subject.report, seed=subject.seed,
     )  # fmt: skip
     trained = trainer.run()
     weights_back(view, subject.model)
