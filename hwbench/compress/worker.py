@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -16,9 +17,10 @@ from hwbench.compress.check import check_batch, check_graph
 from hwbench.compress.facts import layer_facts, network_facts
 from hwbench.compress.order import planned
 from hwbench.compress.run import apply, count_nodes
+from hwbench.compress.simulated import CALIBRATION
 from hwbench.data.samples import stored_samples
 from hwbench.errors import EngineError, StorageError
-from hwbench.graph.batch import batch_dependence, open_batch, rebatch
+from hwbench.graph.batch import BatchDependence, batch_dependence, open_batch, rebatch
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Missing
 from hwbench.records.compression import Applied, Compressed, CompressJob, GraphCheck
@@ -76,13 +78,16 @@ def _reporter(emit: Emit) -> Report:
 
 def _subject(job: CompressJob, report: Report) -> Subject:
     _need_device(job.request.training_device)
-    model = _graph(job.imported)
     batch = job.imported.model.batch_size
     size = batch if isinstance(batch, int) else 1
+    model = _graph(job.imported)
+    dependence = _dependence(job, model)
+    if dependence is not None and not isinstance(dependence, Missing):
+        model = rebatch(model, dependence, size)  # what repeats one sample's weights becomes one tensor, to learn once
     samples = None if job.data_folder is None else stored_samples(Path(job.data_folder), batch=size)
     return Subject(
         model=model,
-        original=_graph(job.imported),
+        original=model.clone(),
         batch=size,
         samples=samples,
         folder=Path(job.target) / WORK,
@@ -91,6 +96,11 @@ def _subject(job: CompressJob, report: Report) -> Subject:
         threads=job.request.threads,
         device=job.request.training_device,
     )
+
+
+def _dependence(job: CompressJob, model: ir.Model) -> BatchDependence | Missing | None:
+    """Return what hangs on the batch size; None where the model came in at one size alone."""
+    return None if job.other_batch is None else batch_dependence(model, _graph(job.other_batch))
 
 
 def _need_device(device: str) -> None:
@@ -144,6 +154,10 @@ def _written(job: CompressJob, subject: Subject) -> tuple[tuple[str, ...], int |
     if subject.codebooks:
         codebooks.write(subject.model, subject.codebooks, target / CODEBOOKS)
         files.append(CODEBOOKS)
+    ranges = sorted((target / WORK).glob(f"step-*/{CALIBRATION}"))
+    if ranges:
+        shutil.copyfile(ranges[-1], target / CALIBRATION)
+        files.append(CALIBRATION)
     if "torch" in job.request.emit:
         files.append(_torch(subject, target / TORCH, inputs))
     return tuple(files), batch, warnings, checked

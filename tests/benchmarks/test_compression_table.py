@@ -17,21 +17,33 @@ from command import hwbench, shared_data
 
 BUDGET = "8s"
 SAMPLES = 1000  # to judge on
+FIRST = ".*layer.*conv1.*"  # the first convolution of each block
 
 
 def row(what, *arguments, net="resnet20", recipe=None, data=True, timed=True):
     return pytest.param((what, arguments, net, recipe, data, timed), id=what.replace(" ", "_"))
 
 
+def given(**settings):
+    return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+
+
 def pruned(criterion):
-    """Zeros in the same place of the same graph: one row tells what they do to latency."""
-    arguments = ("-m", "prune", "--amount", "50%", "--set", f"criterion={criterion}")
-    return row(f"prune {criterion}", *arguments, timed=criterion == "l1")
+    """Zeros in the same places of the same graph: one row tells what they do to latency."""
+    return row(f"prune {criterion}", "-m", "prune", *given(amount=0.5, criterion=criterion), timed=criterion == "l1")
 
 
 def narrower(criterion):
-    arguments = ("-m", "width", "--amount", "30%", "--set", f"criterion={criterion}", "--layers", ".*conv1.*")
+    arguments = ("-m", "width", *given(amount=0.3, criterion=criterion), "--layers", FIRST)
     return row(f"width {criterion}", *arguments, timed=criterion == "l1")
+
+
+def factored(form):
+    return row(f"low-rank {form}", "-m", "low-rank", *given(amount=0.3, form=form))
+
+
+def shared(bits, scope):
+    return row(f"share {bits} bits {scope}", "-m", "share", *given(bits=bits, scope=scope), timed=False)
 
 
 def step(method, **settings):
@@ -39,28 +51,29 @@ def step(method, **settings):
     return "\n".join(["[[step]]", f'method = "{method}"', *lines, ""])
 
 
-CUT = step("width", amount=0.5, layers=".*conv1.*")
+CUT = step("width", amount=0.5, layers=FIRST)
 SHORT = {"epochs": 3, "learning_rate": 0.01, "flip": True}
 ELEMENTS = ("random", "l1", "l2", "gradient", "taylor", "fisher", "weight-activation", "wanda", "obs")
+SHARED = ((8, "layer"), (4, "layer"), (4, "channel"), (4, "position"), (4, "global"), (2, "channel"))
 CHANNELS = ("random", "l1", "taylor", "fisher", "activation", "apoz", "entropy", "bn-gamma", "fpgm", "obs")
 ROWS = [
     *(pruned(criterion) for criterion in ELEMENTS),
-    row("prune threshold", "-m", "prune", "--set", "threshold=0.02", timed=False),
-    row("prune l1 global", "-m", "prune", "--amount", "50%", "--set", "scope=global", timed=False),
-    row("prune 2:4", "-m", "prune", "--set", "pattern=2:4", timed=False),
-    row("prune 16x1", "-m", "prune", "--amount", "50%", "--set", "pattern=16x1", timed=False),
-    row("prune 32x32", "-m", "prune", "--amount", "50%", "--set", "pattern=32x32", timed=False),
-    row("sparsegpt", "-m", "sparsegpt", "--amount", "50%", timed=False),
-    row("sparsegpt 2:4", "-m", "sparsegpt", "--set", "pattern=2:4", timed=False),
+    row("prune threshold", "-m", "prune", *given(threshold=0.02), timed=False),
+    row("prune l1 global", "-m", "prune", *given(amount=0.5, scope="global"), timed=False),
+    row("prune 2:4", "-m", "prune", *given(pattern="2:4"), timed=False),
+    row("prune 16x1", "-m", "prune", *given(amount=0.5, pattern="16x1"), timed=False),
+    row("prune 32x32", "-m", "prune", *given(amount=0.5, pattern="32x32"), timed=False),
+    row("sparsegpt", "-m", "sparsegpt", *given(amount=0.5), timed=False),
+    row("sparsegpt 2:4", "-m", "sparsegpt", *given(pattern="2:4"), timed=False),
     *(narrower(criterion) for criterion in CHANNELS),
-    row("width unrepaired", "-m", "width", "--amount", "30%", "--layers", ".*conv1.*", "--repair", "none", timed=False),
-    row("width to steps", "-m", "width", "--amount", "30%", "--set", "widths=8,16,32,48", "--layers", ".*conv1.*"),
-    row("width heads", "-m", "width", "--amount", "25%", "--set", "kinds=heads", net="mini_lm"),
-    row("width columns", "-m", "width", "--amount", "25%", "--set", "kinds=columns", net="mini_lm"),
-    row("depth", "-m", "depth", "--set", "count=2"),
-    row("depth output", "-m", "depth", "--set", "count=2", "--set", "criterion=output"),
-    row("gates", "-m", "gates", "--set", "amount=0.3", "--set", "epochs=2"),
-    row("merge activations", "-m", "merge", "--set", "activations=remove", "--amount", "10%", net="squeezenet"),
+    row("width unrepaired", "-m", "width", *given(amount=0.3), "--layers", FIRST, "--repair", "none", timed=False),
+    row("width to steps", "-m", "width", *given(amount=0.3, widths="8,16,32,48"), "--layers", FIRST),
+    row("width heads", "-m", "width", *given(amount=0.25, kinds="heads"), net="mini_lm"),
+    row("width columns", "-m", "width", *given(amount=0.25, kinds="columns"), net="mini_lm"),
+    row("depth", "-m", "depth", *given(count=2)),
+    row("depth output", "-m", "depth", *given(count=2, criterion="output")),
+    row("gates", "-m", "gates", *given(amount=0.3, epochs=2)),
+    row("merge activations", "-m", "merge", *given(activations="remove", amount=0.1), net="squeezenet"),
     row("finetune after width", recipe=CUT + step("finetune", **SHORT)),
     row("finetune features", recipe=CUT + step("finetune", features=".*conv2.*", **SHORT)),
     row("finetune attention", recipe=CUT + step("finetune", attention=".*conv2.*", **SHORT)),
@@ -68,24 +81,17 @@ ROWS = [
     row("soft-prune", recipe=step("soft-prune", amount=0.3, **SHORT)),
     row("gradual", recipe=step("gradual", amount=0.7, **SHORT), timed=False),
     row("sparsify channels", recipe=step("sparsify", target="channels", **SHORT) + CUT),
-    row("sparsify norms", recipe=step("sparsify", target="norms", **SHORT) + CUT),
     row("sparsify weights", recipe=step("sparsify", target="weights", **SHORT) + step("prune", amount=0.7), timed=False),
-    *(
-        row(f"low-rank {form}", "-m", "low-rank", "--amount", "30%", "--set", f"form={form}")
-        for form in ("channel-svd", "spatial-svd", "tucker", "cp")
-    ),
-    row("low-rank data-aware", "-m", "low-rank", "--amount", "30%", "--set", "form=channel-svd", "--set", "data_aware=true"),
-    *(
-        row(f"share {bits} bits {scope}", "-m", "share", "--set", f"bits={bits}", "--set", f"scope={scope}", timed=False)
-        for bits, scope in ((8, "layer"), (4, "layer"), (4, "channel"), (4, "position"), (4, "global"), (2, "channel"))
-    ),
-    *(row(f"quantize {bits} bits", "-m", "quantize", "--set", f"weight_bits={bits}", timed=False) for bits in (8, 4, 2)),
-    row("quantize 2 bits trained", "-m", "quantize", "--set", "weight_bits=2", "--set", "qat_epochs=3", timed=False),
+    *(factored(form) for form in ("channel-svd", "spatial-svd", "tucker", "cp")),
+    row("low-rank data-aware", "-m", "low-rank", *given(amount=0.3, form="channel-svd", data_aware="true")),
+    *(shared(*each) for each in SHARED),
+    *(row(f"quantize {bits} bits", "-m", "quantize", *given(weight_bits=bits), timed=False) for bits in (8, 4, 2)),
+    row("quantize 2 bits trained", "-m", "quantize", *given(weight_bits=2, qat_epochs=3), timed=False),
     row("simplify", "-m", "simplify"),
     row("simplify attention", "-m", "simplify", net="mini_lm"),
-    row("substitute separable", "-m", "substitute", "--set", "by=separable", "--set", "multiplier=2", "--amount", "30%"),
-    row("substitute gelu", "-m", "substitute", "--set", "by=gelu-tanh", net="mini_lm"),
-    row("substitute relu", "-m", "substitute", "--set", "by=relu", "--amount", "34%", net="mini_lm"),
+    row("substitute separable", "-m", "substitute", *given(by="separable", multiplier=2, amount=0.3)),
+    row("substitute gelu", "-m", "substitute", *given(by="gelu-tanh"), net="mini_lm"),
+    row("substitute relu", "-m", "substitute", *given(by="relu", amount=0.34), net="mini_lm"),
 ]  # fmt: skip
 
 
@@ -130,9 +136,9 @@ def test_compression_table(benchmark, capsys, prepared, asked, tmp_path):
     if recipe is not None:
         (tmp_path / "recipe.toml").write_text(recipe)
         arguments = ("--recipe", str(tmp_path / "recipe.toml"))
-    given = ("--data", "train.npz", "--samples", "2000") if data else ()
+    learned = ("--data", "train.npz", "--samples", "2000") if data else ()
     out = str(tmp_path / "out")
-    command = ("compress", wanted.spec, *arguments, *given, "--verify-data", "test.npz", "--task", wanted.kind)
+    command = ("compress", wanted.spec, *arguments, *learned, "--verify-data", "test.npz", "--task", wanted.kind)
     run = benchmark.pedantic(hwbench, args=(*command, "-o", out, "--json", "-q"), kwargs={"cwd": folder}, rounds=1)
     assert run.returncode == 0, run.stderr
     beside = ("compare", wanted.spec, f"{out}/model.onnx", "-e", "onnxruntime", "--threads", "1", "--budget", BUDGET)
