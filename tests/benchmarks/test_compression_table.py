@@ -52,6 +52,7 @@ def step(method, **settings):
 
 
 CUT = step("width", amount=0.5, layers=FIRST)
+PRUNE = step("prune", amount=0.7)
 SHORT = {"epochs": 3, "learning_rate": 0.01, "flip": True}
 ELEMENTS = ("random", "l1", "l2", "gradient", "taylor", "fisher", "weight-activation", "wanda", "obs")
 SHARED = ((8, "layer"), (4, "layer"), (4, "channel"), (4, "position"), (4, "global"), (2, "channel"))
@@ -81,7 +82,7 @@ ROWS = [
     row("soft-prune", recipe=step("soft-prune", amount=0.3, **SHORT)),
     row("gradual", recipe=step("gradual", amount=0.7, **SHORT), timed=False),
     row("sparsify channels", recipe=step("sparsify", target="channels", **SHORT) + CUT),
-    row("sparsify weights", recipe=step("sparsify", target="weights", **SHORT) + step("prune", amount=0.7), timed=False),
+    row("sparsify weights", recipe=step("sparsify", target="weights", **SHORT) + PRUNE, timed=False),
     *(factored(form) for form in ("channel-svd", "spatial-svd", "tucker", "cp")),
     row("low-rank data-aware", "-m", "low-rank", *given(amount=0.3, form="channel-svd", data_aware="true")),
     *(shared(*each) for each in SHARED),

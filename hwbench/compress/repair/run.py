@@ -55,8 +55,10 @@ class RepairSettings(Settings, frozen=True, kw_only=True):
     """Of affine tuning: how often it sees the samples."""
     learning_rate: float = 1e-3
     """Of affine tuning."""
+    samples: int = 2048
+    """How many samples are looked at, at most: the first."""
     held_out: float = 0.2
-    """The fraction of the samples that repairs are judged on, and do not see."""
+    """The fraction of them that repairs are judged on, and do not see."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -66,6 +68,7 @@ class RepairSettings(Settings, frozen=True, kw_only=True):
             "rows": (1 if self.rows is None else self.rows, 0.1, 1e9),
             "epochs": (self.epochs, 1, 10_000),
             "learning_rate": (self.learning_rate, 1e-9, 10),
+            "samples": (self.samples, 1, 1e9),
             "held_out": (self.held_out, 0.01, 0.9),
         }
         for name, (value, low, high) in bounds.items():
@@ -99,8 +102,8 @@ def repair(
     unknown = sorted(set(which) - set(ORDER))
     if unknown:
         raise UsageError(f"there is no repair '{unknown[0]}'", hint="repairs: " + ", ".join(ORDER))
-    samples = subject.need_samples("a repair")
     settings = settings or RepairSettings()
+    samples = subject.need_samples("a repair").first(settings.samples)
     fit, held = (samples, samples) if samples.batches < 2 else samples.split(settings.held_out, subject.seed)
     learning = replace(subject, samples=fit)  # shares the books
     run = _Run(subject, learning, Judge(learning, held), settings, layers)
