@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from hwbench.compress.base import Array, Settings, Subject
 from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear, linear_of
+from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
 from hwbench.records.base import Missing
 from hwbench.records.compression import Change
 from hwbench.train.places import trained_weights
@@ -98,13 +100,42 @@ class Training:
 
 
 def recover(
-    subject: Subject, settings: TrainingSettings, hooks: MakeHooks | None = None, *, only: Collection[str] | None = None
+    subject: Subject,
+    settings: TrainingSettings,
+    hooks: MakeHooks | None = None,
+    *,
+    only: Collection[str] | None = None,
+    taught_by: str | None = None,
 ) -> Training:
-    """Train the network with the samples, the loss and the teacher that the settings say; see :func:`train`."""
+    """Train the network with the samples, the loss and the teacher that the settings say; see :func:`train`.
+
+    ``taught_by``: an ONNX file in place of the original.
+    """
     samples = used_samples(subject, settings)
     part, held_out = split(samples, settings.held_out, subject.seed)
     loss = loss_of(settings, samples, subject.seed)
-    return train(subject, settings, part, held_out, loss, hooks, teacher=settings.teacher, only=only)
+    teacher = None
+    if settings.teacher:
+        teacher = subject.teacher() if taught_by is None else _view_of_file(subject, Path(taught_by))
+    return train(subject, settings, part, held_out, loss, hooks, teacher=teacher, only=only)
+
+
+def _view_of_file(subject: Subject, path: Path) -> torch.fx.GraphModule:
+    """Return a network with the same inputs as a torch view, its batch axis fixed to the subject's.
+
+    Raises:
+        ModelError: it cannot be read.
+        UsageError: its batch axis has another size, or its inputs have other names.
+    """
+    from hwbench.torch_view.build import to_torch
+
+    model = read_onnx(path)
+    fix_axes(model, {}, subject.batch)
+    names = [[value.name for value in graph_inputs(each)] for each in (model, subject.model)]
+    if names[0] != names[1]:
+        raise UsageError(f"'{path}' takes {', '.join(map(str, names[0]))}, the network {', '.join(map(str, names[1]))}")
+    view: torch.fx.GraphModule = to_torch(infer_shapes(model)).to(subject.device)
+    return view
 
 
 def train(
@@ -115,7 +146,7 @@ def train(
     loss: Loss,
     hooks: MakeHooks | None = None,
     *,
-    teacher: bool = False,
+    teacher: torch.fx.GraphModule | None = None,
     only: Collection[str] | None = None,
 ) -> Training:
     """Train the network and write the weights back; zeros that must be held are.
@@ -127,7 +158,7 @@ def train(
         held_out: to judge by.
         loss: what to lower.
         hooks: makes the hooks for a view.
-        teacher: whether the loss needs what the original puts out.
+        teacher: whose outputs the loss needs.
         only: initialisers that may change; None: all that are weights.
 
     Raises:
@@ -150,7 +181,7 @@ def train(
         train_settings(settings),
         hooks=[HoldZeros(view, subject.held_zeros), *made],
         validation=held_out,
-        teacher=subject.teacher() if teacher else None,
+        teacher=teacher,
         device=subject.device,
         folder=subject.folder,
         report=subject.report,

@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar
 
+import numpy as np
+
 from hwbench.compress.base import Outcome, Subject
 from hwbench.compress.training import TrainingSettings, recover, trainable_layers, trained_changes, weights_of
 from hwbench.compress.user_training import train_by_user
+from hwbench.errors import UsageError
 from hwbench.records.base import Missing
 
 
 class FinetuneSettings(TrainingSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to recover."""
 
+    taught_by: str | None = None
+    """An ONNX file to learn from in place of the original, with the same inputs: what an earlier run has compressed."""
     function: str | None = None
     """``file.py:train`` or ``package.module:train``: called instead of the trainer; docs/compress/train.md."""
 
@@ -35,8 +40,32 @@ class Finetune:
 
     def apply(self, subject: Subject, layers: Collection[str], settings: FinetuneSettings) -> Outcome:
         only = weights_of(subject.model, layers)
+        _require_something_to_learn(subject, settings)
         if settings.function is not None:
             return train_by_user(subject, settings, settings.function, only)
-        training = recover(subject, settings, only=only)
+        training = recover(subject, settings, only=only, taught_by=settings.taught_by)
         changes = trained_changes(subject.model, training.before)
         return Outcome(changes=changes, figures=training.figures, notes=training.notes)
+
+
+def _require_something_to_learn(subject: Subject, settings: FinetuneSettings) -> None:
+    """Refuse to distil a network into itself."""
+    if settings.taught_by is not None and (settings.function is not None or not settings.teacher):
+        raise UsageError("taught_by names a teacher for our trainer", hint="leave function out, and teacher=true")
+    own_teacher = settings.function is None and settings.teacher and settings.taught_by is None
+    samples = subject.need_samples("training")
+    if not own_teacher or (settings.labels and samples.labels is not None) or not _is_original(subject):
+        return
+    raise UsageError(
+        "the network is the original still, and would learn from its own outputs",
+        hint="put finetune behind a step that cuts, in one recipe; or give labels; or taught_by=ORIGINAL.onnx",
+    )
+
+
+def _is_original(subject: Subject) -> bool:
+    now, then = (model.graph.initializers for model in (subject.model, subject.original))
+    return list(now) == list(then) and all(
+        np.array_equal(one.const_value.numpy(), other.const_value.numpy())
+        for one, other in zip(now.values(), then.values(), strict=True)
+        if one.const_value is not None and other.const_value is not None
+    )
