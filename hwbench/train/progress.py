@@ -52,7 +52,7 @@ class Progress:
         if value is not None and better:
             self.best_value, self.worse = value, 0
         elif value is not None:
-            self.worse += 1
+            self.worse += 1  # epoch 0, the weights as they came, is counted from as well
             if patience is not None and self.worse >= patience:
                 self.stopped = f"nothing became better in {self.worse} epochs"
         if better or not keep_best:

@@ -125,6 +125,8 @@ class Trainer:
         self.progress.kept = self._weights()
         self._resume()
         self._earlier, self._started = self.progress.seconds, self.clock.now_ns()
+        if not self.progress.epoch and self.settings.epochs and self.settings.keep_best and self.validation is not None:
+            self._keep(*self._judged())  # the first weights are a candidate too: training must not make things worse
         while self.progress.stopped is None and self.progress.epoch < self.settings.epochs:
             self._epoch()
         self._take(self.progress.kept)

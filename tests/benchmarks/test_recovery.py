@@ -23,11 +23,12 @@ from hwbench.compress.api import compress  # noqa: E402
 from hwbench.graph.onnx_file import fix_axes, infer_shapes  # noqa: E402
 from hwbench.records.compression import Step  # noqa: E402
 
-BATCH = 100
+BATCH = 50
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
 RECIPE = {
-    "epochs": 3, "learning_rate": 0.03, "warmup": 0.05, "temperature": 4.0, "held_out": 0.02, "flip": True, "shift": 4,
+    "epochs": 3, "optimizer": "adamw", "learning_rate": 0.001, "warmup": 0.05, "temperature": 4.0,
+    "held_out": 0.02, "flip": True, "shift": 4,
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_recovery_pays_after_magnitude_pruning_and_keeps_the_zeros(tmp_path):
 def test_only_the_chosen_layers_are_trained(tmp_path):
     subject = small(tmp_path)
     before = {name: weight_of(subject.model, name) for name in subject.model.graph.initializers}
-    outcome = applied(Finetune(), FinetuneSettings(epochs=1), subject, {"conv2"})
+    outcome = applied(Finetune(), FinetuneSettings(epochs=1, held_out=0), subject, {"conv2"})
     changed = {name for name, array in before.items() if not np.array_equal(array, weight_of(subject.model, name))}
     assert changed == {"w2", "b2"}
     assert list(named(outcome)) == ["conv2"]

@@ -269,12 +269,20 @@ def test_early_stop_keeps_the_best_epoch(tmp_path):
         def after_epoch(self, epoch, epochs):
             seen.append(state(view))
 
-    made = trainer(view, images(8), tmp_path, loss=Scripted([3.0, 1.0, 2.0, 1.5, 0.5]), epochs=9, patience=2,
+    made = trainer(view, images(8), tmp_path, loss=Scripted([9.0, 3.0, 1.0, 2.0, 1.5, 0.5]), epochs=9, patience=2,
                    validation=images(4), hooks=[Watch()]).run()  # fmt: skip
     assert [epoch.held_out for epoch in made.history] == [3.0, 1.0, 2.0, 1.5]
     assert made.best_epoch == 2
     assert made.stopped == "nothing became better in 2 epochs"
     assert same(state(view), seen[1])
+
+
+def test_training_that_makes_things_worse_is_undone(tmp_path):
+    view = to_torch(conv_net())
+    before = state(view)
+    made = trainer(view, images(8), tmp_path, loss=Scripted([1.0, 3.0, 2.0]), epochs=2, validation=images(4)).run()
+    assert made.best_epoch == 0
+    assert same(state(view), before)
 
 
 def test_the_last_epoch_is_kept_if_wanted_or_if_none_is_judged(tmp_path):
@@ -293,13 +301,14 @@ def test_the_last_epoch_is_kept_if_wanted_or_if_none_is_judged(tmp_path):
 
 def test_only_epochs_that_could_be_the_end_are_kept(tmp_path):
     class Late(Hook):
+        fraction = 0.0
         ready = property(lambda self: self.fraction >= 0.7)
 
         def after_step(self, fraction):
             self.fraction = fraction
 
-    made = trainer(to_torch(conv_net()), images(8), tmp_path, loss=Scripted([1.0, 2.0, 5.0, 4.0]), epochs=4, patience=1,
-                   validation=images(4), hooks=[Late()]).run()  # fmt: skip
+    made = trainer(to_torch(conv_net()), images(8), tmp_path, loss=Scripted([0.0, 1.0, 2.0, 5.0, 4.0]), epochs=4,
+                   patience=1, validation=images(4), hooks=[Late()]).run()  # fmt: skip
     assert made.best_epoch == 4
 
 
