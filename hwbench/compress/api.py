@@ -108,13 +108,14 @@ def compress(
             seed=seed,
             device=device,
         )
+        before = network_facts(graph, batch, {})
         applied: tuple[Applied, ...] = ()
         for step in planned(steps):
             applied = (*applied, apply(step, subject, applied))
     return CompressedModel(
         model=subject.model,
         applied=applied,
-        before=network_facts(subject.original, batch, {}),
+        before=before,
         after=network_facts(subject.model, batch, subject.bits, subject.held_zeros),
     )
 
