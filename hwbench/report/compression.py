@@ -24,6 +24,7 @@ from hwbench.units import format_bytes
 _BAR = 16
 _MOST_LAYERS = 40
 _MOST_REASONS = 4
+_MOST_NOTES = 3
 
 
 def render_compression(found: CompressionResult, folder: Path) -> RenderableType:
@@ -101,7 +102,8 @@ def _before_after(found: CompressionResult) -> Table:
 def _step(applied: Applied) -> Iterator[RenderableType]:
     kinds = Counter(change.kind for change in applied.changes)
     what = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing changed"
-    figures = "; ".join(f"{name} {value:.4g}" for name, value in applied.figures.items())
+    told = applied.figures if len(applied.notes) <= _MOST_NOTES else {}  # the page has all of them
+    figures = "; ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in told.items())
     yield plain(f"{applied.step.method}: {what}{f'; {figures}' if figures else ''}")
     yield from (plain(f"  {note}", "dim") for note in applied.notes)
     reasons = Counter(str(each.reason) for each in applied.left_alone)
