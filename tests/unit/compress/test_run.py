@@ -46,7 +46,7 @@ def test_layers_are_chosen_by_their_whole_names(subject):
 def test_what_is_illegal_is_left_alone_with_its_reason(subject):
     (applied,) = carried_out(subject, {"method": "width", "settings": {"amount": 2.0}})
     assert [each.reason.code for each in applied.left_alone] == ["not_a_convolution"]
-    assert applied.settings == {"amount": 2.0}
+    assert applied.settings == {"amount": 2.0, "places": ()}
     assert applied.figures == {"layers": len(applied.changes)}
     assert applied.notes == ("as was asked",)
     assert applied.took_s > 0
