@@ -8,6 +8,7 @@ The steps run in a child that keeps its state after each, so that a run which wa
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from datetime import datetime, timezone
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from hwbench.compress.order import planned
+from hwbench.compress.order import CUTTING, planned
 from hwbench.devices import environment
 from hwbench.errors import HwbenchError, Interrupted, ModelError, StorageError, UsageError
 from hwbench.files import write_record
@@ -39,7 +40,8 @@ from hwbench.verification_pipeline import verify
 COMPRESSION = "compression.json"
 PAGE = "compression.html"
 MODEL = "model.onnx"
-WORK = "work"
+FILES = (MODEL, f"{MODEL}.data", "model.pt2", "codebooks.npz", "calibration.json")  # that a run may leave
+WORK, MADE = "work", "made"  # what is begun; inside it, what will be the result
 _NO_DATA = Missing(code="no_data", why="there were no data to learn from", cure="--data")
 
 
@@ -61,24 +63,56 @@ def compress(
     try:
         return _Compress(request, folder, target, scratch, watch).run()
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted("stopped by Ctrl-C", hint="finished steps are kept: the same command with --resume") from None
+        raise Interrupted("stopped by Ctrl-C", hint=_what_is_kept(folder)) from None
+    except HwbenchError:
+        if not _anything_to_go_on_from(folder):
+            _leave_as_it_was(folder)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _prepare(request: CompressRequest, folder: Path) -> None:
-    """Make room in ``folder``, touching nothing that is not ours."""
-    done, begun = (folder / COMPRESSION).exists(), (folder / WORK).exists()
-    if (done or begun) and not (request.replace or request.resume):
-        what = "holds a compressed model already" if done else "holds what an earlier run has begun"
-        raise UsageError(f"'{folder}' {what}", hint="--force replaces it" + ("" if done else ", --resume goes on"))
+    """See that ``folder`` can take the result; what is in it stays until that is there."""
+    there = [name for name in (COMPRESSION, *FILES) if (folder / name).exists()]
+    given = Path(request.model).resolve()
+    if given in {(folder / name).resolve() for name in FILES}:
+        raise UsageError(f"'{folder}' is where the model itself lies", hint="give another folder with -o")
+    if request.resume and COMPRESSION in there:
+        raise UsageError(f"'{folder}' is finished: there is nothing to go on with", hint="--force makes it anew")
+    if there and not request.replace:
+        what = "a compressed model already" if COMPRESSION in there else f"{there[0]}, which would be replaced"
+        raise UsageError(f"'{folder}' holds {what}", hint="--force replaces it; or give another folder")
+    if (folder / WORK).exists() and not (request.replace or request.resume):
+        hint = "--resume goes on, --force begins anew"
+        raise UsageError(f"'{folder}' holds what an earlier run has begun", hint=hint)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / COMPRESSION).unlink(missing_ok=True)
         if not request.resume:
             shutil.rmtree(folder / WORK, ignore_errors=True)
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot use {folder}: {error.strerror or error}") from error
+
+
+def _what_is_kept(folder: Path) -> str:
+    if (folder / COMPRESSION).exists() and not (folder / WORK).exists():
+        return f"the network is in {folder}, and was not judged: `hwbench verify` does that"
+    if _anything_to_go_on_from(folder):
+        return "finished steps are kept: the same command with --resume"
+    _leave_as_it_was(folder)
+    return "nothing was finished"
+
+
+def _leave_as_it_was(folder: Path) -> None:
+    """Take away the work folder, and the folder itself where nothing else is in it."""
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _anything_to_go_on_from(folder: Path) -> bool:
+    work = folder / WORK
+    return any(work.glob("state-[1-9]*")) or any(work.glob("step-*/training.pt"))
 
 
 class _Compress:
@@ -98,6 +132,8 @@ class _Compress:
         clock = MonotonicClock()
         started = clock.now_ns()
         imported, other = self._imported()
+        if self.request.data is None and any(each.compressor.stage in CUTTING for each in planned(self.request.steps)):
+            self.warnings.append("the network was not repaired after the cut: there were no data (--data)")
         self._look_at_verify_data(imported)
         data = self._data(imported)
         compressed = self._compressed(imported, other, data)
@@ -113,14 +149,26 @@ class _Compress:
             took_s=(clock.now_ns() - started) / 1e9,
             warnings=(*imported.model.warnings, *self.warnings, *compressed.warnings),
         )
-        write_record(self.folder / COMPRESSION, result)  # before it is judged: what was made is not lost
-        shutil.rmtree(self.folder / WORK, ignore_errors=True)
+        self._put_in_place(compressed, result)  # before it is judged: what was made is not lost
         if not isinstance(self.request.verify, Missing):
             result = msgspec.structs.replace(
                 result, verification=self._verified(compressed), took_s=(clock.now_ns() - started) / 1e9
             )
             write_record(self.folder / COMPRESSION, result)
         return result
+
+    def _put_in_place(self, compressed: Compressed, result: CompressionResult) -> None:
+        """Move the files to where the user wants them, in place of an earlier run's."""
+        made = self.folder / WORK / MADE
+        try:
+            for name in (COMPRESSION, PAGE, *FILES):
+                (self.folder / name).unlink(missing_ok=True)
+            for name in compressed.files:
+                (made / name).replace(self.folder / name)
+        except OSError as error:
+            raise StorageError(f"cannot move the result from {made}: {error.strerror or error}") from error
+        write_record(self.folder / COMPRESSION, result)
+        shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
     def _imported(self) -> tuple[ImportResult, ImportResult | None]:
         """Bring the model in at the batch of training, and at its own, which tells what depends on the batch."""
@@ -165,11 +213,8 @@ class _Compress:
             target=str(self.folder.resolve()),
         )
         what = f"compressing '{self.request.model}'"
-        try:
-            return self.intake.run("hwbench.compress.worker", job, Compressed, "compress", what, ModelError)
-        except HwbenchError:
-            _forget_unstarted(self.folder)
-            raise
+        passive = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
+        return self.intake.run("hwbench.compress.worker", job, Compressed, "compress", what, ModelError, env=passive)
 
     def _verified(self, compressed: Compressed) -> Verification:
         wanted = self.request.verify
@@ -177,9 +222,3 @@ class _Compress:
         reference = None if compressed.transferred else self.request.model
         request = msgspec.structs.replace(wanted, model=str(self.folder / MODEL), reference=reference)
         return verify(request, target=self.target, watch=self.watch)
-
-
-def _forget_unstarted(folder: Path) -> None:
-    """Take away a work folder in which no step was finished: there is nothing to go on from."""
-    if not (folder / WORK / "books.json").exists():
-        shutil.rmtree(folder / WORK, ignore_errors=True)

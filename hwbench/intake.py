@@ -35,6 +35,8 @@ class Intake:
         where: str,
         what: str,
         failure: type[HwbenchError],
+        *,
+        env: Mapping[str, str] | None = None,
     ) -> R:
         """Run a module on a job in the folder ``where``; see :func:`~hwbench.children.run_child`."""
         self.watch(what, None)
@@ -46,7 +48,7 @@ class Intake:
             what=what,
             failure=failure,
             timeout_s=self.timeout_s,
-            env=thread_limits(self.threads),
+            env={**thread_limits(self.threads), **(env or {})},
             on_event=lambda event: self.watch(event.get("what", what), event.get("fraction")),
         )
 

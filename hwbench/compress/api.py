@@ -25,7 +25,7 @@ from hwbench.compress import state
 from hwbench.compress.base import Array, Report, Subject
 from hwbench.compress.facts import network_facts
 from hwbench.compress.order import planned, with_repairs
-from hwbench.compress.run import apply
+from hwbench.compress.run import apply, sparse_weights
 from hwbench.data.samples import Samples
 from hwbench.errors import ModelError, UsageError
 from hwbench.graph.onnx_file import infer_shapes
@@ -94,7 +94,7 @@ def compress(
     given = [value for value in graph.graph.inputs if not value.is_initializer()]
     if not given or given[0].shape is None or not given[0].shape.is_static():
         raise UsageError("the network's first input has no fixed shape", hint="fix its axes, the batch included")
-    batch = int(given[0].shape.numpy()[0])
+    batch = int(given[0].shape.numpy()[0]) if len(given[0].shape) > 1 else 1
     samples = None if inputs is None else Samples(inputs=inputs, labels=labels, batch=batch)
     steps = with_repairs(steps, repair) if samples is not None else tuple(steps)
     with tempfile.TemporaryDirectory(prefix="hwbench-compress-") as folder:
@@ -107,8 +107,10 @@ def compress(
             report=report or _silent,
             seed=seed,
             device=device,
+            held_zeros=sparse_weights(graph),
         )
-        before = network_facts(graph, batch, {})
+        subject.view()  # what torch cannot express is refused before anything is done
+        before = network_facts(graph, batch, {}, subject.held_zeros)
         applied: tuple[Applied, ...] = ()
         for step in planned(steps):
             applied = (*applied, apply(step, subject, applied))

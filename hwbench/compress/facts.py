@@ -49,8 +49,16 @@ def _layer(node: ir.Node, weights: list[ir.Value], batch: int) -> LayerFacts:
         weight_shape=tuple(tensors[0].shape.numpy()) if tensors else (),
         parameters=sum(tensor.size for tensor in tensors),
         nonzero_parameters=sum(int(np.count_nonzero(tensor.numpy())) for tensor in tensors),
-        macs=macs if isinstance(macs, Missing) else round(macs / batch),
+        macs=macs if isinstance(macs, Missing) else macs // _shares(node, batch),
     )
+
+
+def _shares(node: ir.Node, batch: int) -> int:
+    """Return by how many samples a node's work is shared: none where what it puts out has no batch in front."""
+    shape = node.outputs[0].shape
+    if shape is None or not len(shape) or not shape.is_static():
+        return 1
+    return batch if int(shape.numpy()[0]) % batch == 0 else 1
 
 
 def _packed(tensor: ir.TensorProtocol, bits: float | None, sparse: bool) -> float:

@@ -8,6 +8,7 @@ the old ones would be lost. ``train`` and ``repair`` methods may stand anywhere 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from hwbench.records.compression import Step
 
 STAGES = ("simplify", "depth", "width", "low-rank", "sparsity", "share", "quantise")
 ANYWHERE = ("train", "repair")
-_CUTTING = ("depth", "width", "low-rank", "sparsity")  # what repairs mend
+CUTTING = ("depth", "width", "low-rank", "sparsity")  # what repairs mend
 
 _WHY = {
     "simplify": "its rewrites make new weights, and {later} of the old ones would be lost",
@@ -52,9 +53,18 @@ def planned(steps: Sequence[Step]) -> list[Planned]:
     found = []
     for step in steps:
         compressor: Compressor[Any] = plugins.load("compressors", step.method)
+        _check_pattern(step.layers)
         found.append(Planned(step=step, compressor=compressor, settings=settings_of(step, compressor)))
     _check_order([(each.step.method, each.compressor.stage) for each in found])
     return found
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        msg = f"--layers '{pattern}' is no regular expression: {error}"
+        raise UsageError(msg, hint="layer1.* or fc[12]") from error
 
 
 def settings_of(step: Step, compressor: Compressor[Any]) -> Settings:
@@ -82,7 +92,7 @@ def settings_of(step: Step, compressor: Compressor[Any]) -> Settings:
 
 
 def with_repairs(steps: Sequence[Step], which: str) -> tuple[Step, ...]:
-    """Return the steps with a repair after each that cuts, unless the user placed one there or trains next.
+    """Return the steps with a repair after each that cuts, unless the user placed one there.
 
     ``which``: a setting of the method ``repair``, or ``none``.
     """
@@ -93,7 +103,7 @@ def with_repairs(steps: Sequence[Step], which: str) -> tuple[Step, ...]:
     for number, (step, stage) in enumerate(zip(steps, stages, strict=True)):
         found.append(step)
         following = stages[number + 1] if number + 1 < len(stages) else None
-        if stage in _CUTTING and following != "repair":
+        if stage in CUTTING and following != "repair":
             found.append(Step(method="repair", settings={} if which == "default" else {"which": which}))
     return tuple(found)
 

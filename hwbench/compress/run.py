@@ -6,17 +6,20 @@ import re
 from collections.abc import Collection
 
 import msgspec
+import numpy as np
 import onnx_ir as ir
 
 from hwbench.compress.base import Subject
 from hwbench.compress.order import Planned
 from hwbench.errors import ModelError, UsageError
+from hwbench.graph.linear import Linear, linear_layers
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.graph.weights import non_finite_weights
 from hwbench.records.base import Missing
 from hwbench.records.compression import Applied, LeftAlone
 from hwbench.units import MonotonicClock
 
+_SPARSE = 0.1  # fraction of zeros; trained weights are hardly ever exactly zero
 _ON_A_GRID = frozenset({"shared", "quantised"})
 
 
@@ -56,12 +59,7 @@ def apply(planned: Planned, subject: Subject, earlier: Collection[Applied]) -> A
 
 
 def _matching(pattern: str, names: Collection[str], method: str) -> list[str]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            f"--layers '{pattern}' is no regular expression: {error}", hint="layer1.* or fc[12]"
-        ) from error
+    expression = re.compile(pattern)
     found = [name for name in names if expression.fullmatch(name)]
     if not found:
         known = ", ".join(list(names)[:8]) + (", ..." if len(names) > 8 else "")
@@ -81,6 +79,18 @@ def _on_a_grid(layers: Collection[str], earlier: Collection[Applied]) -> dict[st
                 found[change.layer] = Missing(
                     code="on_a_grid", why=why, cure="choose other --layers for one of the two"
                 )
+    return found
+
+
+def sparse_weights(model: ir.Model) -> set[str]:
+    """Return the weights that come with so many zeros that somebody has put them there; they are to be held.
+
+    So what one command has pruned stays pruned in the next, and a sparse network of other origin too.
+    """
+    found = set()
+    for layer in linear_layers(model):
+        if isinstance(layer, Linear) and np.mean(layer.weight == 0) >= _SPARSE:
+            found.add(layer.node.inputs[1].name or "")  # type: ignore[union-attr]
     return found
 
 

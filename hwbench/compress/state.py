@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,15 @@ import onnx_ir as ir
 
 from hwbench.compress.base import Subject
 from hwbench.compress.codebooks import Codebook
-from hwbench.errors import StorageError
+from hwbench.errors import StorageError, UsageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Record
 from hwbench.records.compression import Applied, CompressRequest
 
 _BOOKS, _GRAPH, _KEPT, _ORIGINAL = "books.json", "graph.onnx", "kept.npz", "original.onnx"
+# What another value of these would not change in the steps that are done.
+_FREE = ("verify", "emit", "replace", "resume", "device", "threads", "timeout_s")
 _EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
@@ -51,13 +54,19 @@ def save_graph(model: ir.Model, path: Path) -> tuple[str, ...]:
 
 
 def save(folder: Path, subject: Subject, books: Books) -> None:
-    """Write the network and its books into ``folder``; the books last, so that half a state is none."""
-    (folder / _BOOKS).unlink(missing_ok=True)
-    save_graph(subject.model, folder / _GRAPH)
+    """Write the network and its books into ``folder``.
+
+    Each state has a folder of its own, and the books, which name it, are replaced last: a state is whole or not there.
+    """
+    here = folder / f"state-{len(books.applied)}"
+    save_graph(subject.model, here / _GRAPH)
     if subject.transferred:
-        save_graph(subject.original, folder / _ORIGINAL)
+        save_graph(subject.original, here / _ORIGINAL)
     kept = {(name, axis): indices for name, axes in subject.kept.items() for axis, indices in axes.items()}
-    np.savez(folder / _KEPT, **{str(number): indices for number, indices in enumerate(kept.values())})  # type: ignore[arg-type]
+    try:
+        np.savez(here / _KEPT, **{str(number): indices for number, indices in enumerate(kept.values())})  # type: ignore[arg-type]
+    except OSError as error:
+        raise StorageError(f"cannot write {here / _KEPT}: {error.strerror or error}") from error
     books = msgspec.structs.replace(
         books,
         kept=tuple(kept),
@@ -67,28 +76,33 @@ def save(folder: Path, subject: Subject, books: Books) -> None:
         codebooks={tensor: (book.name, book.axes) for tensor, book in subject.codebooks.items()},
     )
     write_record(folder / _BOOKS, books)
+    for old in folder.glob("state-*"):
+        if old != here:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def load(folder: Path, subject: Subject, expected: Books) -> tuple[Applied, ...] | None:
     """Bring a network to where a run stopped, and return the steps that are done; None where there is no state.
 
     Raises:
-        StorageError: the state is damaged, or of another request, model or data.
+        UsageError: the state is of another request, model or data.
+        StorageError: it is damaged.
     """
     if not (folder / _BOOKS).exists():
         return None
     books = decode(read_bytes(folder / _BOOKS), Books, what=f"{folder / _BOOKS}")
-    asked = msgspec.structs.replace(expected.request, resume=True, replace=False)
-    same = msgspec.structs.replace(books.request, resume=True, replace=False) == asked
-    if not same or (books.hub_sha256, books.data_sha256) != (expected.hub_sha256, expected.data_sha256):
-        raise StorageError(
-            f"what was begun in {folder.parent} is of another model, other data or another request",
+    same = {name: getattr(expected.request, name) for name in _FREE}
+    asked = msgspec.structs.replace(books.request, **same) == expected.request
+    if not asked or (books.hub_sha256, books.data_sha256) != (expected.hub_sha256, expected.data_sha256):
+        raise UsageError(
+            f"what was begun in {folder.parent} is of another model, other data or other steps",
             hint="give the same command to go on, or --force to begin anew",
         )
-    subject.model = infer_shapes(ir.load(folder / _GRAPH))
+    here = folder / f"state-{len(books.applied)}"
+    subject.model = infer_shapes(ir.load(here / _GRAPH))
     if books.transferred:
-        subject.original, subject.transferred = infer_shapes(ir.load(folder / _ORIGINAL)), True
-    with np.load(folder / _KEPT) as arrays:
+        subject.original, subject.transferred = infer_shapes(ir.load(here / _ORIGINAL)), True
+    with np.load(here / _KEPT) as arrays:
         for number, (name, axis) in enumerate(books.kept):
             subject.kept.setdefault(name, {})[axis] = arrays[str(number)]
     subject.held_zeros = set(books.held_zeros)

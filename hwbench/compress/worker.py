@@ -16,7 +16,7 @@ from hwbench.compress.base import Array, Report, Subject
 from hwbench.compress.check import check_batch, check_graph
 from hwbench.compress.facts import layer_facts, network_facts
 from hwbench.compress.order import planned
-from hwbench.compress.run import apply, count_nodes
+from hwbench.compress.run import apply, count_nodes, sparse_weights
 from hwbench.compress.simulated import CALIBRATION
 from hwbench.data.samples import stored_samples
 from hwbench.errors import EngineError, StorageError
@@ -27,7 +27,7 @@ from hwbench.records.compression import Applied, Compressed, CompressJob, GraphC
 from hwbench.records.model import ImportResult
 
 MODEL, TORCH, CODEBOOKS = "model.onnx", "model.pt2", "codebooks.npz"
-WORK = "work"  # inside the target until all is done: what --resume goes on from
+WORK, MADE = "work", "made"  # inside the target: what --resume goes on from; inside that, the result
 _PERIOD_S = 0.5
 
 
@@ -44,14 +44,15 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
     torch.set_num_threads(job.request.threads)
     torch.manual_seed(job.request.seed)
     subject = _subject(job, _reporter(emit))
-    before = network_facts(subject.original, subject.batch, {})
+    subject.view()  # what torch cannot express is refused before anything is done
+    before = network_facts(subject.original, subject.batch, {}, subject.held_zeros)
     layers_before = layer_facts(subject.original, subject.batch)
     applied = _carried_out(job, subject)
     subject.report("checking the result", None)
     files, batch, warnings, checked = _written(job, subject)
     return Compressed(
         files=files,
-        sha256=artefact_sha256(Path(job.target), files),
+        sha256=artefact_sha256(Path(job.target) / WORK / MADE, files),
         applied=applied,
         before=before,
         after=network_facts(subject.model, subject.batch, subject.bits, subject.held_zeros),
@@ -95,6 +96,7 @@ def _subject(job: CompressJob, report: Report) -> Subject:
         seed=job.request.seed,
         threads=job.request.threads,
         device=job.request.training_device,
+        held_zeros=sparse_weights(model),
     )
 
 
@@ -128,7 +130,10 @@ def _carried_out(job: CompressJob, subject: Subject) -> tuple[Applied, ...]:
         bits={},
         codebooks={},
     )
-    applied = (state.load(work, subject, books) or ()) if job.request.resume else ()
+    applied = state.load(work, subject, books) if job.request.resume else None
+    if applied is None:
+        applied = ()
+        state.save(work, subject, books)
     for number, step in enumerate(steps[len(applied) :], len(applied) + 1):
         subject.report(f"step {number} of {len(steps)}: {step.step.method}", None)
         subject.folder = work / f"step-{number}"
@@ -144,17 +149,21 @@ def _carried_out(job: CompressJob, subject: Subject) -> tuple[Applied, ...]:
 
 def _written(job: CompressJob, subject: Subject) -> tuple[tuple[str, ...], int | Missing, tuple[str, ...], GraphCheck]:
     """Write the network for its users, having checked it at the batch that it was compressed at."""
-    target, inputs = Path(job.target), _first_batch(job, subject)
-    as_compressed = target / WORK / "checked.onnx"
+    work, inputs = Path(job.target) / WORK, _first_batch(job, subject)
+    target, as_compressed = work / MADE, work / "checked.onnx"
     state.save_graph(subject.model, as_compressed)
     checked = check_graph(subject, as_compressed, inputs, count_nodes(subject.model))
-    model, batch, warnings = _for_users(job, subject)
+    dependence = _dependence(job, _graph(job.imported))
+    model, batch, warnings = _for_users(job, subject, dependence)
     files = list(state.save_graph(model, target / MODEL))
-    check_batch(target / MODEL, as_compressed, inputs, 1 if isinstance(batch, Missing) else batch, subject.threads)
+    if isinstance(dependence, BatchDependence):
+        size = 1 if isinstance(batch, Missing) else batch
+        batched = [name for name in inputs if 0 in dependence.shapes.get(name, {})]
+        check_batch(target / MODEL, as_compressed, subject, inputs, size, batched)
     if subject.codebooks:
         codebooks.write(subject.model, subject.codebooks, target / CODEBOOKS)
         files.append(CODEBOOKS)
-    ranges = sorted((target / WORK).glob(f"step-*/{CALIBRATION}"))
+    ranges = sorted(work.glob(f"step-*/{CALIBRATION}"))
     if ranges:
         shutil.copyfile(ranges[-1], target / CALIBRATION)
         files.append(CALIBRATION)
@@ -171,7 +180,9 @@ def _first_batch(job: CompressJob, subject: Subject) -> dict[str, Array]:
         return dict(arrays)
 
 
-def _for_users(job: CompressJob, subject: Subject) -> tuple[ir.Model, int | Missing, tuple[str, ...]]:
+def _for_users(
+    job: CompressJob, subject: Subject, dependence: BatchDependence | Missing | None
+) -> tuple[ir.Model, int | Missing, tuple[str, ...]]:
     """Return the network with its batch axis open, or at the batch it came with where it cannot be opened."""
     if job.other_batch is None:
         return subject.model, subject.batch, ()
