@@ -71,6 +71,7 @@ def train(
         device=subject.device,
         folder=scratch(subject) / "qat",
         report=subject.report,
+        seed=subject.seed,
     )
     trainer.run()
     scales = {name: found.cpu().numpy() for name, found in prepared.settle().items()}

@@ -14,6 +14,7 @@ from hwbench.compress.order import Planned, settings_of
 from hwbench.compress.quantising import Grain, on_grid
 from hwbench.compress.run import apply
 from hwbench.compress.simulated import CALIBRATION
+from hwbench.compress.worker import last_ranges
 from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
 from hwbench.files import read_record
@@ -270,3 +271,25 @@ def test_training_with_activations_and_without_labels(digits_cnn, tmp_path):
     for name, before in statistics.items():
         now = subject.model.graph.initializers[name].const_value.numpy()
         np.testing.assert_array_equal(now, before)
+
+
+def test_the_seed_orders_the_samples_of_training(tmp_path):
+    """Few samples: none are held out, so that the order is all that the seed decides."""
+    model = two_layers()
+    samples = random_samples(model, 16, classes=10)
+
+    def trained(seed):
+        subject = subject_of(ir.from_proto(ir.to_proto(model)), tmp_path / str(seed), samples=samples, seed=seed)
+        applied(subject, qat_epochs=1)
+        return weight(subject, "conv")
+
+    np.testing.assert_array_equal(trained(1), trained(1))
+    assert not np.array_equal(trained(1), trained(2))
+
+
+def test_the_ranges_of_the_last_step_are_handed_out(tmp_path):
+    for number in (2, 9, 10):
+        (tmp_path / f"step-{number}").mkdir()
+        (tmp_path / f"step-{number}" / CALIBRATION).touch()
+    assert last_ranges(tmp_path) == tmp_path / "step-10" / CALIBRATION
+    assert last_ranges(tmp_path / "step-2" / "none") is None
