@@ -62,6 +62,8 @@ class Subject:
     """Initialisers whose zeros must stay zeros when the network is trained or repaired."""
     bits: dict[str, float] = field(default_factory=dict)
     """Bits a weight, by initialiser, as it could be stored: codebooks, scales and masks counted in."""
+    on_grid: set[str] = field(default_factory=set)
+    """Initialisers whose values lie on a grid or come from a codebook: what trains later leaves them as they are."""
     codebooks: dict[str, Codebook] = field(default_factory=dict)
     """By initialiser: the codebook that its values come from; :func:`hwbench.compress.codebooks.write` packs them."""
 

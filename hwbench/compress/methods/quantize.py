@@ -135,7 +135,9 @@ class Quantize:
             grids = _after_training(subject, chosen, settings)
         for name, grid in grids.items():
             write(chosen[name], grid)
-        subject.bits.update(bits_by_initialiser(chosen, grids))
+        bits = bits_by_initialiser(chosen, grids)
+        subject.bits.update(bits)
+        subject.on_grid |= bits.keys()
         figures, notes = _told(subject, settings, list(chosen), ranges)
         changes = [_change(chosen[name], grids[name], before[name], settings) for name in chosen]
         return Outcome(changes=changes, figures=figures, notes=[BUILD, *notes])

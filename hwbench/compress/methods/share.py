@@ -187,7 +187,8 @@ def _share(
     shared = _Shared(weights=weights, before=before, packed=packed)
     for weight, array in zip(weights, after, strict=True):
         weight.write(array)
-        subject.codebooks[weight.name] = Codebook(name=book, axes=axes)
+        subject.codebooks[weight.name] = Codebook(name=book, axes=axes, codes=packed.values.shape[1])
+        subject.on_grid.add(weight.name)
         subject.bits[weight.name] = shared.bits_per_weight
     return shared
 

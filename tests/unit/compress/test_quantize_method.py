@@ -9,7 +9,9 @@ import torch
 from compress_subjects import imported, random_samples, subject_of
 from onnx import helper
 
+from hwbench.compress.codebooks import write
 from hwbench.compress.methods.quantize import Quantize, QuantizeSettings
+from hwbench.compress.methods.share import Share, ShareSettings
 from hwbench.compress.order import Planned, settings_of
 from hwbench.compress.quantising import Grain, on_grid
 from hwbench.compress.run import apply
@@ -293,3 +295,19 @@ def test_the_ranges_of_the_last_step_are_handed_out(tmp_path):
         (tmp_path / f"step-{number}" / CALIBRATION).touch()
     assert last_ranges(tmp_path) == tmp_path / "step-10" / CALIBRATION
     assert last_ranges(tmp_path / "step-2" / "none") is None
+
+
+@pytest.mark.parametrize("earlier", ["share", "quantize"])
+def test_training_leaves_what_lies_on_a_grid_or_codebook(tmp_path, earlier):
+    model = two_layers()
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 16, classes=10))
+    if earlier == "share":
+        Share().apply(subject, ["conv"], ShareSettings(bits=2))
+    else:
+        METHOD.apply(subject, ["conv"], QuantizeSettings(weight_bits=2))
+    before, bias = weight(subject, "conv"), subject.layers()["conv"].bias()
+    METHOD.apply(subject, ["product"], QuantizeSettings(qat_epochs=1))
+    np.testing.assert_array_equal(weight(subject, "conv"), before)
+    assert not np.array_equal(subject.layers()["conv"].bias(), bias), "the rest of the layer is trained along"
+    assert subject.on_grid == {"w", "m"}
+    write(subject.model, subject.codebooks, tmp_path / "books.npz")
