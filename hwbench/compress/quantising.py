@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from hwbench.compress.base import Array
+from hwbench.compress.patterns import Unstructured, stored_bits
 from hwbench.graph.linear import Linear, set_constant
 from hwbench.quantize.weights import dequantise, least_squares_scales, quantise, quantise_blocks, weight_scales
 
@@ -40,10 +40,10 @@ class OnGrid:
     largest: int
     bits: int
 
-    @property
-    def stored_bits(self) -> float:
-        """Bits a weight, with the scales counted in."""
-        return self.bits + _SCALE_BITS * self.scales.size / self.numbers.size
+    def stored_bits(self, *, zeros_held: bool) -> float:
+        """Return the bits a weight, with the scales counted in; held zeros as a mask where that takes less."""
+        density = 1 - zeros_of(self.numbers) if zeros_held else 1.0
+        return stored_bits(Unstructured(), density, self.bits) + _SCALE_BITS * self.scales.size / self.numbers.size
 
 
 def largest_of(bits: int) -> int:
@@ -82,11 +82,8 @@ def zeros_of(weight: Array) -> float:
     return float(np.mean(weight == 0))
 
 
-def bits_by_initialiser(layers: Mapping[str, Linear], grids: Mapping[str, OnGrid]) -> dict[str, float]:
-    """Return the bits a weight takes, by the name of the initialiser."""
-    found = {}
-    for name, grid in grids.items():
-        value = layers[name].node.inputs[1]
-        assert value is not None
-        found[value.name or ""] = grid.stored_bits
-    return found
+def initialiser(layer: Linear) -> str:
+    """Return the name of the initialiser of a layer's weights."""
+    value = layer.node.inputs[1]
+    assert value is not None
+    return value.name or ""

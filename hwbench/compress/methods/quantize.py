@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from hwbench.compress.base import Array, Outcome, Settings, Subject
-from hwbench.compress.quantising import Grain, OnGrid, Scales, bits_by_initialiser, largest_of, on_grid, write, zeros_of
+from hwbench.compress.quantising import Grain, OnGrid, Scales, initialiser, largest_of, on_grid, write, zeros_of
 from hwbench.compress.simulated import (
     activations_of,
     find_ranges,
@@ -135,11 +135,14 @@ class Quantize:
             grids = _after_training(subject, chosen, settings)
         for name, grid in grids.items():
             write(chosen[name], grid)
-        bits = bits_by_initialiser(chosen, grids)
-        subject.bits.update(bits)
-        subject.on_grid |= bits.keys()
+            weight = initialiser(chosen[name])
+            subject.on_grid.add(weight)
+            subject.bits[weight] = grid.stored_bits(zeros_held=weight in subject.held_zeros)
         figures, notes = _told(subject, settings, list(chosen), ranges)
-        changes = [_change(chosen[name], grids[name], before[name], settings) for name in chosen]
+        changes = [
+            _change(layer, grids[name], before[name], settings, subject.bits[initialiser(layer)])
+            for name, layer in chosen.items()
+        ]
         return Outcome(changes=changes, figures=figures, notes=[BUILD, *notes])
 
 
@@ -232,7 +235,7 @@ def _told(
     return judge(subject, view, subject.teacher().cpu(), samples).figures, [words]
 
 
-def _change(layer: Linear, grid: OnGrid, before: Array, settings: QuantizeSettings) -> Change:
+def _change(layer: Linear, grid: OnGrid, before: Array, settings: QuantizeSettings, bits: float) -> Change:
     shape = tuple(int(size) for size in before.shape)
     size = float(np.sum(before**2))
     off = float(np.sum((grid.numbers - before) ** 2)) / size if size else 0.0
@@ -244,5 +247,5 @@ def _change(layer: Linear, grid: OnGrid, before: Array, settings: QuantizeSettin
         shape_before=shape,
         shape_after=shape,
         zeros=zeros_of(grid.numbers),
-        bits_per_weight=grid.stored_bits,
+        bits_per_weight=bits,
     )
