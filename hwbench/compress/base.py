@@ -71,6 +71,17 @@ class Subject:
         """Return the layers with weights that can be worked on, by name, in graph order."""
         return {layer.name: layer for layer in linear_layers(self.model) if isinstance(layer, Linear)}
 
+    def on_a_grid(self, layer: Linear) -> Missing | None:
+        """Say why the weights of a layer must be left where they are, if an earlier step has placed them."""
+        value = layer.node.inputs[1]
+        if value is None or value.name not in self.on_grid:
+            return None
+        return Missing(
+            code="on_a_grid",
+            why=f"an earlier step has put '{value.name}' on a grid or codebook",
+            cure="choose other --layers for one of the two",
+        )
+
     def view(self) -> torch.fx.GraphModule:
         """Return a fresh torch view of the network as it is now, in evaluation mode, on :attr:`device`.
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from hwbench.compress.base import Array
 from hwbench.compress.patterns import Unstructured, stored_bits
-from hwbench.graph.linear import Linear, set_constant
+from hwbench.graph.linear import Linear, set_constant, uses
 from hwbench.quantize.weights import dequantise, least_squares_scales, quantise, quantise_blocks, weight_scales
 
 Scales = Literal["max", "mse"]
@@ -73,8 +74,21 @@ def spread(scales: Array, axes: int, axis: int | None) -> Array:
 
 
 def write(layer: Linear, grid: OnGrid) -> None:
-    """Put weights on their grid into the hub."""
-    set_constant(layer.node, 1, grid.numbers)
+    """Put weights on their grid into the hub: into the initialiser itself, for all who read it."""
+    value = layer.node.inputs[1]
+    assert value is not None
+    if not value.is_initializer():
+        set_constant(layer.node, 1, grid.numbers)
+        return
+    assert value.const_value is not None
+    value.const_value = ir.tensor(grid.numbers.astype(value.const_value.dtype.numpy()), name=value.name)
+
+
+def other_readers(layer: Linear) -> list[tuple[ir.Node, int]]:
+    """Return who else reads the weights of a layer, and which of their inputs they are."""
+    value = layer.node.inputs[1]
+    assert value is not None
+    return [(node, index) for node, index in uses(value) if node is not layer.node]
 
 
 def zeros_of(weight: Array) -> float:

@@ -112,7 +112,7 @@ class Share:
             if isinstance(layer, Skipped):
                 found[layer.layer] = Missing(code="unfit_layer", why=layer.reason)
             else:
-                found[layer.name] = _unfit(layer, settings)
+                found[layer.name] = subject.on_a_grid(layer) or _unfit(layer, settings)
         return found
 
     def apply(self, subject: Subject, layers: Collection[str], settings: ShareSettings) -> Outcome:

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwbench.compress.codebooks import Codebook, index_counts, mean_code_length, pack, read, unpack, write
+from hwbench.compress.state import Books, load, save
 from hwbench.errors import ModelError, StorageError
+from hwbench.records.base import Missing
+from hwbench.records.compression import CompressRequest
 
 
 def same_bits(left, right):
@@ -123,3 +126,19 @@ def test_files_that_cannot_be_written_or_read_say_so(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(StorageError, match="cannot be read"):
         read(tmp_path / "other.npz")
+
+
+def test_books_are_as_they_were_when_a_run_goes_on(tmp_path):
+    request = CompressRequest(
+        model="m", steps=(), data=None, preprocess=None, samples=1, batch_size=1, shapes={},
+        verify=Missing(code="none", why="not asked for"), emit=("onnx",), training_device="cpu", replace=False,
+        resume=False, device="cpu", threads=1, seed=0, timeout_s=1.0,
+    )  # fmt: skip
+    books = Books(
+        request=request, hub_sha256="", data_sha256=None, applied=(), kept=(), held_zeros=(), bits={}, codebooks={}
+    )
+    subject, again = subject_of(conv(), tmp_path), subject_of(conv(), tmp_path)
+    subject.on_grid, subject.codebooks = {"w", "b"}, {"w": Codebook(name="conv", axes=(0,), codes=4)}
+    save(tmp_path, subject, books)
+    assert load(tmp_path, again, books) == ()
+    assert (again.on_grid, again.codebooks) == (subject.on_grid, subject.codebooks)
