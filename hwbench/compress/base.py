@@ -62,12 +62,25 @@ class Subject:
     """Initialisers whose zeros must stay zeros when the network is trained or repaired."""
     bits: dict[str, float] = field(default_factory=dict)
     """Bits a weight, by initialiser, as it could be stored: codebooks, scales and masks counted in."""
+    on_grid: set[str] = field(default_factory=set)
+    """Initialisers whose values lie on a grid or come from a codebook: what trains later leaves them as they are."""
     codebooks: dict[str, Codebook] = field(default_factory=dict)
     """By initialiser: the codebook that its values come from; :func:`hwbench.compress.codebooks.write` packs them."""
 
     def layers(self) -> dict[str, Linear]:
         """Return the layers with weights that can be worked on, by name, in graph order."""
         return {layer.name: layer for layer in linear_layers(self.model) if isinstance(layer, Linear)}
+
+    def on_a_grid(self, layer: Linear) -> Missing | None:
+        """Say why the weights of a layer must be left where they are, if an earlier step has placed them."""
+        value = layer.node.inputs[1]
+        if value is None or value.name not in self.on_grid:
+            return None
+        return Missing(
+            code="on_a_grid",
+            why=f"an earlier step has put '{value.name}' on a grid or codebook",
+            cure="choose other --layers for one of the two",
+        )
 
     def view(self) -> torch.fx.GraphModule:
         """Return a fresh torch view of the network as it is now, in evaluation mode, on :attr:`device`.

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.errors import StorageError
+from hwbench.errors import ModelError, StorageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,10 +32,12 @@ class Codebook:
     """Where the values of a tensor come from: tensors of one ``name`` share a codebook.
 
     ``axes``: those along which it differs, so that there is one for each index on them; none: one for all.
+    ``codes``: how many values it has at most.
     """
 
     name: str
     axes: tuple[int, ...] = ()
+    codes: int = MOST_CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +114,10 @@ def from_rows(rows: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Arr
 def write(model: ir.Model, books: Mapping[str, Codebook], path: Path) -> tuple[str, ...]:
     """Write the tensors of a model that have codebooks to a file, and return their names.
 
-    What has taken other values since, more than a codebook holds, is left out; so is what is gone.
+    What is gone from the model is left out.
 
     Raises:
+        ModelError: a tensor has more values than its codebook: something changed it since.
         StorageError: the file cannot be written.
     """
     groups: dict[Codebook, list[str]] = {}
@@ -125,8 +128,11 @@ def write(model: ir.Model, books: Mapping[str, Codebook], path: Path) -> tuple[s
     arrays: dict[str, Array] = {}
     for names in groups.values():
         packed = pack([_tensor(model, name) for name in names], books[names[0]].axes)
-        if packed is None:
-            continue
+        if packed is None or packed.values.shape[1] > books[names[0]].codes:
+            raise ModelError(
+                f"{', '.join(names)}: more values than the {books[names[0]].codes} of their codebook",
+                hint="a later step changed them; please report this",
+            )
         at = len(arrays)
         arrays[f"book{at}"] = packed.values.view(f"u{packed.values.dtype.itemsize}")
         for name, indices, shape in zip(names, packed.indices, packed.shapes, strict=True):

@@ -29,8 +29,9 @@ def train(
 ) -> tuple[dict[str, OnGrid], dict[str, TensorRange]]:
     """Train with weights (and activations that have ranges) rounded; return the weights and ranges that came out.
 
-    The hub gets all weights that were trained, those of ``layers`` on their grids. Labels are learned where the samples
-    have some, otherwise the original's outputs (Hinton et al., arXiv:1503.02531).
+    The hub gets all weights that were trained, those of ``layers`` on their grids; what an earlier step put on a grid
+    or codebook stays there. Labels are learned where the samples have some, otherwise the original's outputs (Hinton
+    et al., arXiv:1503.02531).
 
     Raises:
         UsageError: there are no samples, or they do not fit.
@@ -39,6 +40,7 @@ def train(
     from hwbench.fake_quant.qat import WeightScheme, prepare
     from hwbench.torch_view.tables import weights_back
     from hwbench.train.hooks import HoldZeros
+    from hwbench.train.parameters import by_initializer
     from hwbench.train.settings import TrainSettings
     from hwbench.train.trainer import Trainer
 
@@ -51,6 +53,8 @@ def train(
             scales=start.scales, largest=start.largest, group=grain.group, axis=1 - layer.output_axis
         )
     view = subject.view()
+    for name, tensor in by_initializer(view).items():
+        tensor.requires_grad_(name not in subject.on_grid)
     grids = _grids(subject, list(layers), settings, ranges)
     prepared = prepare(view, subject.model, schemes, grids, learned=settings.learned_steps)
     view.to(subject.device)
@@ -71,6 +75,7 @@ def train(
         device=subject.device,
         folder=scratch(subject) / "qat",
         report=subject.report,
+        seed=subject.seed,
     )
     trainer.run()
     scales = {name: found.cpu().numpy() for name, found in prepared.settle().items()}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from hwbench.compress.base import Array
-from hwbench.graph.linear import Linear, set_constant
+from hwbench.compress.patterns import Unstructured, stored_bits
+from hwbench.graph.linear import Linear, set_constant, uses
 from hwbench.quantize.weights import dequantise, least_squares_scales, quantise, quantise_blocks, weight_scales
 
 Scales = Literal["max", "mse"]
@@ -40,10 +41,10 @@ class OnGrid:
     largest: int
     bits: int
 
-    @property
-    def stored_bits(self) -> float:
-        """Bits a weight, with the scales counted in."""
-        return self.bits + _SCALE_BITS * self.scales.size / self.numbers.size
+    def stored_bits(self, *, zeros_held: bool) -> float:
+        """Return the bits a weight, with the scales counted in; held zeros as a mask where that takes less."""
+        density = 1 - zeros_of(self.numbers) if zeros_held else 1.0
+        return stored_bits(Unstructured(), density, self.bits) + _SCALE_BITS * self.scales.size / self.numbers.size
 
 
 def largest_of(bits: int) -> int:
@@ -73,8 +74,21 @@ def spread(scales: Array, axes: int, axis: int | None) -> Array:
 
 
 def write(layer: Linear, grid: OnGrid) -> None:
-    """Put weights on their grid into the hub."""
-    set_constant(layer.node, 1, grid.numbers)
+    """Put weights on their grid into the hub: into the initialiser itself, for all who read it."""
+    value = layer.node.inputs[1]
+    assert value is not None
+    if not value.is_initializer():
+        set_constant(layer.node, 1, grid.numbers)
+        return
+    assert value.const_value is not None
+    value.const_value = ir.tensor(grid.numbers.astype(value.const_value.dtype.numpy()), name=value.name)
+
+
+def other_readers(layer: Linear) -> list[tuple[ir.Node, int]]:
+    """Return who else reads the weights of a layer, and which of their inputs they are."""
+    value = layer.node.inputs[1]
+    assert value is not None
+    return [(node, index) for node, index in uses(value) if node is not layer.node]
 
 
 def zeros_of(weight: Array) -> float:
@@ -82,11 +96,8 @@ def zeros_of(weight: Array) -> float:
     return float(np.mean(weight == 0))
 
 
-def bits_by_initialiser(layers: Mapping[str, Linear], grids: Mapping[str, OnGrid]) -> dict[str, float]:
-    """Return the bits a weight takes, by the name of the initialiser."""
-    found = {}
-    for name, grid in grids.items():
-        value = layers[name].node.inputs[1]
-        assert value is not None
-        found[value.name or ""] = grid.stored_bits
-    return found
+def initialiser(layer: Linear) -> str:
+    """Return the name of the initialiser of a layer's weights."""
+    value = layer.node.inputs[1]
+    assert value is not None
+    return value.name or ""

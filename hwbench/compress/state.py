@@ -33,7 +33,8 @@ class Books(Record, frozen=True, kw_only=True):
     kept: tuple[tuple[str, int], ...]
     held_zeros: tuple[str, ...]
     bits: dict[str, float]
-    codebooks: dict[str, tuple[str, tuple[int, ...]]]  # by initialiser: name and axes
+    codebooks: dict[str, tuple[str, tuple[int, ...], int]]  # by initialiser: name, axes and most codes
+    on_grid: tuple[str, ...] = ()
     transferred: bool = False  # whether the original is a graph of its own, beside this file
 
 
@@ -73,7 +74,8 @@ def save(folder: Path, subject: Subject, books: Books) -> None:
         transferred=subject.transferred,
         held_zeros=tuple(sorted(subject.held_zeros)),
         bits=dict(subject.bits),
-        codebooks={tensor: (book.name, book.axes) for tensor, book in subject.codebooks.items()},
+        on_grid=tuple(sorted(subject.on_grid)),
+        codebooks={tensor: (book.name, book.axes, book.codes) for tensor, book in subject.codebooks.items()},
     )
     write_record(folder / _BOOKS, books)
     for old in folder.glob("state-*"):
@@ -107,5 +109,8 @@ def load(folder: Path, subject: Subject, expected: Books) -> tuple[Applied, ...]
             subject.kept.setdefault(name, {})[axis] = arrays[str(number)]
     subject.held_zeros = set(books.held_zeros)
     subject.bits = dict(books.bits)
-    subject.codebooks = {tensor: Codebook(name=name, axes=axes) for tensor, (name, axes) in books.codebooks.items()}
+    subject.on_grid = set(books.on_grid)
+    subject.codebooks = {
+        tensor: Codebook(name=name, axes=axes, codes=codes) for tensor, (name, axes, codes) in books.codebooks.items()
+    }
     return books.applied

@@ -163,13 +163,19 @@ def _written(job: CompressJob, subject: Subject) -> tuple[tuple[str, ...], int |
     if subject.codebooks:
         codebooks.write(subject.model, subject.codebooks, target / CODEBOOKS)
         files.append(CODEBOOKS)
-    ranges = sorted(work.glob(f"step-*/{CALIBRATION}"))
-    if ranges:
-        shutil.copyfile(ranges[-1], target / CALIBRATION)
+    ranges = last_ranges(work)
+    if ranges is not None:
+        shutil.copyfile(ranges, target / CALIBRATION)
         files.append(CALIBRATION)
     if "torch" in job.request.emit:
         files.append(_torch(subject, target / TORCH, inputs))
     return tuple(files), batch, warnings, checked
+
+
+def last_ranges(work: Path) -> Path | None:
+    """Return the ranges that the last step left that found some."""
+    found = work.glob(f"step-*/{CALIBRATION}")
+    return max(found, key=lambda path: int(path.parent.name.removeprefix("step-")), default=None)
 
 
 def _first_batch(job: CompressJob, subject: Subject) -> dict[str, Array]:

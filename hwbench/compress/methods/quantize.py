@@ -14,9 +14,20 @@ from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 
 from hwbench.compress.base import Array, Outcome, Settings, Subject
-from hwbench.compress.quantising import Grain, OnGrid, Scales, bits_by_initialiser, largest_of, on_grid, write, zeros_of
+from hwbench.compress.quantising import (
+    Grain,
+    OnGrid,
+    Scales,
+    initialiser,
+    largest_of,
+    on_grid,
+    other_readers,
+    write,
+    zeros_of,
+)
 from hwbench.compress.simulated import (
     activations_of,
     find_ranges,
@@ -27,7 +38,7 @@ from hwbench.compress.simulated import (
     simulated,
 )
 from hwbench.errors import UsageError
-from hwbench.graph.linear import Linear, Skipped, linear_layers
+from hwbench.graph.linear import Linear, Skipped, linear_layers, linear_of
 from hwbench.quantize.adaround import adaround
 from hwbench.quantize.weights import weight_scales
 from hwbench.records.base import Missing
@@ -120,7 +131,7 @@ class Quantize:
             if isinstance(layer, Skipped):
                 found[layer.layer] = Missing(code="weights", why=layer.reason)
             else:
-                found[layer.name] = _why_not(layer, settings)
+                found[layer.name] = subject.on_a_grid(layer) or _why_not(layer, settings) or _shared(layer, settings)
         return found
 
     def apply(self, subject: Subject, layers: Collection[str], settings: QuantizeSettings) -> Outcome:
@@ -135,9 +146,14 @@ class Quantize:
             grids = _after_training(subject, chosen, settings)
         for name, grid in grids.items():
             write(chosen[name], grid)
-        subject.bits.update(bits_by_initialiser(chosen, grids))
+            weight = initialiser(chosen[name])
+            subject.on_grid.add(weight)
+            subject.bits[weight] = grid.stored_bits(zeros_held=weight in subject.held_zeros)
         figures, notes = _told(subject, settings, list(chosen), ranges)
-        changes = [_change(chosen[name], grids[name], before[name], settings) for name in chosen]
+        changes = [
+            _change(layer, grids[name], before[name], settings, subject.bits[initialiser(layer)])
+            for name, layer in chosen.items()
+        ]
         return Outcome(changes=changes, figures=figures, notes=[BUILD, *notes])
 
 
@@ -167,6 +183,39 @@ def _why_not(layer: Linear, settings: QuantizeSettings) -> Missing | None:
             cure="granularity=channel, or fold it first (method simplify)",
         )
     return None
+
+
+def _shared(layer: Linear, settings: QuantizeSettings) -> Missing | None:
+    """Say why weights that others read too cannot lie on the grid of this layer for all of them."""
+    value, others = layer.node.inputs[1], other_readers(layer)
+    assert value is not None
+    apart = sorted({node.name or node.op_type for node, at in others if not _same_grid(node, at, layer, settings)})
+    if value.is_graph_output() or (others and not value.is_initializer()):
+        apart = apart or ["an output" if value.is_graph_output() else "other layers"]
+    if not apart:
+        return None
+    return Missing(
+        code="shared_weights",
+        why=f"its weights are those of {', '.join(apart[:3])} too, which would not take the same grid",
+        cure="the same bits for all of them, without adaround and training",
+    )
+
+
+def _same_grid(node: ir.Node, index: int, layer: Linear, settings: QuantizeSettings) -> bool:
+    """Say whether who else reads the weights of a layer would have the same numbers, or takes rows as they are."""
+    if settings.rounding == "adaround":  # learned on the inputs of one layer
+        return False
+    if node.op_type == "Gather" and not node.domain:
+        return index == 0
+    other = linear_of(node)
+    return (
+        isinstance(other, Linear)
+        and index == 1
+        and not settings.qat_epochs  # which trains scales for each layer
+        and other.output_axis == layer.output_axis
+        and settings.bits_of(other.name) == settings.bits_of(layer.name)
+        and _why_not(other, settings) is None
+    )
 
 
 def calibration(settings: QuantizeSettings) -> CalibrationSettings:
@@ -230,17 +279,19 @@ def _told(
     return judge(subject, view, subject.teacher().cpu(), samples).figures, [words]
 
 
-def _change(layer: Linear, grid: OnGrid, before: Array, settings: QuantizeSettings) -> Change:
+def _change(layer: Linear, grid: OnGrid, before: Array, settings: QuantizeSettings, bits: float) -> Change:
     shape = tuple(int(size) for size in before.shape)
     size = float(np.sum(before**2))
     off = float(np.sum((grid.numbers - before) ** 2)) / size if size else 0.0
     trained = f", trained for {settings.qat_epochs} epochs" if settings.qat_epochs else f", weights off by {off:.2%}"
+    others = [node.name or node.op_type for node, _ in other_readers(layer)]
+    too = f"; {', '.join(others)} too, which read the same weights" if others else ""
     return Change(
         layer=layer.name,
         kind="quantised",
-        what=f"{grid.bits} bits, {settings.grain.words}{trained}",
+        what=f"{grid.bits} bits, {settings.grain.words}{trained}{too}",
         shape_before=shape,
         shape_after=shape,
         zeros=zeros_of(grid.numbers),
-        bits_per_weight=grid.stored_bits,
+        bits_per_weight=bits,
     )

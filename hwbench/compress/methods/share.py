@@ -18,6 +18,7 @@ import numpy as np
 from hwbench.compress.base import Array, Outcome, Settings, Subject
 from hwbench.compress.codebooks import Codebook, Packed, index_counts, mean_code_length, pack
 from hwbench.compress.factorise.spectrum import relative_error
+from hwbench.compress.patterns import Unstructured, stored_bits
 from hwbench.compress.sharing.assign import shared_values
 from hwbench.compress.sharing.cluster import Init
 from hwbench.compress.sharing.tensors import Weight, grouped, weights_of
@@ -79,16 +80,23 @@ class _Shared:
     weights: Sequence[Weight]
     before: Sequence[Array]
     packed: Packed
+    held: Collection[str]  # initialisers whose zeros stay zeros
 
     @property
     def size(self) -> int:
         """How many weights there are."""
         return sum(array.size for array in self.before)
 
+    def bits_per_weight(self, weight: Weight) -> float:
+        """Return the bits of an index and of a part of the codebooks; held zeros as a mask where that takes less."""
+        density = float((weight.array != 0).mean()) if weight.name in self.held else 1.0
+        saved = self.packed.bits - stored_bits(Unstructured(), density, self.packed.bits)
+        return self.packed.stored_bits / self.size - saved
+
     @property
-    def bits_per_weight(self) -> float:
-        """As packed: indices and codebooks."""
-        return self.packed.stored_bits / self.size
+    def stored_bits(self) -> float:
+        """Of all tensors, codebooks counted in."""
+        return sum(self.bits_per_weight(weight) * weight.array.size for weight in self.weights)
 
 
 class Share:
@@ -104,7 +112,7 @@ class Share:
             if isinstance(layer, Skipped):
                 found[layer.layer] = Missing(code="unfit_layer", why=layer.reason)
             else:
-                found[layer.name] = _unfit(layer, settings)
+                found[layer.name] = subject.on_a_grid(layer) or _unfit(layer, settings)
         return found
 
     def apply(self, subject: Subject, layers: Collection[str], settings: ShareSettings) -> Outcome:
@@ -184,11 +192,12 @@ def _share(
     )  # fmt: skip
     packed = pack(after, axes)
     assert packed is not None
-    shared = _Shared(weights=weights, before=before, packed=packed)
+    shared = _Shared(weights=weights, before=before, packed=packed, held=subject.held_zeros)
     for weight, array in zip(weights, after, strict=True):
         weight.write(array)
-        subject.codebooks[weight.name] = Codebook(name=book, axes=axes)
-        subject.bits[weight.name] = shared.bits_per_weight
+        subject.codebooks[weight.name] = Codebook(name=book, axes=axes, codes=packed.values.shape[1])
+        subject.on_grid.add(weight.name)
+        subject.bits[weight.name] = shared.bits_per_weight(weight)
     return shared
 
 
@@ -210,7 +219,7 @@ def _changes(shared: _Shared, grams: Mapping[str, Array]) -> Iterator[Change]:
                 shape_after=before.shape,
                 zeros=float((weight.array == 0).mean()),
                 error=None if gram is None else relative_error(old, new, gram),
-                bits_per_weight=shared.bits_per_weight,
+                bits_per_weight=shared.bits_per_weight(weight),
             )
 
 
@@ -224,7 +233,7 @@ def _figures(done: Sequence[_Shared]) -> dict[str, float]:
     if not done:
         return {}
     weights = sum(shared.size for shared in done)
-    packed = sum(shared.packed.stored_bits for shared in done)
+    packed = sum(shared.stored_bits for shared in done)
     coded = sum(
         shared.size * mean_code_length(index_counts(shared.packed)) + 8 * shared.packed.values.nbytes for shared in done
     )

@@ -1,11 +1,16 @@
 """How large a network is: counted by hand on a small one."""
 
 import numpy as np
+import onnx_graphs as graphs
 import onnx_ir as ir
 import pytest
+from compress_subjects import subject_of
 from onnx import TensorProto, helper, numpy_helper
+from text_graphs import text_graph
 
 from hwbench.compress.facts import layer_facts, network_facts
+from hwbench.compress.methods.quantize import Quantize, QuantizeSettings
+from hwbench.compress.methods.share import Share, ShareSettings
 from hwbench.graph.onnx_file import infer_shapes
 
 
@@ -53,3 +58,24 @@ def test_layers(network):
     conv, relu = layer_facts(network, 1)
     assert (conv.layer, conv.op, conv.weight_shape, conv.nonzero_parameters) == ("conv", "Conv", (4, 2, 3, 3), 40)
     assert (relu.weight_shape, relu.parameters, relu.macs) == ((), 0, 0)
+
+
+@pytest.mark.parametrize("method", ["quantize", "share"])
+def test_zeros_count_on_a_grid_too(tmp_path, method):
+    """90 % zeros: a mask of one bit and a tenth of the bits, beside scales or codebook."""
+    product = text_graph("y = MatMul(x, w)", {"w": graphs.random_array(40, 20)}, x=(1, 40))
+    subject = subject_of(product, tmp_path)
+    subject.held_zeros.add("w")
+    layer = subject.layers()["n0"]
+    zero = np.random.default_rng(0).permutation(800).reshape(layer.blocks().shape) < 720
+    layer.set_blocks(np.where(zero, 0, layer.blocks()))
+    if method == "quantize":
+        Quantize().apply(subject, ["n0"], QuantizeSettings(weight_bits=8, scale="max"))
+        beside, bits = 20 * 32, 8
+    else:
+        Share().apply(subject, ["n0"], ShareSettings(bits=4))
+        beside, bits = 16 * 32, 4
+    left = np.count_nonzero(subject.layers()["n0"].weight)
+    assert left <= 80
+    expected = (800 + left * bits + beside) / 8
+    assert network_facts(subject.model, 1, subject.bits, subject.held_zeros).packed_bytes == round(expected)

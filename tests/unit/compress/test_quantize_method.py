@@ -7,13 +7,16 @@ import onnx_ir as ir
 import pytest
 import torch
 from compress_subjects import imported, random_samples, subject_of
-from onnx import helper
+from onnx import TensorProto, helper
 
+from hwbench.compress.codebooks import write
 from hwbench.compress.methods.quantize import Quantize, QuantizeSettings
+from hwbench.compress.methods.share import Share, ShareSettings
 from hwbench.compress.order import Planned, settings_of
 from hwbench.compress.quantising import Grain, on_grid
 from hwbench.compress.run import apply
 from hwbench.compress.simulated import CALIBRATION
+from hwbench.compress.worker import last_ranges
 from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
 from hwbench.files import read_record
@@ -270,3 +273,78 @@ def test_training_with_activations_and_without_labels(digits_cnn, tmp_path):
     for name, before in statistics.items():
         now = subject.model.graph.initializers[name].const_value.numpy()
         np.testing.assert_array_equal(now, before)
+
+
+def test_the_seed_orders_the_samples_of_training(tmp_path):
+    """Few samples: none are held out, so that the order is all that the seed decides."""
+    model = two_layers()
+    samples = random_samples(model, 16, classes=10)
+
+    def trained(seed):
+        subject = subject_of(ir.from_proto(ir.to_proto(model)), tmp_path / str(seed), samples=samples, seed=seed)
+        applied(subject, qat_epochs=1)
+        return weight(subject, "conv")
+
+    np.testing.assert_array_equal(trained(1), trained(1))
+    assert not np.array_equal(trained(1), trained(2))
+
+
+def test_the_ranges_of_the_last_step_are_handed_out(tmp_path):
+    for number in (2, 9, 10):
+        (tmp_path / f"step-{number}").mkdir()
+        (tmp_path / f"step-{number}" / CALIBRATION).touch()
+    assert last_ranges(tmp_path) == tmp_path / "step-10" / CALIBRATION
+    assert last_ranges(tmp_path / "step-2" / "none") is None
+
+
+@pytest.mark.parametrize("earlier", ["share", "quantize"])
+def test_training_leaves_what_lies_on_a_grid_or_codebook(tmp_path, earlier):
+    model = two_layers()
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 16, classes=10))
+    if earlier == "share":
+        Share().apply(subject, ["conv"], ShareSettings(bits=2))
+    else:
+        METHOD.apply(subject, ["conv"], QuantizeSettings(weight_bits=2))
+    before, bias = weight(subject, "conv"), subject.layers()["conv"].bias()
+    METHOD.apply(subject, ["product"], QuantizeSettings(qat_epochs=1))
+    np.testing.assert_array_equal(weight(subject, "conv"), before)
+    assert not np.array_equal(subject.layers()["conv"].bias(), bias), "the rest of the layer is trained along"
+    assert subject.on_grid == {"w", "m"}
+    write(subject.model, subject.codebooks, tmp_path / "books.npz")
+
+
+def tied(*, other=None):
+    """An embedding that is the last layer's weights too; ``other``: one more layer reads them, transposed or not."""
+    nodes = [
+        helper.make_node("Gather", ["e", "x"], ["h"], "embedding"),
+        helper.make_node("Gemm", ["h", "e"], ["y"], "head", transB=1),
+    ]
+    if other is not None:
+        nodes.append(helper.make_node("Gemm", ["y", "e"], ["z"], "other", transB=other))
+    ids, y = graphs.tensor("x", [4], TensorProto.INT64), graphs.tensor("z" if other is not None else "y", None)
+    return infer_shapes(
+        ir.from_proto(graphs.model(nodes, [ids], [y], [graphs.weight("e", graphs.random_array(16, 16))]))
+    )
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_tied_embedding_stays_tied(tmp_path, epochs):
+    model = tied()
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 16, classes=16))
+    (change,) = applied(subject, weight_bits=4, qat_epochs=epochs).changes
+    assert set(subject.model.graph.initializers) == {"e"}
+    assert all(len(np.unique(row)) <= 15 for row in weight(subject, "head"))
+    assert "embedding too" in change.what
+
+
+def test_weights_of_two_layers_go_on_one_grid_or_none(tmp_path):
+    subject = subject_of(tied(other=1), tmp_path)
+    assert {change.layer for change in applied(subject, weight_bits=4).changes} == {"head", "other"}
+    assert set(subject.model.graph.initializers) == {"e"}
+    for settings in ({"overrides": {"head": 4}}, {"qat_epochs": 1}, {"rounding": "adaround", "scale": "max"}):
+        legal = METHOD.legal(subject_of(tied(other=1), tmp_path), QuantizeSettings(**settings))
+        assert [why.code for why in legal.values()] == ["shared_weights"] * 2
+    across = METHOD.legal(subject_of(tied(other=0), tmp_path), QuantizeSettings())
+    assert [why.code for why in across.values()] == ["shared_weights"] * 2
+    assert {why.code for why in METHOD.legal(subject, QuantizeSettings()).values()} == {"on_a_grid"}
+    assert {why.code for why in Share().legal(subject, ShareSettings()).values()} == {"on_a_grid"}
