@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from hwbench.errors import UsageError
 from hwbench.train.features import Features, attention_error, channel_axis, common_layers, normalised_error
-from hwbench.train.losses import Loss, need_labels, require_finite, right, task_loss
+from hwbench.train.losses import Loss, judged_rows, need_labels, require_finite, right, task_loss
 from hwbench.train.outputs import (
     Kind,
     Outputs,
@@ -120,6 +120,10 @@ class Distillation(Loss):
             maps = [attention_error(*self._pair(layer, adapt=False)) for layer in self._on_attention]
             loss = loss + self.attention_weight * torch.stack(maps).mean()
         return loss
+
+    def rows(self, labels: Tensor | None, samples: int) -> int:
+        labelled = self.alpha < 1 and labels is not None and not labels.is_floating_point()
+        return judged_rows(need_labels(labels)) if labelled else samples
 
     def score(self, outputs: Outputs, labels: Tensor | None, taught: Outputs | None) -> tuple[int, int] | None:
         """Return how many rows are right; without labels, how many are as the teacher has them."""

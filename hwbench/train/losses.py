@@ -34,6 +34,8 @@ from hwbench.train.outputs import (
 def task_loss(outputs: Outputs, labels: Tensor, *, kind: Kind | None = None, axis: int | None = None) -> Tensor:
     """Return the mean cross-entropy (integer labels) or mean squared error (labels in floating point).
 
+    Labels of -100 do not count in the mean, which is zero where there are no others.
+
     Args:
         outputs: [N, C], [N, T, V] or maps [N, C, H, W] for classes; any shape for values.
         labels: [N], [N, T], [N, H, W]; or values of the output's shape.
@@ -49,7 +51,10 @@ def task_loss(outputs: Outputs, labels: Tensor, *, kind: Kind | None = None, axi
             raise UsageError(f"labels of shape {tuple(labels.shape)} do not fit an output of {tuple(output.shape)}")
         return F.mse_loss(output, labels.reshape(output.shape).to(output.dtype))
     rows, classes = rows_of_classes(output, labels, axis)
-    return F.cross_entropy(log_probabilities(rows, kind or "logits"), classes.long(), ignore_index=IGNORE)
+    total = F.cross_entropy(
+        log_probabilities(rows, kind or "logits"), classes.long(), ignore_index=IGNORE, reduction="sum"
+    )
+    return total / max(1, judged_rows(classes))
 
 
 def label_free_loss(
@@ -94,6 +99,10 @@ class Loss(torch.nn.Module):
         """Return how many rows of a batch are right, and of how many; None where there is no right and wrong."""
         return None
 
+    def rows(self, labels: Tensor | None, samples: int) -> int:
+        """Return how many rows the loss of a batch of so many samples is a mean over: its weight among batches."""
+        return samples
+
     def check(self, outputs: Outputs, labels: np.ndarray[Any, np.dtype[Any]] | None) -> None:
         """Refuse labels that do not fit the network's outputs, all at once before the first step."""
 
@@ -127,8 +136,16 @@ class TaskLoss(Loss):
         """Return the loss of a batch with labels."""
         return task_loss(outputs, need_labels(labels), kind=self.kind, axis=self.axis)
 
+    def rows(self, labels: Tensor | None, samples: int) -> int:
+        return samples if labels is None or labels.is_floating_point() else judged_rows(labels)
+
     def score(self, outputs: Outputs, labels: Tensor | None, taught: Outputs | None) -> tuple[int, int] | None:
         return None if labels is None or labels.is_floating_point() else right(outputs, labels, self.axis)
+
+
+def judged_rows(labels: Tensor) -> int:
+    """Return how many integer labels are judged."""
+    return int((labels != IGNORE).sum())
 
 
 def right(outputs: Outputs, labels: Tensor, axis: int | None = None) -> tuple[int, int]:
