@@ -70,6 +70,9 @@ class Trainer:
         seed: int = 0,
         clock: Clock | None = None,
     ) -> None:
+        for given in (samples, validation):
+            if given is not None:
+                given.need_row_labels()
         moved = settings.flip or settings.shift
         if moved and samples.labels is not None and samples.labels.ndim > 2:
             raise UsageError("flip and shift move images away from labels that are maps", hint="leave them out")
