@@ -26,6 +26,20 @@ def linear_net(weight: np.ndarray, *, batch: int = 4, softmax: bool = False) -> 
     return _read(made)
 
 
+def sequence_net(softmax: int | None = None, *, seed: int = 0, transposed: bool = False) -> ir.Model:
+    """A Conv along time, [4, 2, 7] to five classes at each of seven times; then Softmax on an axis, or a Transpose."""
+    weight = np.random.default_rng(seed).standard_normal((5, 2, 1)).astype(np.float32)
+    ends = {"name": "end"}
+    nodes = [node("Conv", ["x", "w"], ["s" if transposed or softmax else "y"], name="conv")]
+    nodes += [node("Transpose", ["s"], ["y"], perm=[0, 2, 1], **ends)] if transposed else []
+    nodes += [node("Softmax", ["s"], ["y"], axis=softmax, **ends)] if softmax else []
+    made = graphs.model(
+        nodes, [graphs.tensor("x", [4, 2, 7])], [graphs.tensor("y", [4, 7, 5] if transposed else [4, 5, 7])],
+        [graphs.weight("w", weight)],
+    )  # fmt: skip
+    return _read(made)
+
+
 def conv_net(*, batch: int = 4, seed: int = 0, channels: int = 6, classes: int = 3, norm: bool = True) -> ir.Model:
     """Conv, BatchNormalization, Relu, a second Conv, the mean over space, and a Gemm: names conv1, bn1, conv2, fc."""
     rng = np.random.default_rng(seed)

@@ -11,8 +11,18 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from hwbench.errors import UsageError
 from hwbench.train.features import Features, attention_error, channel_axis, common_layers, normalised_error
-from hwbench.train.losses import Loss, need_labels, require_finite, right, task_loss
-from hwbench.train.outputs import Kind, Outputs, Tensor, check_classes, floats, log_probabilities, output_kinds
+from hwbench.train.losses import Loss, judged_rows, need_labels, require_finite, right, task_loss
+from hwbench.train.outputs import (
+    Kind,
+    Outputs,
+    Tensor,
+    check_classes,
+    class_axes,
+    classes_last,
+    floats,
+    log_probabilities,
+    output_kinds,
+)
 
 
 def soft_divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
@@ -64,6 +74,7 @@ class Distillation(Loss):
         self._axes: dict[str, tuple[int, str]] = {}  # by layer: the axis that differs, and its adapter's name
         self._taps: tuple[Features, Features] | None = None
         self._kinds: list[Kind] = []
+        self._class_axes: list[int | None] = []
         self._on_features: list[str] = []
         self._on_attention: list[str] = []
 
@@ -84,12 +95,12 @@ class Distillation(Loss):
                 f"the network puts out {shapes[0]}, its original {shapes[1]}: there is nothing to compare",
                 hint="train without the original as teacher",
             )
-        self._kinds = output_kinds(view, mine, inputs)
+        self._kinds, self._class_axes = output_kinds(view, mine, inputs), class_axes(view, mine)
         self._adapt()
 
     def check(self, outputs: Outputs, labels: np.ndarray[Any, np.dtype[Any]] | None) -> None:
         if labels is not None:
-            check_classes(outputs, labels)
+            check_classes(outputs, labels, self._labelled[1])
 
     def forward(self, outputs: Outputs, labels: Tensor | None, taught: Outputs | None) -> Tensor:
         """Return the loss of a batch; the features are those of the networks' last pass."""
@@ -100,8 +111,8 @@ class Distillation(Loss):
         if self.alpha > 0:
             loss = loss + self.alpha * self._distance(mine, theirs)
         if self.alpha < 1:
-            kind = next((kind for kind in self._kinds if kind != "integers"), None)
-            loss = loss + (1 - self.alpha) * task_loss(mine, need_labels(labels), kind=kind)
+            kind, axis = self._labelled
+            loss = loss + (1 - self.alpha) * task_loss(mine, need_labels(labels), kind=kind, axis=axis)
         if self._on_features:
             errors = [normalised_error(*self._pair(layer)) for layer in self._on_features]
             loss = loss + self.feature_weight * torch.stack(errors).mean()
@@ -110,16 +121,20 @@ class Distillation(Loss):
             loss = loss + self.attention_weight * torch.stack(maps).mean()
         return loss
 
+    def rows(self, labels: Tensor | None, samples: int) -> int:
+        labelled = self.alpha < 1 and labels is not None and not labels.is_floating_point()
+        return judged_rows(need_labels(labels)) if labelled else samples
+
     def score(self, outputs: Outputs, labels: Tensor | None, taught: Outputs | None) -> tuple[int, int] | None:
         """Return how many rows are right; without labels, how many are as the teacher has them."""
         if labels is not None and not labels.is_floating_point():
-            return right(outputs, labels)
+            return right(outputs, labels, self._labelled[1])
         if taught is None or labels is not None:
             return None
-        for kind, mine, theirs in zip(self._kinds, floats(outputs), floats(taught), strict=True):
+        several = zip(self._kinds, self._class_axes, floats(outputs), floats(taught), strict=True)
+        for kind, axis, mine, theirs in several:
             if kind not in {"values", "integers"}:
-                axis = 1 if mine.dim() == 4 else -1
-                same = mine.argmax(axis) == theirs.argmax(axis)
+                same = classes_last(mine, axis).argmax(-1) == classes_last(theirs, axis).argmax(-1)
                 return int(same.sum()), same.numel()
         return None
 
@@ -130,16 +145,22 @@ class Distillation(Loss):
         for tap in self._taps or ():
             tap.remove()
 
+    @property
+    def _labelled(self) -> tuple[Kind | None, int | None]:
+        """What the output is that labels belong to, and its axis of classes."""
+        told = zip(self._kinds, self._class_axes, strict=True)
+        return next((each for each in told if each[0] != "integers"), (None, None))
+
     def _distance(self, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
         terms = []
-        for kind, ours, their in zip(self._kinds, mine, theirs, strict=True):
+        for kind, axis, ours, their in zip(self._kinds, self._class_axes, mine, theirs, strict=True):
             if kind == "values":
                 terms.append(normalised_error(ours, their))
             elif kind != "integers":
                 terms.append(
                     soft_divergence(
-                        log_probabilities(_classes_last(ours), kind),
-                        log_probabilities(_classes_last(their), kind),
+                        log_probabilities(classes_last(ours, axis), kind),
+                        log_probabilities(classes_last(their, axis), kind),
                         self.temperature,
                     )
                 )
@@ -170,7 +191,3 @@ class Distillation(Loss):
             mine, theirs = self._pair(layer, adapt=False)
             if mine.dim() < 3 or mine.shape[2:] != theirs.shape[2:]:
                 raise UsageError(f"'{layer}' has no attention map: its output is {tuple(mine.shape)}")
-
-
-def _classes_last(output: Tensor) -> Tensor:
-    return output.movedim(1, -1) if output.dim() == 4 else output

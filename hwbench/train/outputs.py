@@ -21,18 +21,35 @@ IGNORE = -100  # the label of what is not judged
 _PASSED = {"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Transpose"}
 _BEFORE_LOGITS = {"Add", "GlobalAveragePool", "ReduceMean", "AveragePool", "Relu", "Dropout"}  # Relu: SqueezeNet
 _SCORES = {"Gemm", "MatMul", "Conv"}
+_SOFTMAX = {"Softmax", "LogSoftmax"}
 
 
 def output_kinds(view: torch.fx.GraphModule, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = ()) -> list[Kind]:
     """Tell from a network's last layers what each of its outputs is.
 
-    Softmax and LogSoftmax say it. Otherwise the result of a linear layer with two axes or three, the last one longer
-    than one, is taken for logits, unless it has the shape of an input (an autoencoder). This is a guess: an embedding
-    that ends in a linear layer looks just like logits.
+    Softmax and LogSoftmax say it. Otherwise the result of a linear layer with two axes or three, that of the classes
+    (:func:`class_axes`) longer than one, is taken for logits, unless it has the shape of an input (an autoencoder).
+    This is a guess: an embedding that ends in a linear layer looks just like logits.
     """
     ends = next(node for node in view.graph.nodes if node.op == "output").args[0]
     shapes = {tuple(value.shape) for value in inputs}
     return [_kind(view, node, output, shapes) for node, output in zip(ends, outputs, strict=True)]
+
+
+def class_axes(view: torch.fx.GraphModule, outputs: Sequence[Tensor]) -> list[int | None]:
+    """Tell from a network's last layers which axis of each output counts classes; None where they do not say it.
+
+    A Conv puts channels behind the batch, Gemm and MatMul put them last, and a Transpose behind it changes that over.
+    Softmax has its axis, along which numbers sum up to one.
+    """
+    ends = next(node for node in view.graph.nodes if node.op == "output").args[0]
+    return [_axis(_last_operators(view, node), output) for node, output in zip(ends, outputs, strict=True)]
+
+
+def classes_last(output: Tensor, axis: int | None) -> Tensor:
+    """Return an output with its classes on the last axis; where ``axis`` is None, maps have them behind the batch."""
+    guess = 1 if output.dim() == 4 else -1
+    return output.movedim(guess if axis is None else axis, -1)
 
 
 def looks_like(output: Tensor) -> Kind:
@@ -57,24 +74,28 @@ def log_probabilities(output: Tensor, kind: Kind) -> Tensor:
     return output
 
 
-def rows_of_classes(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def rows_of_classes(output: Tensor, labels: Tensor, axis: int | None = None) -> tuple[Tensor, Tensor]:
     """Return scores [rows, classes] and labels [rows]. Classes lie on the last axis, or behind the batch as in maps.
+
+    ``axis`` decides where the labels' shape fits both.
 
     Raises:
         UsageError: the labels' shape fits neither.
     """
-    axis = class_axis(tuple(output.shape), tuple(labels.shape))
+    axis = class_axis(tuple(output.shape), tuple(labels.shape), axis)
     return output.movedim(axis, -1).reshape(-1, output.shape[axis]), labels.reshape(-1)
 
 
-def class_axis(shape: tuple[int, ...], labels: tuple[int, ...]) -> int:
-    """Return the axis of an output that counts classes, for labels of a shape.
+def class_axis(shape: tuple[int, ...], labels: tuple[int, ...], axis: int | None = None) -> int:
+    """Return the axis of an output that counts classes, for labels of a shape; ``axis``, if the labels fit it.
 
     Raises:
         UsageError: the labels' shape fits none.
     """
     if len(labels) > 1 and labels[-1] == 1 and len(shape) <= len(labels):
-        return class_axis(shape, labels[:-1])
+        return class_axis(shape, labels[:-1], axis)
+    if axis is not None and labels == shape[:axis] + shape[axis + 1 :]:
+        return axis
     if labels == shape[:-1]:
         return len(shape) - 1
     if len(shape) > 1 and (labels == (shape[0], *shape[2:]) or (len(labels) == 1 and set(shape[2:]) == {1})):
@@ -85,7 +106,7 @@ def class_axis(shape: tuple[int, ...], labels: tuple[int, ...]) -> int:
     )
 
 
-def check_classes(outputs: Outputs, labels: Array) -> None:
+def check_classes(outputs: Outputs, labels: Array, axis: int | None = None) -> None:
     """Refuse integer labels that are no classes of the first output in floating point; others pass.
 
     Raises:
@@ -94,7 +115,7 @@ def check_classes(outputs: Outputs, labels: Array) -> None:
     output = next((value for value in floats(outputs) if value.is_floating_point()), None)
     if output is None or not np.issubdtype(labels.dtype, np.integer):
         return
-    classes = output.shape[class_axis(tuple(output.shape), (output.shape[0], *labels.shape[1:]))]
+    classes = output.shape[class_axis(tuple(output.shape), (output.shape[0], *labels.shape[1:]), axis)]
     wrong = labels[(labels != IGNORE) & ((labels < 0) | (labels >= classes))]
     if wrong.size:
         raise UsageError(
@@ -113,13 +134,26 @@ def _kind(view: torch.fx.GraphModule, node: torch.fx.Node, output: Tensor, input
     if not output.is_floating_point():
         return "integers"
     shaped = output.dim() in {2, 3} or (output.dim() == 4 and set(output.shape[2:]) == {1})
-    classes = shaped and output.shape[1 if output.dim() == 4 else -1] > 1 and tuple(output.shape) not in inputs
     operators = _last_operators(view, node)
+    axis = _axis(operators, output)
+    classes = shaped and axis is not None and output.shape[axis] > 1 and tuple(output.shape) not in inputs
     if operators[-1] == "Softmax":
         return "probabilities"
     if operators[-1] == "LogSoftmax":
         return "log-probabilities"
     return "logits" if classes and operators[-1] in _SCORES else "values"
+
+
+def _axis(operators: list[str], output: Tensor) -> int | None:
+    last = output.dim() - 1
+    if last < 1 or operators[-1] not in _SCORES | _SOFTMAX:
+        return None
+    if operators[-1] in _SOFTMAX:
+        chances = output.detach().double()
+        chances = chances.exp() if operators[-1] == "LogSoftmax" else chances
+        return min(range(last, 0, -1), key=lambda axis: float((chances.sum(axis) - 1).abs().max()))
+    turned = operators.count("Transpose") % 2 == 1
+    return 1 if (operators[-1] == "Conv") != turned else last
 
 
 def _last_operators(view: torch.fx.GraphModule, node: torch.fx.Node) -> list[str]:

@@ -12,7 +12,8 @@ class Epoch:
     """One pass over the samples. ``loss``: the mean over its steps, without penalties.
 
     ``held_out`` and ``score`` are of the held-out samples, after the pass: their mean loss, and the fraction of rows
-    that are right (without labels: that are as the teacher has them).
+    that are right (without labels: that are as the teacher has them). None where no held-out label is judged; such an
+    epoch counts as better than those before it.
     """
 
     epoch: int

@@ -68,12 +68,22 @@ class Stepper:
         self._change()
         return total
 
-    def judged(self, batch: Batch) -> tuple[float, tuple[int, int] | None]:
-        """Return the loss of a batch in evaluation mode, and how many of its rows are right; both in full precision."""
+    def judged(self, batch: Batch, samples: int) -> tuple[float, int, tuple[int, int] | None]:
+        """Return the loss of a batch in evaluation mode, over how many rows, and how many are right; in full precision.
+
+        Only the first ``samples`` of the batch count where all outputs have the batch on their first axis; features
+        are compared over the whole batch.
+        """
         with torch.no_grad():
             inputs, labels = tensors(self.view, batch, self.device)
             outputs, taught = self.view(*inputs), self._taught(inputs)
-            return float(self.loss(outputs, labels, taught)), self.loss.score(outputs, labels, taught)
+            size = len(inputs[0])
+            if samples < size and all(output.dim() and len(output) == size for output in outputs):
+                outputs = tuple(output[:samples] for output in outputs)
+                taught = None if taught is None else tuple(output[:samples] for output in taught)
+                labels = None if labels is None else labels[:samples]
+            loss, score = float(self.loss(outputs, labels, taught)), self.loss.score(outputs, labels, taught)
+            return loss, self.loss.rows(labels, min(samples, size)), score
 
     def training(self) -> None:
         """Put the view into training mode; norms keep their statistics if they are frozen, by settings or weights."""

@@ -70,6 +70,9 @@ class Trainer:
         seed: int = 0,
         clock: Clock | None = None,
     ) -> None:
+        for given in (samples, validation):
+            if given is not None:
+                given.need_row_labels()
         moved = settings.flip or settings.shift
         if moved and samples.labels is not None and samples.labels.ndim > 2:
             raise UsageError("flip and shift move images away from labels that are maps", hint="leave them out")
@@ -197,12 +200,14 @@ class Trainer:
         if self.validation is None:
             return None, None
         self.view.eval()
-        losses, right, rows = [], 0, 0
+        losses, weights, right, rows = [], [], 0, 0
         for batch in self.validation.in_order():
-            loss, score = self.stepper.judged(batch)
+            loss, weight, score = self.stepper.judged(batch, len(self.validation))
             losses.append(loss)
+            weights.append(weight)
             right, rows = right + (score or (0, 0))[0], rows + (score or (0, 0))[1]
-        return float(np.mean(losses)), right / rows if rows else None
+        held_out = float(np.average(losses, weights=weights)) if any(weights) else None
+        return held_out, right / rows if rows else None
 
     def _keep(self, held_out: float | None, score: float | None) -> None:
         if not all(hook.ready for hook in self.hooks):

@@ -12,9 +12,16 @@ from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
 
 
+class CannotJudge(UsageError):
+    """The network's outputs cannot be held against the original's."""
+
+
 @dataclass
 class Judge:
-    """Measures E|y - t|^2 / Var(t), a mean over the outputs in floating point; t: what the original puts out."""
+    """Measures E|y - t|^2 / Var(t), a mean over the outputs in floating point; t: what the original puts out.
+
+    Samples that fill up a short batch count once, where outputs have the batch on their first axis.
+    """
 
     subject: Subject
     samples: Samples
@@ -24,27 +31,29 @@ class Judge:
         """Return the error of the network as it is now; infinite where it puts out NaN.
 
         Raises:
-            UsageError: no output is in floating point, or the outputs are not those of the original.
+            CannotJudge: no output is in floating point, or the outputs are not those of the original.
         """
         if not self._targets:
             self._targets = self._outputs(self.subject.teacher())
         total: list[float] = []
         for y, t in zip(self._joined(self._outputs(self.subject.view())), self._joined(self._targets), strict=True):
             if y.shape != t.shape:
-                raise UsageError(f"the network puts out {tuple(y.shape)}, its original {tuple(t.shape)}")
+                raise CannotJudge(f"the network puts out {tuple(y.shape)}, its original {tuple(t.shape)}")
             spread = float((t - t.mean(dim=0)).square().mean()) or float(t.square().mean()) or 1.0
             total.append(float((y - t).square().mean()) / spread)
         if not total:
-            raise UsageError("no output of the network is in floating point, so no repair can be judged")
+            raise CannotJudge("no output of the network is in floating point, so no repair can be judged")
         found = sum(total) / len(total)
         return found if found == found else float("inf")  # noqa: PLR0124 - NaN is not itself
 
     def _outputs(self, view: torch.fx.GraphModule) -> list[tuple[torch.Tensor, ...]]:
-        found = []
+        found, count = [], len(self.samples)
         with torch.no_grad():
             for inputs, _ in self.samples.in_order():
                 outputs = view(*self.subject.tensors(inputs))
-                found.append(tuple(each.double().cpu() for each in outputs if each.is_floating_point()))
+                floats = tuple(each.double().cpu() for each in outputs if each.is_floating_point())
+                by_row = all(each.dim() and len(each) == self.samples.batch for each in floats)
+                found.append(tuple(each[:count] for each in floats) if by_row else floats)
         return found
 
     @staticmethod

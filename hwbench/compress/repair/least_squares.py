@@ -17,13 +17,13 @@ taken, started from the weights that are there; they fall in error with every st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from hwbench.compress.base import Array, Subject
-from hwbench.compress.repair.match import Match
+from hwbench.compress.repair.match import Match, held_biases
 from hwbench.compress.repair.norm import MEAN
 from hwbench.compress.statistics.pairs import Pair
 
@@ -44,8 +44,13 @@ class Solved:
 
 
 def reconstruct(subject: Subject, one: Match, pair: Pair, damping: float) -> Solved | None:
-    """Replace a layer's weights (and shift) by the best ones; None where that would not be better."""
+    """Replace a layer's weights (and shift) by the best ones; None where that would not be better.
+
+    Outputs whose bias is a zero that must stay are left as they are, unless their shift is in a norm.
+    """
     layer, blocks = one.layer, one.layer.blocks()
+    if one.norm is None:
+        pair = replace(pair, usable=pair.usable & ~held_biases(subject, layer))
     groups, outputs, _, _ = blocks.shape
     old = torch.from_numpy(blocks.reshape(groups, outputs, -1).copy())
     shifts = one.norm is not None or layer.takes_bias

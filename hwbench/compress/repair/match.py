@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.compress.base import Subject
+from hwbench.compress.base import Array, Subject
 from hwbench.compress.repair.norm import Norm, norm_behind
 from hwbench.graph.linear import Linear
 from hwbench.records.base import Missing
@@ -67,6 +67,16 @@ def match(subject: Subject, layer: Linear) -> Match | Missing:
     shape = layer.input.shape
     reads = source_of(subject, layer.input, 1 if layer.spatial or shape is None else len(shape) - 1)
     return Match(layer, found, reads, norm)
+
+
+def held_biases(subject: Subject, layer: Linear) -> Array:
+    """Say of each output channel whether its bias is a zero that must stay."""
+    bias, holder = layer.bias(), layer.add or layer.node
+    value = None if bias is None else holder.inputs[layer.bias_index]
+    if bias is None or value is None or value.name not in subject.held_zeros:
+        return np.zeros(layer.output_channels, bool)
+    held: Array = bias == 0
+    return held
 
 
 def channel_axis(layer: Linear) -> int:

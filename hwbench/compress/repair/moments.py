@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from hwbench.compress.base import Array, Subject
-from hwbench.compress.repair.match import Match, channel_axis, match
+from hwbench.compress.repair.match import Match, channel_axis, held_biases, match
 from hwbench.compress.statistics.passes import Seen, shortened, watched
 from hwbench.errors import ModelError
 from hwbench.graph.linear import Linear
@@ -66,7 +66,9 @@ def correct_moments(
     left_alone: tuple[LeftAlone, ...] = ()
     for number in range(passes):
         matches, left_alone = _correctable(subject, layers)
-        seen = [_OfLayer(one, deviations, on_the_fly=number == 0) for one in matches]
+        seen = [
+            _OfLayer(one, deviations, on_the_fly=number == 0, held=held_biases(subject, one.layer)) for one in matches
+        ]
         if seen:
             _measure(subject, seen)
         for one in seen:
@@ -104,6 +106,7 @@ class _OfLayer:
     match: Match
     deviations: bool
     on_the_fly: bool
+    held: Array  # channels whose bias must stay zero: these are not corrected at all
     target: tuple[Tensor, Tensor] | None = None
     now: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     wanted: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -128,8 +131,9 @@ class _OfLayer:
             return y
         shape = [1] * y.dim()
         shape[axis] = -1
-        factor = self._factor(deviation, self.target[1])
-        shift = self.target[0] - mean * factor
+        free = ~torch.from_numpy(self.held).to(mean.device)
+        factor = torch.where(free, self._factor(deviation, self.target[1]), 1)
+        shift = torch.where(free, self.target[0] - mean * factor, 0)
         return (y * factor.reshape(shape) + shift.reshape(shape)).to(y.dtype)
 
     def write(self) -> float:
@@ -139,13 +143,13 @@ class _OfLayer:
         layer = self.match.layer
         if not bool(torch.isfinite(torch.stack([mean, deviation, target, spread])).all()):
             raise ModelError(f"what layer '{layer.name}' puts out, or should, holds NaN or infinity")
-        factor: Array = self._factor(deviation, spread).cpu().numpy()
+        factor: Array = np.where(self.held, 1, self._factor(deviation, spread).cpu().numpy())
         bias = layer.bias()
         old = np.zeros(layer.output_channels) if bias is None else bias
         if self.deviations:
             blocks = layer.blocks()
             layer.set_blocks(blocks * factor.reshape(*blocks.shape[:2], 1, 1))
-        layer.set_bias((old - mean.cpu().numpy()) * factor + target.cpu().numpy())
+        layer.set_bias(np.where(self.held, 0, (old - mean.cpu().numpy()) * factor + target.cpu().numpy()))
         size = float(spread.square().mean().sqrt()) or 1.0
         return float((target - mean).square().mean().sqrt()) / size
 

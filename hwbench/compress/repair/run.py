@@ -12,7 +12,8 @@ at once there, so each is held back by ``hold``: with too little of it they over
 the original has not (the last of several factors) are solved for in these rounds only.
 
 A part of the samples is held out. The network's outputs there are held against the original's before and after each
-repair, and a repair that does not bring them nearer is taken back. So repairs never hurt on these samples.
+repair, and a repair that does not bring them nearer is taken back. So repairs never hurt on these samples. Of one batch
+nothing can be held out: there repairs are judged on what they learned from.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def repair(
     layers: Collection[str] | None = None,
     settings: RepairSettings | None = None,
 ) -> Outcome:
-    """Repair a network, in place, and tell what helped.
+    """Repair a network, in place, and tell what helped; one whose outputs cannot be judged is left as it is.
 
     Args:
         subject: the network, its original, and samples.
@@ -97,19 +98,23 @@ def repair(
         UsageError: a repair is unknown, or there are no samples.
         ModelError: the network puts out NaN on the samples.
     """
-    from hwbench.compress.repair.judge import Judge
+    from hwbench.compress.repair.judge import CannotJudge, Judge
 
     unknown = sorted(set(which) - set(ORDER))
     if unknown:
         raise UsageError(f"there is no repair '{unknown[0]}'", hint="repairs: " + ", ".join(ORDER))
     settings = settings or RepairSettings()
-    samples = subject.need_samples("a repair").first(settings.samples)
+    samples = replace(subject.need_samples("a repair"), labels=None).first(settings.samples)
     fit, held = (samples, samples) if samples.batches < 2 else samples.split(settings.held_out, subject.seed)
     learning = replace(subject, samples=fit)  # shares the books
     run = _Run(subject, learning, Judge(learning, held), settings, layers)
     if fit is held:
         run.notes.append("There is but one batch of samples, so repairs were judged on what they learned from.")
-    run.start()
+    try:
+        run.start()
+    except CannotJudge as error:
+        run.notes.append(f"Nothing was repaired: {error}.")
+        return run.outcome()
     _carry_out(run, which)
     return run.outcome()
 
@@ -142,6 +147,12 @@ class _Run:
     told: dict[str, list[str]] = field(default_factory=dict)
     left: dict[str, LeftAlone] = field(default_factory=dict)
 
+    @property
+    def seen_on(self) -> str:
+        """What the outputs are judged on."""
+        held_out = self.judge.samples is not self.learning.samples
+        return "held-out samples" if held_out else "the samples that were learned from"
+
     def start(self) -> None:
         self.error = self.judge.error()
         self.figures["output_error_before"] = self.error
@@ -158,7 +169,7 @@ class _Run:
             return False
         error = self.judge.error()
         if error < self.error:
-            self.notes.append(f"{name}: output error {self.error:.4g} -> {error:.4g} on held-out samples.")
+            self.notes.append(f"{name}: output error {self.error:.4g} -> {error:.4g} on {self.seen_on}.")
             self.error = error
             self.figures[f"output_error_after_{name}".replace(" ", "_").replace("-", "_")] = error
             for layer, what in told.items():
@@ -264,4 +275,6 @@ def _tune(run: _Run) -> dict[str, str]:
 
     epochs, rate = run.settings.epochs, run.settings.learning_rate
     tuned = tune_affine(run.learning, epochs=epochs, learning_rate=rate, only=run.layers)
-    return dict.fromkeys(tuned, "vectors tuned")
+    for each in tuned.left_alone:
+        run.leave(each.layer, each.reason)
+    return dict.fromkeys(tuned.changed, "vectors tuned")

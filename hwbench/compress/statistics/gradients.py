@@ -133,19 +133,23 @@ class _TaskLoss:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.kinds: list[Kind] = []
+        self.axes: list[int | None] = []
 
     def look(self, view: torch.fx.GraphModule, outputs: tuple[torch.Tensor, ...], inputs: Any) -> None:
         """Tell logits from probabilities and values."""
-        from hwbench.train.outputs import floats, output_kinds
+        from hwbench.train.outputs import class_axes, floats, output_kinds
 
-        self.kinds = self.kinds or output_kinds(view, floats(outputs), inputs)
+        if not self.kinds:
+            self.kinds, self.axes = output_kinds(view, floats(outputs), inputs), class_axes(view, floats(outputs))
 
     def __call__(self, outputs: tuple[torch.Tensor, ...], labels: torch.Tensor | None) -> torch.Tensor:
         from hwbench.train.losses import label_free_loss, task_loss
 
         if labels is None:
-            return label_free_loss(outputs, self.rng, kinds=self.kinds)
-        return task_loss(outputs, labels, kind=next((kind for kind in self.kinds if kind != "integers"), None))
+            return label_free_loss(outputs, self.rng, kinds=self.kinds, axes=self.axes)
+        told = zip(self.kinds, self.axes, strict=True)
+        kind, axis = next((each for each in told if each[0] != "integers"), (None, None))
+        return task_loss(outputs, labels, kind=kind, axis=axis)
 
 
 def _backward(

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from compress_graphs import small_cnn
+from compress_graphs import graph, small_cnn
 from compress_subjects import random_samples, run_ort, subject_of
+from onnx import TensorProto, helper
 
 torch = pytest.importorskip("torch", reason="the torch view gives the activations")
 
@@ -115,10 +116,64 @@ def test_zeros_that_are_held_stay(tmp_path):
     assert not subject.layers()["conv2"].weight[zeros].any()
 
 
+@pytest.mark.parametrize("which", ["least-squares", "statistics", "bias", "affine"])
+def test_zeros_of_biases_that_are_held_stay(which, tmp_path):
+    subject = subject_with(tmp_path, norm=False)
+    cut(subject, [0, 2, 3, 5, 6])
+    layers = subject.layers()
+    layers["conv2"].set_bias(np.zeros(8), name="b2")
+    layers["fc"].set_bias(layers["fc"].bias() * [1, 0, 1, 0, 1])
+    subject.held_zeros |= {"b2", "b3"}
+    outcome = repair(subject, [which])
+    assert outcome.changes
+    assert not subject.layers()["conv2"].bias().any()
+    assert np.array_equal(subject.layers()["fc"].bias() == 0, [False, True, False, True, False])
+
+
+def test_vectors_in_half_precision_are_left_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(4, 6)).astype(np.float16), "b": np.ones(4, np.float16)}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], name="cast", to=TensorProto.FLOAT16),
+        helper.make_node("Gemm", ["h", "w", "b"], ["y"], name="fc", transB=1),
+    ]
+    model = graph(nodes, weights, (8, 6), "y")
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 64))
+    set_constant(subject.layers()["fc"].node, 1, 0.5 * subject.layers()["fc"].weight)
+    (left,) = repair(subject, ["affine"]).left_alone
+    assert (left.layer, left.reason.code) == ("fc", "half_precision")
+    assert repair(subject).changes
+
+
+def test_a_network_whose_outputs_cannot_be_judged_is_left_as_it_is(tmp_path):
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["s"], name="fc"),
+        helper.make_node("ArgMax", ["s"], ["y"], name="best", axis=1),
+    ]
+    model = graph(nodes, {"w": np.eye(6, 4, dtype=np.float32)}, (8, 6), "y")
+    subject = subject_of(model, tmp_path, samples=random_samples(model, 64))
+    outcome = repair(subject)
+    assert not outcome.changes
+    assert "no output of the network is in floating point" in outcome.notes[0]
+
+
+def test_a_short_part_that_judges_counts_no_sample_twice(tmp_path):
+    subject = subject_with(tmp_path)
+    cut(subject, [0, 2, 3, 5, 6])
+    few = random_samples(subject.model, 8).first(5)
+    filled = next(few.in_order())[0]
+    found, wanted = run_ort(subject.model, filled)[0][:5], run_ort(subject.original, filled)[0][:5]
+    expected = ((found - wanted) ** 2).mean() / wanted.var(axis=0).mean()
+    assert Judge(subject, few).error() == pytest.approx(expected, rel=1e-4)
+
+
 def test_one_batch_is_judged_on_what_it_was_learned_from_and_says_so(tmp_path):
     subject = subject_with(tmp_path, count=8)
     cut(subject, [0, 2, 3, 5, 6])
-    assert "but one batch" in repair(subject, ["batch-norm"]).notes[0]
+    outcome = repair(subject, ["least-squares"])
+    assert "but one batch" in outcome.notes[0]
+    assert outcome.changes
+    assert not any("held-out" in note for note in outcome.notes)
 
 
 def test_a_factorised_layer_is_refined_at_its_last_factor(tmp_path):

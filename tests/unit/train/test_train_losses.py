@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from train_nets import conv_net, linear_net
+from train_nets import conv_net, linear_net, sequence_net
 
 torch = pytest.importorskip("torch", reason="training is done by torch")
 F = torch.nn.functional
@@ -16,7 +16,7 @@ from hwbench.torch_view.build import to_torch  # noqa: E402
 from hwbench.train.distillation import Distillation, soft_divergence  # noqa: E402
 from hwbench.train.features import attention_error, normalised_error  # noqa: E402
 from hwbench.train.losses import TaskLoss, label_free_loss, right, task_loss  # noqa: E402
-from hwbench.train.outputs import output_kinds  # noqa: E402
+from hwbench.train.outputs import class_axes, output_kinds  # noqa: E402
 
 
 def test_cross_entropy_by_hand():
@@ -125,6 +125,33 @@ def test_kinds_of_outputs():
     assert output_kinds(view, view(x), [x]) == ["logits"]
     view = to_torch(linear_net(np.eye(3)))  # the shape of its input: an autoencoder
     assert output_kinds(view, view(x), [x]) == ["values"]
+
+
+@pytest.mark.parametrize(
+    ("softmax", "transposed", "kind", "axis"),
+    [
+        (None, False, "logits", 1),
+        (None, True, "logits", 2),
+        (1, False, "probabilities", 1),
+        (2, False, "probabilities", 2),
+    ],
+)
+def test_classes_of_sequences_lie_where_the_last_layer_puts_them(softmax, transposed, kind, axis):
+    torch.manual_seed(0)
+    x = torch.randn(4, 2, 7)
+    student, teacher = (to_torch(sequence_net(softmax, seed=seed, transposed=transposed)) for seed in (0, 1))
+    (mine,), (theirs,) = student(x), teacher(x)
+    assert output_kinds(student, [mine], [x]) == [kind]
+    assert class_axes(student, [mine]) == [axis]
+    loss = Distillation(2.0)
+    loss.start(student, teacher, [x])
+    scores = [value.log() if softmax else value for value in (mine, theirs)]
+    expected = soft_divergence(*(value.movedim(axis, -1) for value in scores), 2.0)
+    torch.testing.assert_close(loss([mine], None, [theirs]), expected)
+    assert loss.score([mine], None, [theirs]) == (
+        int((mine.argmax(axis) == theirs.argmax(axis)).sum()),
+        4 * mine[0].numel() // mine.shape[axis],
+    )
 
 
 def test_a_softmax_at_the_end_is_seen_by_the_losses():

@@ -323,6 +323,35 @@ def test_judged_by_the_score(tmp_path):
                 judge="score", teacher=teacher, validation=rows(np.ones((4, 2)), None)).run()  # fmt: skip
 
 
+def test_samples_that_are_not_judged_count_nowhere(tmp_path):
+    weight, x = np.diag([1.0, 2.0]), np.array([[3.0, 1.0], [1.0, 0.0], [0.5, 2.0]])
+    labels = np.array([-100, 0, 1])
+    settings = {"learning_rate": 0.1, "epochs": 2}
+    made = trainer(to_torch(linear_net(weight, batch=1)), rows(x, labels, batch=1), tmp_path / "some", **settings)
+    made.validation = rows(x, labels, batch=1)
+    trained = made.run()
+    scores = torch.from_numpy(x[1:]).float() @ made.view.fc.get_parameter("B").detach().T
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1]))
+    assert trained.best_epoch == 2
+    assert trained.history[-1].held_out == pytest.approx(float(expected), rel=1e-5)
+    none = trainer(to_torch(linear_net(weight, batch=1)), rows(x, labels, batch=1), tmp_path / "none", **settings)
+    none.validation = rows(x[:1], labels[:1], batch=1)
+    trained = none.run()
+    assert (trained.best_epoch, trained.history[-1].held_out) == (2, None)
+
+
+def test_no_sample_of_a_short_held_out_part_counts_twice(tmp_path):
+    x, labels = np.array([[3.0, 1.0], [1.0, 0.0], [0.5, 2.0]]), np.array([0, 0, 1])
+    made = trainer(to_torch(linear_net(np.eye(2))), rows(x, labels), tmp_path, learning_rate=0.1, epochs=1)
+    made.validation = rows(x, labels)
+    trained = made.run()
+    scores = torch.from_numpy(x).float() @ made.view.fc.get_parameter("B").detach().T
+    assert trained.best_epoch == 1
+    assert trained.history[-1].held_out == pytest.approx(
+        float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels))), rel=1e-5
+    )
+
+
 def test_max_steps_and_max_seconds(tmp_path):
     made = trainer(to_torch(conv_net()), images(8), tmp_path, epochs=9, max_steps=3).run()
     assert (made.steps, made.stopped, len(made.history)) == (3, "max_steps, 3, is reached", 2)
