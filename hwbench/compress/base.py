@@ -116,6 +116,14 @@ class Subject:
         before = self.kept.setdefault(tensor, {}).get(axis)
         self.kept[tensor][axis] = indices if before is None else before[indices]
 
+    def forget_gone(self) -> None:
+        """Take out of the books of values what is no constant of the network any more."""
+        constants = (node.outputs[0].name or "" for node in self.model.graph if node.op_type == "Constant")
+        there = {*self.model.graph.initializers, *constants}
+        self.held_zeros &= there
+        self.bits = {name: bits for name, bits in self.bits.items() if name in there}
+        self.codebooks = {name: book for name, book in self.codebooks.items() if name in there}
+
     def _view(self, model: ir.Model) -> torch.fx.GraphModule:
         from hwbench.torch_view.build import to_torch
 

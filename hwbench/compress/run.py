@@ -44,6 +44,7 @@ def apply(planned: Planned, subject: Subject, earlier: Collection[Applied]) -> A
         )
     outcome = method.apply(subject, layers, planned.settings)
     subject.model = infer_shapes(subject.model)
+    subject.forget_gone()
     bad = non_finite_weights(subject.model)
     if bad:
         raise ModelError(f"{step.method} left NaN or infinity in {', '.join(bad[:3])}", hint="please report this")

@@ -74,8 +74,8 @@ def _rounded(rank: int, multiple_of: int) -> int:
 def _no_gain(form: Form, site: Site, ranks: Ranks, amount: float | None) -> Missing | None:
     before, after = site.cost((site.whole(),)), site.cost(form.pieces(site, ranks))
     numbers = (
-        f"at rank {' and '.join(map(str, ranks))} it has {after.macs} multiply-adds and {after.parameters} weights, "
-        f"now {before.macs} and {before.parameters}"
+        f"at rank {' and '.join(map(str, ranks))} it has {after.macs} multiply-adds a batch and {after.parameters} "
+        f"weights, now {before.macs} and {before.parameters}"
     )
     if after.macs >= before.macs or after.parameters >= before.parameters:
         return Missing(code="no_gain", why=f"factorised it would not be smaller: {numbers}", cure="take a lower rank")

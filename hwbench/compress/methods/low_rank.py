@@ -101,7 +101,12 @@ class LowRank:
             else:
                 done.append(found)
         notes = [MORE_OPERATORS] if done else []
-        return Outcome(changes=[one.change for one in done], left_alone=left_alone, figures=_figures(done), notes=notes)
+        return Outcome(
+            changes=[one.change for one in done],
+            left_alone=left_alone,
+            figures=_figures(done, subject.batch),
+            notes=notes,
+        )
 
 
 def _unfit(subject: Subject, layer: Linear, settings: LowRankSettings) -> Missing | None:
@@ -115,7 +120,7 @@ def _unfit(subject: Subject, layer: Linear, settings: LowRankSettings) -> Missin
     site, form = site_of(layer), FORMS[settings.form]
     if isinstance(site, Missing):
         return site
-    return form.unfit(site) or _never_smaller(site, form)
+    return form.unfit(site) or _never_smaller(site, form, subject.batch)
 
 
 def _bound(subject: Subject, layer: Linear) -> Missing | None:
@@ -133,15 +138,15 @@ def _bound(subject: Subject, layer: Linear) -> Missing | None:
     return None
 
 
-def _never_smaller(site: Site, form: Form) -> Missing | None:
+def _never_smaller(site: Site, form: Form, batch: int) -> Missing | None:
     lowest: Ranks = (1,) * len(form.full(site))
     before, after = site.cost((site.whole(),)), site.cost(form.pieces(site, lowest))
     if after.macs < before.macs and after.parameters < before.parameters:
         return None
     return Missing(
         code="no_gain",
-        why=f"even at rank 1 it would not be smaller: {after.macs} multiply-adds and {after.parameters} weights, now "
-        f"{before.macs} and {before.parameters}",
+        why=f"even at rank 1 it would not be smaller: {after.macs / batch:.0f} multiply-adds a sample and "
+        f"{after.parameters} weights, now {before.macs / batch:.0f} and {before.parameters}",
     )
 
 
@@ -197,13 +202,14 @@ def _window(piece: Piece) -> str:
     return "x".join(str(size) for size in piece.window.kernel) + " to " if piece.window.kernel else "to "
 
 
-def _figures(done: list[_Done]) -> dict[str, float]:
+def _figures(done: list[_Done], batch: int) -> dict[str, float]:
+    """Return the totals of the layers; multiply-adds are those of a sample."""
     if not done:
         return {}
     outputs = [one.change.error for one in done if one.change.error is not None]
     figures = {
-        "macs_before": float(sum(one.before.macs for one in done)),
-        "macs_after": float(sum(one.after.macs for one in done)),
+        "macs_before": sum(one.before.macs for one in done) / batch,
+        "macs_after": sum(one.after.macs for one in done) / batch,
         "weights_before": float(sum(one.before.parameters for one in done)),
         "weights_after": float(sum(one.after.parameters for one in done)),
         "mean_weight_error": float(np.mean([one.weight_error for one in done])),

@@ -50,12 +50,8 @@ class MergeLayers:
     settings_type: ClassVar[type[Settings]] = MergeSettings
 
     def legal(self, subject: Subject, settings: MergeSettings) -> dict[str, Missing | None]:
-        found = {node.name or "": _plan(node, settings) for node in subject.model.graph}
-        return {
-            name: plan if isinstance(plan, Missing) else _sparse(subject, plan)
-            for name, plan in found.items()
-            if plan is not None
-        }
+        found = {node.name or "": _plan(subject, node, settings) for node in subject.model.graph}
+        return {name: plan if isinstance(plan, Missing) else None for name, plan in found.items() if plan is not None}
 
     def apply(self, subject: Subject, layers: Collection[str], settings: MergeSettings) -> Outcome:
         _check(settings)
@@ -78,11 +74,10 @@ class MergeLayers:
             else:
                 why = plan.why if plan is not None else "the layer before it has been merged"
                 left.append(LeftAlone(layer=name, reason=Missing(code="taken", why=f"after other merges: {why}")))
-        left += [
-            LeftAlone(layer=name, reason=Missing(code="taken", why="it has become part of another layer"))
-            for name in layers
-            if name not in done and name not in candidates
-        ]
+        part = Missing(code="taken", why="it has become part of another layer")
+        for name in [name for name in layers if name not in done and name not in candidates]:
+            plan = _plan_of(subject, name, settings)
+            left.append(LeftAlone(layer=name, reason=plan if isinstance(plan, Missing) else part))
         return Outcome(changes=changes, left_alone=left, figures=figures)
 
 
@@ -93,7 +88,7 @@ def _exact(subject: Subject, layers: Collection[str], settings: MergeSettings) -
     while again:
         again = False
         for node in list(subject.model.graph):
-            plan = _plan(node, strict) if node.graph is not None and node.name in layers else None
+            plan = _plan(subject, node, strict) if node.graph is not None and node.name in layers else None
             if isinstance(plan, Merge):
                 yield _merged(subject, plan, node.name or "")
                 again = True
@@ -102,12 +97,17 @@ def _exact(subject: Subject, layers: Collection[str], settings: MergeSettings) -
 def _plan_of(subject: Subject, name: str, settings: MergeSettings) -> Merge | Missing | None:
     for node in subject.model.graph:
         if node.name == name:
-            return _plan(node, settings)
+            return _plan(subject, node, settings)
     return None
 
 
-def _plan(node: ir.Node, settings: MergeSettings) -> Merge | Missing | None:
+def _plan(subject: Subject, node: ir.Node, settings: MergeSettings) -> Merge | Missing | None:
     """Return how the layer or Add that a node is can be merged, why not, or None where there is nothing to merge."""
+    plan = _shape(node, settings)
+    return (_sparse(subject, plan) or plan) if isinstance(plan, Merge) else plan
+
+
+def _shape(node: ir.Node, settings: MergeSettings) -> Merge | Missing | None:
     if node.op_type == "Add":
         return sum_at(node, more_macs=settings.allow_more_macs)
     layer = linear_of(node)
@@ -152,7 +152,6 @@ def _merged(subject: Subject, plan: Merge, name: str) -> Change:
     gone = merge(subject.model, plan)
     for initializer in gone:
         subject.kept.pop(initializer, None)
-        subject.bits.pop(initializer, None)
     kernel = "x".join(map(str, plan.kernel)) + " convolution" if plan.kernel else "matrix product"
     how = "exact" if plan.exact else _how(plan)
     return Change(

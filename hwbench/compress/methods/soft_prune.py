@@ -67,14 +67,17 @@ class SoftPrune:
         hook = next(hook for hook in training.hooks if isinstance(hook, SoftPruning))
         removed = hook.removed()
         found = {change.layer: change for change in trained_changes(subject.model, training.before)}
+        notes = list(training.notes)
         zeroed = [each for each in chosen if each.group is None or not settings.cut]
         for each in zeroed:
             found |= _zeroed(subject, each, removed[each.units.name])
         if settings.cut:
-            found |= {change.layer: change for change in _cut(subject, chosen, removed)}
+            cut, lost = _cut(subject, chosen, removed)
+            found |= {change.layer: change for change in cut}
+            notes += lost
         units = sum(len(indices) for indices in removed.values())
         figures = {**training.figures, "units_removed": float(units), "groups_cut": float(len(chosen) - len(zeroed))}
-        return Outcome(changes=list(found.values()), figures=figures, notes=training.notes)
+        return Outcome(changes=list(found.values()), figures=figures, notes=notes)
 
 
 def _zeroed(subject: Subject, choice: Choice, removed: Sequence[int]) -> dict[str, Change]:
@@ -99,11 +102,14 @@ def _zeroed(subject: Subject, choice: Choice, removed: Sequence[int]) -> dict[st
     return found
 
 
-def _cut(subject: Subject, chosen: Sequence[Choice], removed: Mapping[str, Sequence[int]]) -> list[Change]:
+def _cut(
+    subject: Subject, chosen: Sequence[Choice], removed: Mapping[str, Sequence[int]]
+) -> tuple[list[Change], list[str]]:
+    """Return the changes, and what is to be told beside them."""
     pairs = [(each.group, removed[each.units.name]) for each in chosen if each.group is not None]
     cuts = [(group, np.setdiff1d(np.arange(group.size), indices)) for group, indices in pairs if len(indices)]
     before = constants_of(subject.model)
     made = cut_groups(subject.model, cuts)
     verify_cut(subject.model, made)
-    enter(subject, made)
-    return cut_changes(subject, made, cuts, before, subject.layers())
+    notes = enter(subject, made)
+    return cut_changes(subject, made, cuts, before, subject.layers()), notes

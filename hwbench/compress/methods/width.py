@@ -91,7 +91,7 @@ class Width:
         before = constants_of(subject.model)
         made = cut_groups(subject.model, cuts)
         verify_cut(subject.model, made)
-        enter(subject, made)
+        notes = enter(subject, made)
         return Outcome(
             changes=changes(subject, made, cuts, before, subject.layers()),
             left_alone=list(dict.fromkeys([*left_alone, *too_narrow])),
@@ -101,6 +101,7 @@ class Width:
                 "units": float(sum(group.size for group in chosen)),
                 "units_removed": float(sum(group.size - len(keep) for group, keep in cuts)),
             },
+            notes=notes,
         )
 
 

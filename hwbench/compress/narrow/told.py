@@ -27,8 +27,12 @@ def constants_of(model: ir.Model) -> Shapes:
     return {value.name or "": tuple(value.shape.numpy()) for value in values if value.shape is not None}
 
 
-def enter(subject: Subject, made: CutMade) -> None:
-    """Note what is left of every tensor; a part of a shared constant inherits what was known of the whole."""
+def enter(subject: Subject, made: CutMade) -> list[str]:
+    """Note what is left of every tensor; a part of a shared constant inherits what was known of the whole.
+
+    How a constant could be stored is forgotten with its cut, since zeros in a pattern and their part of the whole are
+    others then. Return what is to be told of that.
+    """
     for name, source in made.copies.items():
         if source in subject.kept:
             subject.kept[name] = dict(subject.kept[source])
@@ -38,6 +42,13 @@ def enter(subject: Subject, made: CutMade) -> None:
             subject.bits[name] = subject.bits[source]
     for (tensor, axis), indices in made.kept.items():
         subject.keep(tensor, axis, indices)
+    lost = sorted(name for name in {tensor for tensor, _ in made.kept} if subject.bits.pop(name, None) is not None)
+    if not lost:
+        return []
+    return [
+        f"zeros of {', '.join(lost)} are counted as a bit mask from now on: a pattern of zeros, such as 2:4, is lost "
+        "with a cut"
+    ]
 
 
 def changes(

@@ -29,12 +29,11 @@ import torch
 
 from hwbench.compress.base import Array, Subject
 from hwbench.compress.repair.match import Match, channel_axis, held_biases, match
-from hwbench.compress.statistics.passes import Seen, shortened, watched
+from hwbench.compress.statistics import watch
 from hwbench.errors import ModelError
 from hwbench.graph.linear import Linear
 from hwbench.records.base import Missing
 from hwbench.records.compression import LeftAlone
-from hwbench.torch_view.tables import layer_names
 
 Tensor = torch.Tensor
 
@@ -111,7 +110,7 @@ class _OfLayer:
     now: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     wanted: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def look(self, _: tuple[Tensor, ...], result: Any) -> None:
+    def look(self, _module: torch.nn.Module, _given: tuple[Tensor, ...], result: Any) -> None:
         """Take the moments of the original's tensor."""
         target = self.match.source.of(result)
         mean, deviation = _moments(target, self.match.source.axis)
@@ -162,17 +161,11 @@ class _OfLayer:
 
 
 def _measure(subject: Subject, seen: list[_OfLayer]) -> None:
-    samples = subject.need_samples("correction of biases")
-    eyes: list[tuple[str, Seen]] = [(str(one.match.source.node), one.look) for one in seen]
-    teacher, view = shortened(subject.teacher(), {name for name, _ in eyes}), subject.view()
-    submodules = {layer: name for name, layer in layer_names(view).items()}
-    for one in seen:
-        last = one.match.layer.add or one.match.layer.node
-        view.get_submodule(submodules[last.name or ""]).register_forward_hook(one.correct)
-    with torch.no_grad(), watched(teacher, eyes):
-        for index, (inputs, _) in enumerate(samples.in_order()):
-            subject.report("correction of biases", index / samples.batches)
-            batch = subject.tensors(inputs)
+    eyes = [(str(one.match.source.node), one.look) for one in seen]
+    hands = [((one.match.layer.add or one.match.layer.node).name or "", one.correct) for one in seen]
+    teacher, view = watch.shortened(subject.teacher(), {name for name, _ in eyes}), subject.view()
+    with torch.no_grad(), watch.watching(teacher, eyes), watch.watching(view, hands):
+        for batch, _ in watch.passes(subject, "correction of biases"):
             teacher(*batch)
             view(*batch)
 

@@ -172,7 +172,7 @@ def _backward(
 
         return hook
 
-    with watching(view, {name: hook_of(key) for key, name in at.items()}):
+    with watching(view, [(name, hook_of(key)) for key, name in at.items()]):
         for index, (tensors, labels) in enumerate(passes(subject, "gradients of the loss")):
             with torch.enable_grad():
                 results = view(*tensors)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from hwbench.compress.statistics.rows import Rows
+    from hwbench.torch_view.layer import Layer
 
 PER_INPUT = 4
 LEAST_ROWS = 4096
@@ -94,15 +95,14 @@ def input_grams(
     """
     import torch
 
-    from hwbench.compress.statistics.passes import shortened, watched
+    from hwbench.compress.statistics.watch import passes, shortened, watching
 
-    samples = subject.need_samples("a Gram matrix")
-    sums = _sums(subject, layers, per_input, least, samples.batches, subject.seed if seed is None else seed)
+    batches = subject.need_samples("a Gram matrix").batches
+    sums = _sums(subject, layers, per_input, least, batches, subject.seed if seed is None else seed)
     view = shortened(subject.view(), layers)
-    with torch.no_grad(), watched(view, [(one.names[0], one.see) for one in sums.values()]):
-        for index, (inputs, _) in enumerate(samples.in_order()):
-            subject.report("Gram matrices", index / samples.batches)
-            view(*subject.tensors(inputs))
+    with torch.no_grad(), watching(view, [(one.names[0], one.see) for one in sums.values()]):
+        for tensors, _ in passes(subject, "a Gram matrix"):
+            view(*tensors)
     found = {key: one.result() for key, one in sums.items()}
     return {name: found[key] for key, one in sums.items() for name in one.names}
 
@@ -140,7 +140,7 @@ class _OfLayer:
     seen: int = 0
     of: int = 0
 
-    def see(self, given: tuple[torch.Tensor, ...], result: Any) -> None:
+    def see(self, _: Layer, given: tuple[torch.Tensor, ...], result: Any) -> None:
         from hwbench.compress.statistics.rows import draw, spread_evenly
 
         count = self.rows.count(result)

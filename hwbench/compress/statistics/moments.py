@@ -80,7 +80,7 @@ def input_moments(subject: Subject, layers: Mapping[str, Linear]) -> dict[str, I
 
         return hook
 
-    with watching(view, {name: hook_of(name, layer) for name, layer in layers.items()}):
+    with watching(view, [(name, hook_of(name, layer)) for name, layer in layers.items()]):
         for tensors, _ in passes(subject, "the statistics of inputs"):
             with torch.no_grad():
                 view(*tensors)
@@ -127,7 +127,7 @@ def output_moments(subject: Subject, layers: Mapping[str, Linear]) -> dict[str, 
         return hook
 
     places = {name: behind(layer) for name, layer in layers.items()}
-    hooks = {producer(place.activated): hook_of(name, place.axis) for name, place in places.items()}
+    hooks = [(producer(place.activated), hook_of(name, place.axis)) for name, place in places.items()]
     with watching(view, hooks):
         for tensors, _ in passes(subject, "the statistics of activations"):
             with torch.no_grad():

@@ -12,7 +12,7 @@ and layers can be solved for all at once, since none depends on what becomes of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,13 @@ from hwbench.compress.base import Array, Subject
 from hwbench.compress.repair.match import Match, Source
 from hwbench.compress.repair.norm import MEAN, SHIFT
 from hwbench.compress.statistics.grams import LEAST_ROWS, PER_INPUT, Gram, Sums
-from hwbench.compress.statistics.passes import Seen, shortened, watched
 from hwbench.compress.statistics.rows import Rows, draw, spread_evenly
+from hwbench.compress.statistics.watch import Hook, passes, shortened, watching
 from hwbench.errors import ModelError
 from hwbench.torch_view.tables import input_names
 
 Tensor = torch.Tensor
+Look = Callable[[Any], None]  # at a tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def paired(
         UsageError: there are no samples.
         ModelError: an input or a target of a layer holds NaN or infinity.
     """
-    samples = subject.need_samples("least squares")
+    batches = subject.need_samples("least squares").batches
     sums = [_OfLayer.start(subject, one, index, own, per_input, least) for index, one in enumerate(matches)]
     if not sums:
         return
@@ -71,13 +72,11 @@ def paired(
             wanted = [eye for one in sums for eye in eyes(one)]
             if wanted:
                 views.append(shortened(view, {name for name, _ in wanted}))
-                stack.enter_context(watched(views[-1], wanted))
-        for index, (inputs, _) in enumerate(samples.in_order()):
-            subject.report("least squares: statistics", index / samples.batches)
-            batch = subject.tensors(inputs)
+                stack.enter_context(watching(views[-1], wanted))
+        for index, (batch, _) in enumerate(passes(subject, "least squares")):
             named = dict(zip(input_names(views[0]), batch, strict=True))
             for one in sums:
-                one.begin(index, samples.batches, named)
+                one.begin(index, batches, named)
             for view in views:
                 view(*batch)
             for one in sums:
@@ -136,14 +135,14 @@ class _OfLayer:
         """Choose the positions of a batch; ``given``: the inputs of the network."""
         self.where = draw(self.count, spread_evenly(self.limit, batches, index), self.rng).to(self.device)
         self.of += self.count
-        for source, seen in self._sources():
+        for source, look in self._sources():
             if source.node is None:
-                seen((), given[source.tensor])
+                look(given[source.tensor])
 
-    def teacher_eyes(self) -> list[tuple[str, Seen]]:
-        return [(source.node, seen) for source, seen in self._sources() if source.node is not None]
+    def teacher_eyes(self) -> list[tuple[str, Hook]]:
+        return [(source.node, _hook(look)) for source, look in self._sources() if source.node is not None]
 
-    def eyes(self) -> list[tuple[str, Seen]]:
+    def eyes(self) -> list[tuple[str, Hook]]:
         return [(self.match.layer.name, self._see)] if self.own else []
 
     def end(self) -> None:
@@ -165,31 +164,31 @@ class _OfLayer:
             usable=self.usable.cpu().numpy(),
         )
 
-    def _sources(self) -> list[tuple[Source, Seen]]:
+    def _sources(self) -> list[tuple[Source, Look]]:
         """Return the tensors of the original that are looked at, and who looks at each."""
-        sources: list[tuple[Source, Seen]] = [(self.match.source, self._takes(self.match.source))]
+        sources: list[tuple[Source, Look]] = [(self.match.source, self._takes(self.match.source))]
         if not self.own:
             assert isinstance(self.match.reads, Source)
             sources.append((self.match.reads, self._reads(self.match.reads)))
         return sources
 
-    def _takes(self, source: Source) -> Seen:
-        def seen(_: tuple[Tensor, ...], result: Any) -> None:
+    def _takes(self, source: Source) -> Look:
+        def look(result: Any) -> None:
             rows = self._of_output(source.of(result))
             self.target = rows if source.left is None else rows[:, torch.from_numpy(source.left).to(rows.device)]
 
-        return seen
+        return look
 
-    def _reads(self, source: Source) -> Seen:
-        def seen(_: tuple[Tensor, ...], result: Any) -> None:
+    def _reads(self, source: Source) -> Look:
+        def look(result: Any) -> None:
             x = source.of(result)
             if source.left is not None:
                 x = x.index_select(source.axis, torch.from_numpy(source.left).to(x.device))
             self.x = self.rows.inputs(x, self.where).float()
 
-        return seen
+        return look
 
-    def _see(self, given: tuple[Tensor, ...], _: Any) -> None:
+    def _see(self, _module: torch.nn.Module, given: tuple[Tensor, ...], _output: Any) -> None:
         self.x = self.rows.inputs(given[0], self.where).float()
         self._add()
 
@@ -211,6 +210,10 @@ class _OfLayer:
         self.moments[1] += t.double().square().sum(dim=0)
         self.total.add(self.x)
         self.x = self.target = None
+
+
+def _hook(look: Look) -> Hook:
+    return lambda _module, _given, result: look(result)
 
 
 def _backwards(one: Match, device: str) -> tuple[tuple[Tensor, Tensor, Tensor] | None, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,34 @@ def producer(value: ir.Value) -> str:
     return node.name or ""
 
 
+def shortened(view: torch.fx.GraphModule, layers: Collection[str]) -> torch.fx.GraphModule:
+    """Return a view of the same modules that stops behind the last of ``layers`` (names in the hub), and returns ()."""
+    import torch
+
+    named = layer_names(view)
+    graph = torch.fx.Graph()
+    graph.graph_copy(view.graph, {})
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_module" and named.get(str(node.target)) in layers:
+            break
+        if node.op == "placeholder":
+            continue
+        graph.erase_node(node)
+    graph.output(())
+    short = torch.fx.GraphModule(view, graph, "ShortView")
+    short.meta.update(view.meta)
+    short.train(view.training)
+    return short
+
+
 @contextmanager
-def watching(view: torch.fx.GraphModule, hooks: Mapping[str, Hook]) -> Iterator[None]:
-    """Call ``hooks``, by name of a layer, whenever the layer has run; what one returns takes the output's place."""
-    found = modules(view)
-    handles = [found[name].register_forward_hook(hook) for name, hook in hooks.items()]
+def watching(view: torch.fx.GraphModule, hooks: Iterable[tuple[str, Hook]]) -> Iterator[None]:
+    """Call each hook whenever its layer, named as in the hub, has run; what one returns takes the output's place."""
+    names = {hub: name for name, hub in layer_names(view).items()}
+    handles = []
     try:
+        for layer, hook in hooks:
+            handles.append(view.get_submodule(names[layer]).register_forward_hook(hook))
         yield
     finally:
         for handle in handles:

@@ -63,8 +63,8 @@ def test_the_amount_is_taken_away_and_not_much_more(tmp_path, form, amount):
     assert len(outcome.changes) == 1
     assert not outcome.left_alone
     assert expected == ["conv"]
-    assert outcome.figures["macs_before"] == before
-    assert outcome.figures["macs_after"] == macs(subject.model)
+    assert outcome.figures["macs_before"] == before / subject.batch
+    assert outcome.figures["macs_after"] == macs(subject.model) / subject.batch
     assert (1 - amount) * before * 0.8 < macs(subject.model) <= (1 - amount) * before
     change = outcome.changes[0]
     assert (change.kind, change.layer, change.shape_before) == ("factorised", "conv", (24, 16, 3, 3))

@@ -143,6 +143,18 @@ def test_zeros_that_are_held_are_left_alone(tmp_path):
     assert MergeLayers().legal(subject, MergeSettings())["y"].code == "held_zeros"
 
 
+def test_zeros_that_are_held_stop_a_chain_that_other_merges_have_brought_to_them(tmp_path):
+    lines = [("Conv", "x wa", "a"), ("Conv", "a wb", "b"), ("Conv", "b wc", "c")]
+    model = net(lines, {f"w{name}": drawn(4, 4, 1, 1, seed=seed) for seed, name in enumerate("abc")})
+    subject = subject_of(model, tmp_path)
+    subject.held_zeros.add("wa")
+    legal = MergeLayers().legal(subject, MergeSettings())
+    assert (legal["b"].code, legal["c"]) == ("held_zeros", None)
+    MergeLayers().apply(subject, ["c"], MergeSettings())
+    first, _ = subject.layers().values()
+    np.testing.assert_array_equal(first.weight, subject.original.graph.initializers["wa"].const_value.numpy())
+
+
 @pytest.mark.parametrize(
     "settings",
     [MergeSettings(amount=0.5), MergeSettings(move_padding=True), MergeSettings(activations="remove")],

@@ -86,6 +86,14 @@ def test_layers_on_a_grid_are_left_there(subject):
         carried_out(subject, share, {**quantise, "layers": first})
 
 
+def test_books_of_constants_that_are_gone_are_closed(subject):
+    name = next(iter(subject.layers().values())).node.inputs[1].name
+    subject.held_zeros |= {name, "gone"}
+    subject.bits |= {name: 4.0, "gone": 4.0}
+    carried_out(subject, {"method": "width", "settings": {"amount": 2.0}})
+    assert (subject.held_zeros, subject.bits) == ({name}, {name: 4.0})
+
+
 def test_the_original_is_not_touched(subject):
     before = ir.to_proto(subject.original).SerializeToString(deterministic=True)
     carried_out(subject, {"method": "width", "settings": {"amount": 2.0}})

@@ -12,6 +12,7 @@ from hwbench.compress.methods.finetune import Finetune, FinetuneSettings  # noqa
 from hwbench.compress.methods.gradual import Gradual, GradualSettings  # noqa: E402
 from hwbench.compress.methods.soft_prune import SoftPrune, SoftPruneSettings  # noqa: E402
 from hwbench.compress.methods.sparsify import Sparsify, SparsifySettings  # noqa: E402
+from hwbench.compress.methods.width import Width, WidthSettings  # noqa: E402
 from hwbench.errors import ModelError, UsageError  # noqa: E402
 
 
@@ -275,6 +276,21 @@ def test_a_cut_network_equals_its_masked_self(tmp_path):
     assert weight_of(cut.model, "w1").shape == (4, 2, 3, 3)
     inputs, _ = next(masked.samples.in_order())
     np.testing.assert_allclose(run_ort(cut.model, inputs)[0], run_ort(masked.model, inputs)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [(SoftPrune(), SoftPruneSettings(amount=0.4, epochs=1)), (Width(), WidthSettings(amount=0.4))],
+    ids=["soft-prune", "width"],
+)
+def test_a_cut_takes_a_pattern_of_zeros_out_of_the_books_and_says_so(tmp_path, method, settings):
+    subject = small(tmp_path)
+    applied(Gradual(), GradualSettings(pattern="2:4", epochs=1), subject, {"conv2"})
+    assert set(subject.bits) == {"w2"}
+    outcome = applied(method, settings, subject, {"conv1"})
+    assert weight_of(subject.model, "w2").shape == (4, 4, 3, 3)
+    assert (subject.bits, subject.held_zeros) == ({}, {"w2"})
+    assert [note for note in outcome.notes if note.startswith("zeros of w2") and "2:4, is lost" in note]
 
 
 def test_layers_that_decide_the_output_keep_their_channels(tmp_path):
