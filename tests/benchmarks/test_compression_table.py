@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 
+import command
 import numpy as np
 import pytest
 import real_tasks
@@ -131,16 +132,29 @@ def judged(wanted):
 
 
 @pytest.mark.parametrize("asked", ROWS)
-def test_compression_table(benchmark, capsys, prepared, asked, tmp_path):
+def test_compression_table(benchmark, capsys, monkeypatch, prepared, asked, tmp_path):
     what, arguments, net, recipe, data, timed = asked
+    monkeypatch.setattr(command, "LIMIT_S", 1800)
     folder, wanted = prepared(net)
     if recipe is not None:
         (tmp_path / "recipe.toml").write_text(recipe)
         arguments = ("--recipe", str(tmp_path / "recipe.toml"))
-    learned = ("--data", "train.npz", "--samples", "2000") if data else ()
+    learned = ("--data", "train.npz", "--samples", "1000") if data else ()
     out = str(tmp_path / "out")
-    command = ("compress", wanted.spec, *arguments, *learned, "--verify-data", "test.npz", "--task", wanted.kind)
-    run = benchmark.pedantic(hwbench, args=(*command, "-o", out, "--json", "-q"), kwargs={"cwd": folder}, rounds=1)
+    asked_for = (
+        wanted.spec,
+        *arguments,
+        *learned,
+        "--threads",
+        "1",
+        "--verify-data",
+        "test.npz",
+        "--task",
+        wanted.kind,
+    )
+    run = benchmark.pedantic(
+        hwbench, args=("compress", *asked_for, "-o", out, "--json", "-q"), kwargs={"cwd": folder}, rounds=1
+    )
     assert run.returncode == 0, run.stderr
     beside = ("compare", wanted.spec, f"{out}/model.onnx", "-e", "onnxruntime", "--threads", "1", "--budget", BUDGET)
     compared = hwbench(*beside, "--json", "-q", cwd=folder) if timed else None
