@@ -9,11 +9,7 @@ import torch
 
 from hwbench.compress.base import Subject
 from hwbench.data.samples import Samples
-from hwbench.errors import UsageError
-
-
-class CannotJudge(UsageError):
-    """The network's outputs cannot be held against the original's."""
+from hwbench.records.base import Missing
 
 
 @dataclass
@@ -27,22 +23,23 @@ class Judge:
     samples: Samples
     _targets: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
 
-    def error(self) -> float:
+    def error(self) -> float | Missing:
         """Return the error of the network as it is now; infinite where it puts out NaN.
 
-        Raises:
-            CannotJudge: no output is in floating point, or the outputs are not those of the original.
+        Missing where no output is in floating point, or the outputs have other shapes than the original's.
         """
         if not self._targets:
             self._targets = self._outputs(self.subject.teacher())
         total: list[float] = []
         for y, t in zip(self._joined(self._outputs(self.subject.view())), self._joined(self._targets), strict=True):
             if y.shape != t.shape:
-                raise CannotJudge(f"the network puts out {tuple(y.shape)}, its original {tuple(t.shape)}")
+                why = f"the network puts out {tuple(y.shape)}, its original {tuple(t.shape)}"
+                return Missing(code="other_outputs", why=why)
             spread = float((t - t.mean(dim=0)).square().mean()) or float(t.square().mean()) or 1.0
             total.append(float((y - t).square().mean()) / spread)
         if not total:
-            raise CannotJudge("no output of the network is in floating point, so no repair can be judged")
+            why = "no output of the network is in floating point, so no repair can be judged"
+            return Missing(code="no_float_output", why=why)
         found = sum(total) / len(total)
         return found if found == found else float("inf")  # noqa: PLR0124 - NaN is not itself
 

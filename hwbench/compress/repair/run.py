@@ -98,7 +98,7 @@ def repair(
         UsageError: a repair is unknown, or there are no samples.
         ModelError: the network puts out NaN on the samples.
     """
-    from hwbench.compress.repair.judge import CannotJudge, Judge
+    from hwbench.compress.repair.judge import Judge
 
     unknown = sorted(set(which) - set(ORDER))
     if unknown:
@@ -110,11 +110,11 @@ def repair(
     run = _Run(subject, learning, Judge(learning, held), settings, layers)
     if fit is held:
         run.notes.append("There is but one batch of samples, so repairs were judged on what they learned from.")
-    try:
-        run.start()
-    except CannotJudge as error:
-        run.notes.append(f"Nothing was repaired: {error}.")
+    error = run.judge.error()
+    if isinstance(error, Missing):
+        run.notes.append(f"Nothing was repaired: {error.why}.")
         return run.outcome()
+    run.start(error)
     _carry_out(run, which)
     return run.outcome()
 
@@ -153,8 +153,8 @@ class _Run:
         held_out = self.judge.samples is not self.learning.samples
         return "held-out samples" if held_out else "the samples that were learned from"
 
-    def start(self) -> None:
-        self.error = self.judge.error()
+    def start(self, error: float) -> None:
+        self.error = error
         self.figures["output_error_before"] = self.error
 
     def attempt(self, name: str, repairs: Callable[[], Mapping[str, str]]) -> bool:
@@ -168,6 +168,7 @@ class _Run:
             self.notes.append(f"{name}: there was nothing to do.")
             return False
         error = self.judge.error()
+        assert isinstance(error, float)  # repairs change no output's shape or type
         if error < self.error:
             self.notes.append(f"{name}: output error {self.error:.4g} -> {error:.4g} on {self.seen_on}.")
             self.error = error
