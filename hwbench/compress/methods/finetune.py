@@ -52,7 +52,9 @@ def _require_something_to_learn(subject: Subject, settings: FinetuneSettings) ->
     """Refuse to distil a network into itself."""
     if settings.taught_by is not None and (settings.function is not None or not settings.teacher):
         raise UsageError("taught_by names a teacher for our trainer", hint="leave function out, and teacher=true")
-    own_teacher = settings.function is None and settings.teacher and settings.taught_by is None
+    own_teacher = (
+        settings.function is None and settings.taught_by is None and settings.teacher and settings.alpha in {None, 1}
+    )
     samples = subject.need_samples("training")
     if not own_teacher or (settings.labels and samples.labels is not None) or not _is_original(subject):
         return
