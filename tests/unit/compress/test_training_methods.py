@@ -111,7 +111,24 @@ def test_losses_that_cannot_be(tmp_path):
         FinetuneSettings(teacher=False, features="conv1")
     with pytest.raises(UsageError, match="alpha"):
         FinetuneSettings(alpha=1.5)
-    applied(Finetune(), FinetuneSettings(epochs=1, labels=False), small(tmp_path))
+    with pytest.raises(UsageError, match="learn from its own outputs"):
+        applied(Finetune(), FinetuneSettings(epochs=1, labels=False), small(tmp_path))
+
+
+def test_a_network_can_be_taught_by_another_file(tmp_path):
+    losses = []
+    for sign in (1, -1):
+        subject = small(tmp_path, labels=False)
+        teacher = subject.original.clone()
+        for value in teacher.graph.initializers.values():
+            if len(value.shape) == 2:
+                value.const_value = ir.tensor(sign * value.const_value.numpy())
+        ir.save(teacher, tmp_path / "teacher.onnx")
+        taught = FinetuneSettings(epochs=1, taught_by=str(tmp_path / "teacher.onnx"))
+        losses.append(applied(Finetune(), taught, subject).figures["loss_first"])
+    assert losses[0] < 0.1 * losses[1]
+    with pytest.raises(UsageError, match="names a teacher for our trainer"):
+        applied(Finetune(), FinetuneSettings(taught_by="teacher.onnx", teacher=False), small(tmp_path))
 
 
 def test_a_broken_training_leaves_the_network_as_it_was(tmp_path):
