@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from hwbench.compress.base import Array, Subject
 from hwbench.compress.channel_units import last_layers
+from hwbench.graph.initializers import add_initializer
 from hwbench.graph.linear import Linear, set_constant
 from hwbench.records.base import Missing
 
@@ -98,8 +99,4 @@ def _resize_constant(node: ir.Node, before: int, after: int) -> None:
     assert tensor is not None
     sizes = np.array(_resized(tuple(tensor.numpy().tolist()), before, after), np.int64)
     assert isinstance(node.graph, ir.Graph)
-    name = f"{value.name}.of.{node.name}"
-    new = ir.Value(name=name, const_value=ir.tensor(sizes, name=name))
-    new.shape, new.type = ir.Shape(sizes.shape), ir.TensorType(ir.DataType.INT64)
-    node.graph.initializers[name] = new
-    node.replace_input_with(1, new)
+    node.replace_input_with(1, add_initializer(node.graph, f"{value.name}.of.{node.name}", sizes))

@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from hwbench.errors import ModelError, UsageError
 from hwbench.graph.batch_dependence import Array, BatchDependence, PerItem, batch_dependence, expand_name, values_of
+from hwbench.graph.initializers import add_initializer
 from hwbench.graph.linear import integer, set_constant
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Missing
@@ -133,8 +134,8 @@ def _expand(graph: ir.Graph, value: ir.Value, one: Array, axis: int, batch: int,
     sizes = np.ones(one.ndim, np.int64)
     sizes[axis] = batch
     # Where a Constant node made it, an initialiser takes its place.
-    single = value if value.is_initializer() else _initializer(graph, f"{name}.one", one)
-    node = ir.node("Expand", [single, _initializer(graph, f"{name}.shape", sizes)], name=name)
+    single = value if value.is_initializer() else add_initializer(graph, f"{name}.one", one)
+    node = ir.node("Expand", [single, add_initializer(graph, f"{name}.shape", sizes)], name=name)
     out = node.outputs[0]
     out.name, out.type = f"{name}.out", value.type
     value.replace_all_uses_with(out)
@@ -143,14 +144,6 @@ def _expand(graph: ir.Graph, value: ir.Value, one: Array, axis: int, batch: int,
     single.shape = ir.Shape(one.shape)
     graph.insert_before(graph[0], node)
     _drop_unread(value)
-
-
-def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    assert value.const_value is not None
-    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(value.const_value.dtype)
-    graph.initializers[name] = value
-    return value
 
 
 def _integers(node: ir.Node | None, index: int, entries: PerItem) -> Array | None:
@@ -262,13 +255,15 @@ class _Opener:
     def _computed(self, node: ir.Node, index: int, array: Array, entries: dict[int, int]) -> None:
         base = f"{node.name}.{_BATCH}{index}"
         pieces = [
-            self._times(entries[i], f"{base}.{i}") if i in entries else _initializer(self.graph, f"{base}.{i}", entry)
+            self._times(entries[i], f"{base}.{i}")
+            if i in entries
+            else add_initializer(self.graph, f"{base}.{i}", entry)
             for i, entry in enumerate(array.reshape(-1, 1).astype(np.int64))
         ]
         joined: ir.Value = pieces[0] if len(pieces) == 1 else self._add("Concat", pieces, base, {"axis": 0})
         if array.ndim == 0:
             joined = self._add(
-                "Reshape", [joined, _initializer(self.graph, f"{base}.scalar", np.zeros(0, np.int64))], base
+                "Reshape", [joined, add_initializer(self.graph, f"{base}.scalar", np.zeros(0, np.int64))], base
             )
         if array.dtype != np.int64:
             to = ir.DataType.from_numpy(array.dtype)
@@ -281,7 +276,7 @@ class _Opener:
         batch = self._size()
         if per_item == 1:
             return batch
-        factor = _initializer(self.graph, f"{name}.per_item", np.array([per_item]))
+        factor = add_initializer(self.graph, f"{name}.per_item", np.array([per_item]))
         return self._add("Mul", [batch, factor], name)
 
     def _size(self) -> ir.Value:
@@ -289,7 +284,7 @@ class _Opener:
         if self.batch is None:
             given = next(value for value in self.graph.inputs if self._axes(value))
             shape = self._add("Shape", [given], f"{_BATCH}.shape")
-            axis = _initializer(self.graph, f"{_BATCH}.axis", np.array([min(self._axes(given))]))
+            axis = add_initializer(self.graph, f"{_BATCH}.axis", np.array([min(self._axes(given))]))
             self.batch = self._add("Gather", [shape, axis], _BATCH, {"axis": 0})
         return self.batch
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.graph.initializers import add_initializer
+
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 _KINDS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -265,10 +267,4 @@ def add_constant(node: ir.Node, name: str, array: Array, *, like: ir.Value) -> i
     graph, tensor = node.graph, ir.convenience.get_const_tensor(like)
     assert isinstance(graph, ir.Graph)
     assert tensor is not None
-    while name in graph.initializers:
-        name += "_again"
-    value = ir.Value(name=name, const_value=ir.tensor(array.astype(tensor.dtype.numpy()), name=name))
-    value.shape = ir.Shape(array.shape)
-    value.type = ir.TensorType(tensor.dtype)
-    graph.initializers[name] = value
-    return value
+    return add_initializer(graph, name, array.astype(tensor.dtype.numpy()))

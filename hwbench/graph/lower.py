@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.graph.initializers import add_initializer
+
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -123,7 +125,7 @@ def _fold(graph: ir.Graph, producer: ir.Node, norm: ir.Node) -> None:
         (1, "weight", weight * scale.reshape(along)),
         (2, "bias", scale * (bias - mean) + beta),
     ):
-        value = _initializer(graph, f"{producer.name}.folded_{kind_of}", array.astype(kind))
+        value = add_initializer(graph, f"{producer.name}.folded_{kind_of}", array.astype(kind))
         producer.replace_input_with(index, value)
     result = norm.outputs[0]
     name = result.name
@@ -144,14 +146,3 @@ def _drop(graph: ir.Graph, weight: ir.Value) -> None:
         graph.initializers.pop(weight.name)
         if weight.is_graph_input():
             graph.inputs.remove(weight)
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> ir.Value:
-    while name in graph.initializers:
-        name += "_again"
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    assert value.const_value is not None
-    value.shape = ir.Shape(array.shape)
-    value.type = ir.TensorType(value.const_value.dtype)
-    graph.initializers[name] = value
-    return value

@@ -16,7 +16,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from hwbench.structure.rewrites.base import DOMAINS, constant, discard, initializer, replace, sizes
+from hwbench.graph.initializers import add_initializer
+from hwbench.structure.rewrites.base import DOMAINS, constant, discard, replace, sizes
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Cheaper = Literal["hard-sigmoid", "hard-swish", "gelu-tanh", "quick-gelu", "relu"]
@@ -239,7 +240,7 @@ class _Writer:
         return out
 
     def _number(self, number: float, name: str) -> ir.Value:
-        return initializer(self.graph, name, np.array(number, np.float32))
+        return add_initializer(self.graph, name, np.array(number, np.float32))
 
 
 def _write_hard_swish(write: _Writer, x: ir.Value, opset: int) -> ir.Value:

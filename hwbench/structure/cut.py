@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.graph.initializers import add_initializer
 from hwbench.structure.edits import Rewrite, rewrites
 from hwbench.structure.groups import Group
 from hwbench.structure.known import Known
@@ -174,13 +175,8 @@ class _Writer:
             node.resize_inputs(index + 1)
         old = node.inputs[index]
         stem = old.name if old is not None else f"input_{index}"
-        name, count = f"{stem}.of.{node.name}", 1
-        while name in self.graph.initializers:
-            count += 1
-            name = f"{stem}.of.{node.name}.{count}"
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
-        self.graph.initializers[name] = value
+        value = add_initializer(self.graph, f"{stem}.of.{node.name}", array)
+        name = value.name or ""
         node.replace_input_with(index, value)
         if old is not None:
             self.copies[name] = old.name or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.graph.initializers import add_initializer
 from hwbench.graph.linear import Linear, constant, set_constant, uses
 from hwbench.structure.blocks import Block
 from hwbench.structure.links import link_of
@@ -75,10 +76,7 @@ def _pads_zeros(pad: ir.Node) -> bool:
 def _multiply(model: ir.Model, block: Block, factor: float) -> None:
     branch = block.branch
     dtype = branch.dtype or ir.DataType.FLOAT
-    name = f"{block.name}.gate"
-    held = ir.Value(name=name, const_value=ir.tensor(np.array(factor).astype(dtype.numpy()), name=name))
-    held.shape, held.type = ir.Shape(()), ir.TensorType(dtype)
-    model.graph.initializers[name] = held
+    held = add_initializer(model.graph, f"{block.name}.gate", np.array(factor).astype(dtype.numpy()))
     gated = ir.node("Mul", [branch, held], name=f"{block.name}/gate", num_outputs=1)
     gated.outputs[0].name = f"{branch.name}.gated"
     gated.outputs[0].shape, gated.outputs[0].type = branch.shape, branch.type

@@ -155,17 +155,3 @@ def integers(node: ir.Node, index: int, attribute: str) -> list[int] | None:
         return []
     array = constant(node.inputs[index])
     return None if array is None else [int(entry) for entry in array.reshape(-1)]
-
-
-def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """Add an initialiser; where the name is taken it gets another."""
-    taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-    base, suffix = name, 1
-    while name in taken:
-        suffix += 1
-        name = f"{base}_{suffix}"
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    assert value.const_value is not None
-    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(value.const_value.dtype)
-    graph.initializers[name] = value
-    return value

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from hwbench.errors import ModelError
+from hwbench.graph.initializers import add_initializer
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Missing
 from hwbench.structure.rewrites.base import (
@@ -25,7 +26,6 @@ from hwbench.structure.rewrites.base import (
     Place,
     bypass,
     constant,
-    initializer,
     integers,
     place,
     refused,
@@ -97,7 +97,7 @@ def _put(bench: Bench, node: ir.Node, result: Array) -> Callable[[], None]:
         out = node.outputs[0]
         name = out.name or f"{node.name}.value"
         out.name = f"{name}.unused"
-        bypass(node, initializer(bench.graph, name, result))
+        bypass(node, add_initializer(bench.graph, name, result))
 
     return make
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from hwbench.graph.initializers import add_initializer
 from hwbench.graph.linear import Array, Linear, linear_layers
 from hwbench.records.base import Missing
 from hwbench.structure.rewrites.base import (
@@ -19,7 +20,6 @@ from hwbench.structure.rewrites.base import (
     Bench,
     Place,
     discard,
-    initializer,
     only_reader,
     place,
     refused,
@@ -111,8 +111,8 @@ def _merged(bench: Bench, group: Sequence[Linear]) -> Callable[[], None]:
         if any(one is not None for one in biases):
             filled = [np.zeros(layer.output_channels) if one is None else one
                       for one, layer in zip(biases, group, strict=True)]  # fmt: skip
-            bias = initializer(graph, f"{name}.merged_bias", np.concatenate(filled).astype(dtype))
-        new_weight = initializer(graph, f"{name}.merged_weight", weight)
+            bias = add_initializer(graph, f"{name}.merged_bias", np.concatenate(filled).astype(dtype))
+        new_weight = add_initializer(graph, f"{name}.merged_weight", weight)
         result = _product(graph, first, new_weight, bias)
         _split(bench, first, result, group)
         for layer in group:
@@ -155,7 +155,7 @@ def _split(bench: Bench, first: Linear, result: ir.Value, group: Sequence[Linear
     if bench.opset < 13:
         attributes["split"] = counts
     else:
-        given.append(initializer(bench.graph, f"{first.name}.split.sizes", np.array(counts, np.int64)))
+        given.append(add_initializer(bench.graph, f"{first.name}.split.sizes", np.array(counts, np.int64)))
     node = ir.node("Split", given, attributes, num_outputs=len(group), name=f"{first.name}.split")
     bench.graph.insert_before(first.node, node)
     for out, layer in zip(node.outputs, group, strict=True):
