@@ -102,7 +102,7 @@ def test_a_convolution_after_another_is_one(case, norm):
         merge(model, moved)
         after = run_ort(model, {"x": x})[0]
         assert after.shape == before.shape
-        assert np.abs(after - before).max() > 1e-4 * np.abs(before).max()
+        assert np.abs(after - before).max() > 1e-5 * np.abs(before).max()  # rounding is ten times less
 
 
 @st.composite
