@@ -23,12 +23,14 @@ import onnx_ir as ir
 
 from hwbench.compress import state
 from hwbench.compress.base import Array, Report, Subject
+from hwbench.compress.check import check_graph
 from hwbench.compress.facts import network_facts
 from hwbench.compress.order import planned, with_repairs
-from hwbench.compress.run import apply, sparse_weights
+from hwbench.compress.run import apply, count_nodes, sparse_weights
 from hwbench.data.samples import Samples
 from hwbench.errors import ModelError, UsageError
-from hwbench.graph.onnx_file import infer_shapes
+from hwbench.graph.inputs import input_specs, random_inputs
+from hwbench.graph.onnx_file import graph_inputs, infer_shapes
 from hwbench.records.base import Missing
 from hwbench.records.compression import Applied, NetworkFacts, Step
 
@@ -88,7 +90,8 @@ def compress(
 
     Raises:
         UsageError: a step does not fit, or an example or samples are wanting.
-        ModelError: torch cannot export the module, or a step broke on it.
+        ModelError: torch cannot export the module, or ONNX Runtime and torch differ on the result.
+        EngineError: onnxruntime is not here.
     """
     graph = infer_shapes(model.clone()) if isinstance(model, ir.Model) else _exported(model, example)
     given = [value for value in graph.graph.inputs if not value.is_initializer()]
@@ -114,12 +117,23 @@ def compress(
         applied: tuple[Applied, ...] = ()
         for step in planned(steps):
             applied = (*applied, apply(step, subject, applied))
+        _check(subject, Path(folder) / "checked.onnx")
     return CompressedModel(
         model=subject.model,
         applied=applied,
         before=before,
         after=network_facts(subject.model, batch, subject.bits, subject.held_zeros),
     )
+
+
+def _check(subject: Subject, path: Path) -> None:
+    """Hold ONNX Runtime against torch on the first batch, or on random inputs where there are no samples."""
+    if subject.samples is not None:
+        inputs, _ = next(subject.samples.in_order())
+    else:
+        inputs = random_inputs(subject.model, input_specs(graph_inputs(subject.model)), subject.seed)
+    state.save_graph(subject.model, path)
+    check_graph(subject, path, inputs, count_nodes(subject.model))
 
 
 def _exported(module: torch.nn.Module, example: Mapping[str, torch.Tensor] | None) -> ir.Model:
