@@ -59,7 +59,8 @@ def on_grid(layer: Linear, bits: int, grain: Grain, scales: Scales) -> OnGrid:
     """
     weight, largest = layer.weight, largest_of(bits)
     if grain.group is not None:
-        blocks = quantise_blocks(weight, 1 - layer.output_axis, grain.group, largest=largest)
+        along, best = 1 - layer.output_axis, scales == "mse"
+        blocks = quantise_blocks(weight, along, grain.group, largest=largest, least_squares=best)
         return OnGrid(numbers=blocks.dequantised(), scales=blocks.scales, largest=largest, bits=bits)
     axis = None if grain.whole else layer.output_axis
     find = least_squares_scales if scales == "mse" else weight_scales

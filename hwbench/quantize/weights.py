@@ -93,15 +93,31 @@ class Blocks:
         return np.asarray(self.values.astype(np.float64) * spread)
 
 
-def quantise_blocks(weight: Array, axis: int, size: int, *, largest: int = INT4_LARGEST) -> Blocks:
-    """Return weights with a scale for every ``size`` of them along ``axis``, the axis of the inputs."""
+def quantise_blocks(
+    weight: Array, axis: int, size: int, *, largest: int = INT4_LARGEST, least_squares: bool = False
+) -> Blocks:
+    """Return weights with a scale for every ``size`` of them along ``axis``, the axis of the inputs.
+
+    The scales hold the largest weight of each block, or with ``least_squares`` are :func:`least_squares_scales`.
+    """
     axis %= weight.ndim
     starts = np.arange(0, weight.shape[axis], size)
-    scales = _scales(np.maximum.reduceat(np.abs(weight.astype(np.float64)), starts, axis=axis), largest)
+    if least_squares:
+        scales = _least_squares_of_blocks(weight, axis, size, largest)
+    else:
+        scales = _scales(np.maximum.reduceat(np.abs(weight.astype(np.float64)), starts, axis=axis), largest)
     spread = np.repeat(scales.astype(np.float64), size, axis=axis)
     spread = np.take(spread, np.arange(weight.shape[axis]), axis=axis)
     values = np.clip(np.rint(weight.astype(np.float64) / spread), -largest, largest).astype(np.int8)
     return Blocks(values=values, scales=scales, axis=axis, size=size)
+
+
+def _least_squares_of_blocks(weight: Array, axis: int, size: int, largest: int) -> Array:
+    last = np.moveaxis(weight, axis, -1)
+    short = -last.shape[-1] % size
+    padded = np.pad(last, [*[(0, 0)] * (last.ndim - 1), (0, short)])  # zeros are rounded without error
+    found = least_squares_scales(padded.reshape(-1, size), 0, largest=largest)
+    return np.moveaxis(found.reshape(*last.shape[:-1], -1), -1, axis)
 
 
 def bias_fits_int32(bias: Array, input_scale: float, scales: Array) -> Array:

@@ -98,3 +98,19 @@ class TestBias:
         scale = scales_for_bias(np.array([0.5, -3.0]), 0.1, np.float32(1e-12) * np.ones((), np.float32))
         assert scale.shape == ()
         assert bias_fits_int32(np.array([0.5, -3.0]), 0.1, scale).all()
+
+
+@pytest.mark.parametrize(("axis", "size"), [(0, 4), (1, 4), (1, 5)])
+def test_scales_of_blocks_that_round_with_least_error(axis, size):
+    weight = np.random.default_rng(3).standard_t(3, size=(8, 12))
+    best = quantise_blocks(weight, axis, size, largest=1, least_squares=True)
+    plain = quantise_blocks(weight, axis, size, largest=1)
+    assert best.scales.shape == plain.scales.shape
+    ends = np.arange(0, weight.shape[axis], size)
+    errors = [np.add.reduceat((blocks.dequantised() - weight) ** 2, ends, axis=axis) for blocks in (best, plain)]
+    assert (errors[0] <= errors[1] + 1e-9).all()
+    assert errors[0].sum() < 0.9 * errors[1].sum()
+    one = np.take(weight, range(size), axis=axis).take(0, axis=1 - axis)  # the first block by itself
+    steps = [np.abs(one).max() * percent / 100 for percent in range(10, 101)]
+    least = min(((np.clip(np.rint(one / step), -1, 1) * step - one) ** 2).sum() for step in steps)
+    assert errors[0].flat[0] == pytest.approx(least, rel=1e-5)
