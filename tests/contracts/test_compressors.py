@@ -15,6 +15,7 @@ from hwbench.graph.onnx_file import infer_shapes
 from hwbench.graph.torch_export import export
 from hwbench.graph.torch_source import TorchModel
 from hwbench.records.compression import Step
+from hwbench.report.methods import setting_rows
 from hwbench.testing import CompressorContract
 
 BATCH = 8
@@ -107,3 +108,13 @@ class TestEveryMethod(CompressorContract):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(4 * BATCH, 3, 10, 10)).astype(np.float32)
         return Samples(inputs={"x": x}, labels=rng.integers(0, 5, len(x)), batch=BATCH)
+
+
+@pytest.mark.parametrize("name", list(plugins.available("compressors")))
+def test_every_setting_says_what_it_does(name):
+    rows = setting_rows(plugins.load("compressors", name).settings_type)
+    assert [row[0] for row in rows if not row[3]] == []
+
+
+def test_the_names_are_the_entry_points():
+    assert set(SETTINGS) == set(plugins.available("compressors"))
