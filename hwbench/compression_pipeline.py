@@ -30,6 +30,8 @@ from hwbench.records.compression import (
     CompressionResult,
     CompressJob,
     CompressRequest,
+    Judged,
+    LearnedFrom,
 )
 from hwbench.records.data import DataResult
 from hwbench.records.model import ImportResult
@@ -143,7 +145,7 @@ class _Compress:
             request=self.request,
             environment=environment.capture(),
             model=imported.model,
-            data=_NO_DATA if data is None else data.facts,
+            learned_from=_NO_DATA if data is None else LearnedFrom(facts=data.facts),
             compressed=compressed,
             verification=Missing(code="not_asked", why="nobody asked for it", cure="--verify-data"),
             took_s=(clock.now_ns() - started) / 1e9,
@@ -152,7 +154,7 @@ class _Compress:
         self._put_in_place(compressed, result)  # before it is judged: what was made is not lost
         if not isinstance(self.request.verify, Missing):
             result = msgspec.structs.replace(
-                result, verification=self._verified(compressed), took_s=(clock.now_ns() - started) / 1e9
+                result, verification=Judged(found=self._verified(compressed)), took_s=(clock.now_ns() - started) / 1e9
             )
             write_record(self.folder / COMPRESSION, result)
         return result

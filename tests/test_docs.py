@@ -206,6 +206,8 @@ def test_paths_and_verbs_in_prose_exist(document):
 def test_index_lists_every_document():
     index = read("docs/README.md")
     assert [path.name for path in ROOT.glob("docs/*.md") if f"({path.name})" not in index] == ["README.md"]
+    methods = read("docs/compress.md")
+    assert [path.name for path in ROOT.glob("docs/compress/*.md") if f"(compress/{path.name})" not in methods] == []
 
 
 def test_changelog_has_this_version():

@@ -35,12 +35,19 @@ def test_importing_loads_no_runtime(module):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["devices"], ["models"], ["plugins"], ["profile", "--help"]]
+    "arguments", [["--help"], ["--version"], ["devices"], ["models"], ["profile", "--help"], ["compress", "--help"]]
 )
 def test_a_quick_command_loads_nothing_heavy(arguments):
     said, loaded = loaded_after(f"from hwbench.cli.main import main\nassert main({arguments!r}) == 0")
     assert said.strip()
     assert loaded == set()
+
+
+@pytest.mark.parametrize("arguments", [["plugins"], ["methods"], ["methods", "width"]])
+def test_listing_methods_loads_the_graph_library_and_no_runtime(arguments):
+    said, loaded = loaded_after(f"from hwbench.cli.main import main\nassert main({arguments!r}) == 0")
+    assert said.strip()
+    assert loaded <= {"numpy", "onnx", "onnx_ir"}
 
 
 @pytest.mark.parametrize("kind", ["engines", "meters", "devices"])

@@ -140,7 +140,7 @@ def exit_code(found: CompressionResult, *, strict: bool) -> int:
 
     if isinstance(found.verification, Missing):
         return EXIT_OK
-    rows = found.verification.rows[1:]
+    rows = found.verification.found.rows[1:]
     words = {row.certificate.word for row in rows if isinstance(row.certificate, Certificate)}
     if "FAILED" in words or not all(row.finite for row in rows):
         return EXIT_GOAL_MISSED

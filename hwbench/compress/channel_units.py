@@ -14,7 +14,7 @@ from hwbench.graph.linear import Linear, linear_layers
 from hwbench.records.base import Missing
 from hwbench.structure.groups import Group, channel_groups
 from hwbench.train.places import norm_behind
-from hwbench.train.units import Slice, UnitGroup
+from hwbench.train.unit_groups import Slice, UnitGroup
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -173,6 +173,18 @@ class Compressed(Record, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class LearnedFrom(Record, frozen=True, kw_only=True, tag_field="kind", tag="learned_from"):
+    """The data that statistics, repairs and training have seen."""
+
+    facts: DataFacts
+
+
+class Judged(Record, frozen=True, kw_only=True, tag_field="kind", tag="judged"):
+    """Before and after on data: the first row of ``found`` is the original's, unless the network has a new task."""
+
+    found: Verification
+
+
 class CompressionResult(Record, frozen=True, kw_only=True):
     """The file ``hwbench compress`` writes: ``compression.json``."""
 
@@ -181,8 +193,8 @@ class CompressionResult(Record, frozen=True, kw_only=True):
     request: CompressRequest
     environment: Environment
     model: Model
-    data: DataFacts | Missing
+    learned_from: LearnedFrom | Missing
     compressed: Compressed
-    verification: Verification | Missing
+    verification: Judged | Missing
     took_s: float
     warnings: tuple[str, ...] = ()

@@ -13,8 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from hwbench.records.base import Missing
-from hwbench.records.compression import Applied, CompressionResult, LayerFacts
-from hwbench.records.verification import Certificate, Verification
+from hwbench.records.compression import Applied, CompressionResult, Judged, LayerFacts
+from hwbench.records.verification import Certificate
 from hwbench.report.html import asset
 from hwbench.report.text import plain
 from hwbench.report.verification import agreement_text, certificate_text, score_text
@@ -77,9 +77,10 @@ def _bytes(name: str, one: int, two: int) -> tuple[str, str, str, str]:
     return name, format_bytes(one), format_bytes(two), f"{two / one:.3f}" if one else DASH
 
 
-def _accuracy(found: Verification | Missing) -> Iterator[tuple[str, str, str, str]]:
-    if isinstance(found, Missing):
+def _accuracy(judged: Judged | Missing) -> Iterator[tuple[str, str, str, str]]:
+    if isinstance(judged, Missing):
         return
+    found = judged.found
     if len(found.rows) < 2:  # it has another task than the original
         yield from ((f"{score.name} (N {score.n})", DASH, score_text(score), "") for score in found.rows[0].scores)
         return
@@ -149,9 +150,10 @@ def _shape(layer: LayerFacts) -> str:
     return "x".join(map(str, layer.weight_shape))
 
 
-def _certificates(found: Verification | Missing) -> Iterator[RenderableType]:
-    if isinstance(found, Missing):
+def _certificates(judged: Judged | Missing) -> Iterator[RenderableType]:
+    if isinstance(judged, Missing):
         return
+    found = judged.found
     for row in found.rows[1:]:
         if isinstance(row.certificate, Certificate):
             yield plain(certificate_text(row.certificate), "bold")

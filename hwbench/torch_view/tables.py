@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import onnx_ir as ir
-import torch
 
 from hwbench.errors import ModelError
-from hwbench.torch_view.dtypes import to_onnx_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 LAYERS, WEIGHTS, INPUTS, OUTPUTS = (f"hwbench.{name}" for name in ("layers", "weights", "inputs", "outputs"))
 
@@ -37,6 +40,8 @@ def weights_back(view: torch.fx.GraphModule, model: ir.Model) -> None:
     Raises:
         ModelError: the model is not the one that the view was made of, or a weight has another shape now.
     """
+    from hwbench.torch_view.dtypes import to_onnx_tensor  # noqa: PLC0415 - the names above need no torch
+
     state = view.state_dict()
     for name, initializer in weight_names(view).items():
         value = model.graph.initializers.get(initializer)

@@ -15,7 +15,8 @@ import torch
 
 from hwbench.train.hooks import Hook
 from hwbench.train.parameters import by_initializer
-from hwbench.train.units import UnitGroup, Units
+from hwbench.train.unit_groups import UnitGroup
+from hwbench.train.units import Units
 
 
 class Proximal(Hook):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from hwbench.train.hooks import Hook
-from hwbench.train.units import UnitGroup, Units
+from hwbench.train.unit_groups import UnitGroup
+from hwbench.train.units import Units
 
 
 class SoftPruning(Hook):

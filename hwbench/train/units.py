@@ -1,38 +1,19 @@
-"""Units: what is kept or removed as a whole, such as a channel with the weights that make it."""
+"""Units of a view: what is kept or removed as a whole, such as a channel with the weights that make it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from hwbench.train.parameters import by_initializer
+from hwbench.train.unit_groups import Slice, UnitGroup
 
 Tensor = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 Part = tuple[Tensor, int, Tensor]  # numbers, the axis along which units lie, and the unit of each index
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """Where the units of a group lie in one initialiser: ``units[i]`` is the unit of index ``i`` of ``axis``, or -1."""
-
-    tensor: str
-    axis: int
-    units: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitGroup:
-    """``size`` units. ``weights`` make them; ``rest`` belongs to them too (biases, norms) and goes when they go."""
-
-    name: str
-    size: int
-    weights: Sequence[Slice]
-    rest: Sequence[Slice] = ()
 
 
 class Units:

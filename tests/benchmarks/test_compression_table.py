@@ -167,7 +167,7 @@ def test_compression_table(benchmark, capsys, monkeypatch, prepared, asked, tmp_
 def line(what, network, found, compared):
     """A line of the table."""
     before, after = (found["compressed"][when] for when in ("before", "after"))
-    scores = [each["scores"][0] for each in found["verification"]["rows"]]
+    scores = [each["scores"][0] for each in found["verification"]["found"]["rows"]]
     cells = [
         what,
         network,

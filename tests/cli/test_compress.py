@@ -44,6 +44,16 @@ def test_what_is_saved_is_what_is_told(made):
     assert [applied["step"]["method"] for applied in made.found["compressed"]["applied"]] == ["width", "repair"]
 
 
+def test_the_record_can_be_read_again(made):
+    from hwbench.files import encode, read_record
+    from hwbench.records.compression import COMPRESSION_SCHEMA, CompressionResult
+
+    path = made.folder / "compression.json"
+    record = read_record(path, CompressionResult, schema=COMPRESSION_SCHEMA)
+    assert encode(record) + b"\n" == path.read_bytes()
+    assert record.learned_from.facts.samples == 1024
+
+
 def test_it_is_smaller_and_says_by_how_much(made):
     before, after = (made.found["compressed"][when] for when in ("before", "after"))
     assert after["parameters"] < 0.6 * before["parameters"]
@@ -60,7 +70,7 @@ def arrays(path):
 
 
 def test_accuracy_before_and_after_is_that_of_the_files(made):
-    reference, row = made.found["verification"]["rows"]
+    reference, row = made.found["verification"]["found"]["rows"]
     with np.load(made.cwd / "test.npz") as test:
         session = onnxruntime.InferenceSession(made.folder / "model.onnx", providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
@@ -111,7 +121,7 @@ def test_the_result_goes_on(made):
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["compressed"]["after"]["nonzero_parameters"] < 0.6 * found["compressed"]["before"]["parameters"]
-    assert found["data"]["code"] == "no_data"
+    assert found["learned_from"]["code"] == "no_data"
     assert any("not repaired" in warning for warning in found["warnings"])
     again = hwbench(
         "compress", "twice/model.onnx", "-m", "repair", "--data", "train.npz", "-o", "held", "--json", cwd=made.cwd

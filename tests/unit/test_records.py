@@ -10,6 +10,7 @@ from hwbench.records import (
     bundle,
     changes,
     comparison,
+    compression,
     data,
     device,
     difference,
@@ -65,6 +66,7 @@ WITHOUT_UNIT = {
     *("difference", "values"),  # a share, as the two values beside it; in the key
     *("momentum", "smooth_quant", "magnitude", "seen_low", "seen_high"),  # shares, the tensor's own unit
     *("default", "floating", "layers", "asked", "got"),  # names of precisions
+    *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
 }
 
@@ -86,7 +88,7 @@ class TestEveryRecord:
 
     def test_none_of_them_is_left_out(self):
         modules = (
-            *(build, bundle, changes, comparison, data, device, difference, energy, health, layer_energy),
+            *(build, bundle, changes, comparison, compression, data, device, difference, energy, health, layer_energy),
             measurement,
             *(memory, model, modes, placement, profile, quantization, selftest, verification),
         )

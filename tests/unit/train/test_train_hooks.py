@@ -17,7 +17,8 @@ from hwbench.train.proximal import L1, GroupLasso  # noqa: E402
 from hwbench.train.settings import TrainSettings  # noqa: E402
 from hwbench.train.soft_pruning import SoftPruning  # noqa: E402
 from hwbench.train.trainer import Trainer  # noqa: E402
-from hwbench.train.units import Slice, UnitGroup, Units  # noqa: E402
+from hwbench.train.unit_groups import Slice, UnitGroup  # noqa: E402
+from hwbench.train.units import Units  # noqa: E402
 
 FILTERS = UnitGroup(
     name="conv1",
