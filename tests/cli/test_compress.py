@@ -220,12 +220,12 @@ def test_a_run_that_is_stopped_goes_on(data):
     assert not (data / "slow" / "work").exists()
 
 
-def test_methods():
-    run = hwbench("methods")
+def test_methods(tmp_path):
+    run = hwbench("methods", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     for name in ("width", "prune", "low-rank", "finetune"):
         assert re.search(rf"^ ?{name} ", run.stdout, re.MULTILINE), name
-    one = hwbench("methods", "prune")
+    one = hwbench("methods", "prune", cwd=tmp_path)
     assert re.search(r"^ ?amount ", one.stdout, re.MULTILINE)
     assert "criterion" in one.stdout
-    failed(hwbench("methods", "prunes"), 2, "no compressor is called 'prunes'")
+    failed(hwbench("methods", "prunes", cwd=tmp_path), 2, "no compressor is called 'prunes'")
