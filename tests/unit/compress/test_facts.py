@@ -16,14 +16,18 @@ from hwbench.graph.onnx_file import infer_shapes
 
 @pytest.fixture
 def network():
+    return network_of(1)
+
+
+def network_of(batch):
     """A convolution of 2 to 4 channels on 5x5, kernel 3, no padding, and a bias; half of its weights are zero."""
     weight = np.ones((4, 2, 3, 3), np.float32)
     weight[:2] = 0
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w", "b"], ["y"], "conv"), helper.make_node("Relu", ["y"], ["z"], "relu")],
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 5, 5])],
-        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 4, 3, 3])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 2, 5, 5])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [batch, 4, 3, 3])],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.ones(4, np.float32), "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -38,8 +42,12 @@ def test_counts(network):
     assert facts.zeros == pytest.approx(36 / 76)
 
 
-def test_multiply_adds_are_those_of_a_sample(network):
-    assert network_facts(network, 2, {}).macs == 2 * 9 * 2 * 9
+def test_multiply_adds_are_those_of_a_sample():
+    assert network_facts(network_of(2), 2, {}).macs == 4 * 9 * 2 * 9
+
+
+def test_work_that_has_no_batch_is_not_shared(network):
+    assert network_facts(network, 2, {}).macs == 4 * 9 * 2 * 9
 
 
 def test_held_zeros_are_a_mask_and_what_is_left(network):

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from compress_hubs import MODULES, QUICK_ZOO, SLOW_ZOO, hub
+from compress_hubs import LARGE, MODULES, QUICK_ZOO, SLOW_ZOO, hub
 from compress_subjects import random_samples, run_ort, subject_of
 from text_graphs import text_graph
 
@@ -67,7 +67,13 @@ def test_networks_stay_the_same_and_can_still_change_their_batch(name, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a loader leaves its file open
-@pytest.mark.parametrize("name", [*SLOW_ZOO, *MODULES, "cifar_resnet56", "mlperf_resnet8", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in {"resnet8", "ds_cnn", "mlperf_resnet8"} else LARGE)
+        for name in (*SLOW_ZOO, *MODULES, "cifar_resnet56", "mlperf_resnet8", "efficientnet_lite0")
+    ],
+)
 def test_large_networks_stay_the_same_and_can_still_change_their_batch(name, tmp_path):
     check(name, tmp_path)
 

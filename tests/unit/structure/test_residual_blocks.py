@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from benchmarks import real_tasks
+from compress_hubs import LARGE
 from compress_subjects import imported, random_samples, run_ort
 from residual_graphs import PADDED, drawn, net, residual_net
 
@@ -29,7 +30,7 @@ ZOO = {
     "bert_small": (8, 8, 4),
     "vit_tiny": (24, 24, 12),
 }
-QUICK = {"resnet8", "resnet20", "vit_tiny"}
+QUICK = {"resnet8", "resnet20", "digits_cnn", "ds_cnn", "autoencoder"}
 REAL = {
     "cifar10/resnet20.onnx": (9, 7),
     "cifar10/resnet56.onnx": (27, 25),
@@ -40,9 +41,7 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(ZOO)]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else LARGE) for name in sorted(ZOO)])
 def test_blocks_of_built_in_models_are_those_of_their_architecture(name, tmp_path):
     model = imported(name, tmp_path, batch=1)
     blocks = residual_blocks(model)
