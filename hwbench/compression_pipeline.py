@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from hwbench.compress.layout import FILES, MADE, MODEL, WORK
 from hwbench.compress.order import CUTTING, planned
 from hwbench.devices import environment
 from hwbench.errors import HwbenchError, Interrupted, ModelError, StorageError, UsageError
@@ -41,9 +42,6 @@ from hwbench.verification_pipeline import verify
 
 COMPRESSION = "compression.json"
 PAGE = "compression.html"
-MODEL = "model.onnx"
-FILES = (MODEL, f"{MODEL}.data", "model.pt2", "codebooks.npz", "calibration.json")  # that a run may leave
-WORK, MADE = "work", "made"  # what is begun; inside it, what will be the result
 _NO_DATA = Missing(code="no_data", why="there were no data to learn from", cure="--data")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``amount`` is called so wherever a method takes one: it is what ``--amount`` sets.
     """
+
+
+def check_pattern(pattern: str, where: str, hint: str | None = None) -> None:
+    """Refuse what is no regular expression; ``where`` it was given.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{where} '{pattern}' is no regular expression: {error}", hint=hint) from error
 
 
 S_contra = TypeVar("S_contra", bound=Settings, contravariant=True)

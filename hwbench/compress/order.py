@@ -8,7 +8,6 @@ the old ones would be lost. ``train`` and ``repair`` methods may stand anywhere 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hwbench import plugins
-from hwbench.compress.base import Compressor, Settings
+from hwbench.compress.base import Compressor, Settings, check_pattern
 from hwbench.errors import UsageError
 from hwbench.records.compression import Step
 
@@ -53,18 +52,10 @@ def planned(steps: Sequence[Step]) -> list[Planned]:
     found = []
     for step in steps:
         compressor: Compressor[Any] = plugins.load("compressors", step.method)
-        _check_pattern(step.layers)
+        check_pattern(step.layers, "--layers", "layer1.* or fc[12]")
         found.append(Planned(step=step, compressor=compressor, settings=settings_of(step, compressor)))
     _check_order([(each.step.method, each.compressor.stage) for each in found])
     return found
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        msg = f"--layers '{pattern}' is no regular expression: {error}"
-        raise UsageError(msg, hint="layer1.* or fc[12]") from error
 
 
 def settings_of(step: Step, compressor: Compressor[Any]) -> Settings:
@@ -124,4 +115,4 @@ def _check_order(methods: Sequence[tuple[str, str]]) -> None:
         if place < last[1]:
             why = _WHY[stage].format(later=last[0])
             raise UsageError(f"{method} cannot come after {last[0]}: {why}", hint=f"the order is {' -> '.join(STAGES)}")
-        last = (method, max(place, last[1]))
+        last = (method, place)

@@ -14,12 +14,14 @@ import onnx_ir as ir
 
 from hwbench.bundles.hashing import file_sha256
 from hwbench.compress.base import Array, Subject
+from hwbench.compress.layout import CALIBRATION
 from hwbench.data.samples import Samples
 from hwbench.files import write_record
 from hwbench.graph.linear import Linear
 from hwbench.graph.lower import fold_batch_norms
+from hwbench.graph.parts import write_graph
 from hwbench.quantize.collect import Batches, collect
-from hwbench.quantize.session import tensors_of, write_graph
+from hwbench.quantize.session import tensors_of
 from hwbench.quantize.weights import quantise, scales_for_bias, weight_scales
 from hwbench.records.model import DataFacts
 from hwbench.records.quantization import CALIBRATION_SCHEMA, Calibration, CalibrationSettings, TensorRange
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 Ranges = Mapping[str, TensorRange]
 JUDGED = 512  # samples that a simulation is judged on, at most
-CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from hwbench.compress.codebooks import Codebook
 from hwbench.errors import StorageError, UsageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.graph.onnx_file import infer_shapes
+from hwbench.graph.parts import write_graph
 from hwbench.records.base import Record
 from hwbench.records.compression import Applied, CompressRequest
 
 _BOOKS, _GRAPH, _KEPT, _ORIGINAL = "books.json", "graph.onnx", "kept.npz", "original.onnx"
 # What another value of these would not change in the steps that are done.
 _FREE = ("verify", "emit", "replace", "resume", "device", "threads", "timeout_s")
-_EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
 class Books(Record, frozen=True, kw_only=True):
@@ -44,14 +44,12 @@ def save_graph(model: ir.Model, path: Path) -> tuple[str, ...]:
     Raises:
         StorageError: the disk is full, or not ours to write.
     """
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    data = f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        ir.save(model, path, external_data=data)
+        files = write_graph(model, path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    return (path.name, data) if data else (path.name,)
+    return tuple(file.name for file in files)
 
 
 def save(folder: Path, subject: Subject, books: Books) -> None:

@@ -15,9 +15,9 @@ from hwbench.compress import codebooks, state
 from hwbench.compress.base import Array, Report, Subject
 from hwbench.compress.check import check_batch, check_graph
 from hwbench.compress.facts import layer_facts, network_facts
+from hwbench.compress.layout import CALIBRATION, CODEBOOKS, MADE, MODEL, TORCH, WORK
 from hwbench.compress.order import planned
 from hwbench.compress.run import apply, count_nodes, sparse_weights
-from hwbench.compress.simulated import CALIBRATION
 from hwbench.data.samples import stored_samples
 from hwbench.errors import EngineError, StorageError
 from hwbench.graph.batch import BatchDependence, batch_dependence, open_batch, rebatch
@@ -26,9 +26,10 @@ from hwbench.records.base import Missing
 from hwbench.records.compression import Applied, Compressed, CompressJob, GraphCheck
 from hwbench.records.model import ImportResult
 
-MODEL, TORCH, CODEBOOKS = "model.onnx", "model.pt2", "codebooks.npz"
-WORK, MADE = "work", "made"  # inside the target: what --resume goes on from; inside that, the result
 _PERIOD_S = 0.5
+
+Dependence = BatchDependence | Missing | None
+"""What hangs on the batch size, or why that cannot be told; None where the model came in at one size alone."""
 
 
 def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa: ARG001 - the work outlives the child
@@ -43,13 +44,15 @@ def compress(job: CompressJob, folder: Path, emit: Emit) -> Compressed:  # noqa:
 
     torch.set_num_threads(job.request.threads)
     torch.manual_seed(job.request.seed)
-    subject = _subject(job, _reporter(emit))
+    model = _graph(job.imported)
+    dependence = None if job.other_batch is None else batch_dependence(model, _graph(job.other_batch))
+    subject = _subject(job, model, dependence, _reporter(emit))
     subject.view()  # what torch cannot express is refused before anything is done
     before = network_facts(subject.original, subject.batch, {}, subject.held_zeros)
     layers_before = layer_facts(subject.original, subject.batch)
     applied = _carried_out(job, subject)
     subject.report("checking the result", None)
-    files, batch, warnings, checked = _written(job, subject)
+    files, batch, warnings, checked = _written(job, subject, dependence)
     return Compressed(
         files=files,
         sha256=artefact_sha256(Path(job.target) / WORK / MADE, files),
@@ -77,13 +80,11 @@ def _reporter(emit: Emit) -> Report:
     return report
 
 
-def _subject(job: CompressJob, report: Report) -> Subject:
+def _subject(job: CompressJob, model: ir.Model, dependence: Dependence, report: Report) -> Subject:
     _need_device(job.request.training_device)
     batch = job.imported.model.batch_size
     size = batch if isinstance(batch, int) else 1
-    model = _graph(job.imported)
-    dependence = _dependence(job, model)
-    if dependence is not None and not isinstance(dependence, Missing):
+    if isinstance(dependence, BatchDependence):
         model = rebatch(model, dependence, size)  # what repeats one sample's weights becomes one tensor, to learn once
     samples = None if job.data_folder is None else stored_samples(Path(job.data_folder), batch=size)
     return Subject(
@@ -98,11 +99,6 @@ def _subject(job: CompressJob, report: Report) -> Subject:
         device=job.request.training_device,
         held_zeros=sparse_weights(model),
     )
-
-
-def _dependence(job: CompressJob, model: ir.Model) -> BatchDependence | Missing | None:
-    """Return what hangs on the batch size; None where the model came in at one size alone."""
-    return None if job.other_batch is None else batch_dependence(model, _graph(job.other_batch))
 
 
 def _need_device(device: str) -> None:
@@ -147,13 +143,14 @@ def _carried_out(job: CompressJob, subject: Subject) -> tuple[Applied, ...]:
     return applied
 
 
-def _written(job: CompressJob, subject: Subject) -> tuple[tuple[str, ...], int | Missing, tuple[str, ...], GraphCheck]:
+def _written(
+    job: CompressJob, subject: Subject, dependence: Dependence
+) -> tuple[tuple[str, ...], int | Missing, tuple[str, ...], GraphCheck]:
     """Write the network for its users, having checked it at the batch that it was compressed at."""
     work, inputs = Path(job.target) / WORK, _first_batch(job, subject)
     target, as_compressed = work / MADE, work / "checked.onnx"
     state.save_graph(subject.model, as_compressed)
     checked = check_graph(subject, as_compressed, inputs, count_nodes(subject.model))
-    dependence = _dependence(job, _graph(job.imported))
     model, batch, warnings = _for_users(job, subject, dependence)
     files = list(state.save_graph(model, target / MODEL))
     if isinstance(dependence, BatchDependence):
@@ -187,12 +184,11 @@ def _first_batch(job: CompressJob, subject: Subject) -> dict[str, Array]:
 
 
 def _for_users(
-    job: CompressJob, subject: Subject, dependence: BatchDependence | Missing | None
+    job: CompressJob, subject: Subject, dependence: Dependence
 ) -> tuple[ir.Model, int | Missing, tuple[str, ...]]:
     """Return the network with its batch axis open, or at the batch it came with where it cannot be opened."""
-    if job.other_batch is None:
+    if job.other_batch is None or dependence is None:
         return subject.model, subject.batch, ()
-    dependence = batch_dependence(_graph(job.imported), _graph(job.other_batch))
     if isinstance(dependence, Missing):
         return subject.model, subject.batch, (f"the batch axis stays {subject.batch}: {dependence}",)
     opened = open_batch(subject.model, dependence)
@@ -208,18 +204,12 @@ def _torch(subject: Subject, path: Path, inputs: dict[str, Array]) -> str:
     import torch
 
     try:
-        program = torch.export.export(
-            subject.view().cpu(), tuple(torch.from_numpy(a) for a in _ordered(subject, inputs))
-        )
+        arguments = tuple(tensor.cpu() for tensor in subject.tensors(inputs))
+        program = torch.export.export(subject.view().cpu(), arguments)
         torch.export.save(program, path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     return path.name
-
-
-def _ordered(subject: Subject, inputs: dict[str, Array]) -> list[Array]:
-    names = [value.name or "" for value in subject.model.graph.inputs if not value.is_initializer()]
-    return [np.array(inputs[name]) for name in names]
 
 
 if __name__ == "__main__":

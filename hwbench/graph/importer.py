@@ -19,7 +19,7 @@ from hwbench.graph.inputs import Arrays, input_specs, random_inputs, read_inputs
 from hwbench.graph.layers import layers_of
 from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
-from hwbench.graph.parts import common_batch, save_inputs
+from hwbench.graph.parts import common_batch, save_inputs, write_graph
 from hwbench.graph.precision import arithmetic_of
 from hwbench.graph.spec import ModelSpec, parse_spec
 from hwbench.graph.torch_inputs import torch_inputs
@@ -30,8 +30,6 @@ from hwbench.records.model import ImportJob, ImportResult, InputOrigin, Model, M
 
 if TYPE_CHECKING:
     from hwbench.graph.torch_source import TorchModel
-
-_EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
 
 
 def import_model(job: ImportJob, folder: Path) -> ImportResult:
@@ -218,16 +216,14 @@ def _name_nodes(model: ir.Model) -> None:
 
 def _save(model: ir.Model, folder: Path, name: str, spec: ModelSpec) -> str:
     """Write a graph, check it with ONNX's own checker, and return the hash of what was written."""
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    data = f"{name}.data" if size > _EXTERNAL_ABOVE_BYTES else None
     try:
-        ir.save(model, folder / name, external_data=data)
+        files = write_graph(model, folder / name)
         onnx.checker.check_model(str(folder / name))
     except OSError as error:
         raise ModelError(f"cannot write the model to {folder}: {error}") from error
     except Exception as error:
         raise ModelError(f"'{spec.text}' is not a valid ONNX graph: {str(error).strip()[:400]}") from error
-    return file_sha256(*(folder / part for part in (name, data) if part))
+    return file_sha256(*files)
 
 
 def _source_hash(spec: ModelSpec) -> str | Missing:

@@ -16,9 +16,9 @@ from hwbench.children import Emit, Throttle, serve
 from hwbench.data.store import stored_inputs
 from hwbench.errors import UsageError
 from hwbench.files import write_record
+from hwbench.graph.parts import write_graph
 from hwbench.quantize.collect import Batches, Collected
 from hwbench.quantize.repairs import Calibrating
-from hwbench.quantize.session import write_graph
 from hwbench.records.base import Missing
 from hwbench.records.quantization import CALIBRATION_SCHEMA, CalibrateJob, CalibrateResult, Calibration
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hwbench.errors import EngineError
+from hwbench.graph.parts import write_graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,15 +25,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Mapping[str, Array]], list[Array]]
 
 _BESIDE = 8  # batches at once, at most: each has activations of its own
-_EXTERNAL_ABOVE_BYTES = 1_500_000_000  # protobuf ends at 2 GiB
-
-
-def write_graph(model: ir.Model, path: Path) -> tuple[Path, ...]:
-    """Write a graph, with its weights beside it where protobuf cannot hold them, and return the files."""
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    data = f"{path.name}.data" if size > _EXTERNAL_ABOVE_BYTES else None
-    ir.save(model, path, external_data=data)
-    return (path, path.parent / data) if data else (path,)
 
 
 def tensors_of(

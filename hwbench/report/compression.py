@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -15,7 +14,7 @@ from rich.table import Table
 from hwbench.records.base import Missing
 from hwbench.records.compression import Applied, CompressionResult, Judged, LayerFacts
 from hwbench.records.verification import Certificate
-from hwbench.report.html import asset
+from hwbench.report.html import asset, template
 from hwbench.report.text import plain
 from hwbench.report.verification import agreement_text, certificate_text, score_text
 from hwbench.report.words import DASH
@@ -164,7 +163,7 @@ def _certificates(judged: Judged | Missing) -> Iterator[RenderableType]:
 def render_compression_page(found: CompressionResult) -> str:
     """Return one HTML file that needs no network: what was done, before and after, and every layer as a bar."""
     widest = max((layer.parameters for layer in found.compressed.layers_before), default=1) or 1
-    return _template().render(
+    return template("compression.html.j2").render(
         found=found,
         rows=summary_rows(found),
         layers=[_bars(one, parts, widest) for one, parts in layer_rows(found)],
@@ -213,14 +212,3 @@ def _ranges(indices: tuple[int, ...]) -> str:
         else:
             parts.append([index])
     return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hwbench.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compression.html.j2")

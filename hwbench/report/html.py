@@ -60,7 +60,7 @@ def render_page(
         sections.append(section(result, f"r{index}", book))
         energy.append(energy_view([result], f"r{index}-energy", book, traces or {}))
     plotly, script = asset("assets/plotly-basic.min.js"), asset("templates/page.js")
-    return _template().render(
+    return template("page.html.j2").render(
         sections=sections,
         comparison=comparison,
         together=together,
@@ -116,7 +116,8 @@ def asset(name: str) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a template of this package; it escapes every text, and refuses what it is not given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hwbench.report"),
         autoescape=True,
@@ -124,4 +125,4 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)

@@ -22,10 +22,10 @@ from real_tasks import NAMES, Arrays, task
 
 from hwbench.engines.openvino import OpenVino
 from hwbench.graph.importer import import_model
+from hwbench.graph.parts import write_graph
 from hwbench.protocols import LowerRequest
 from hwbench.quantize.collect import Batches
 from hwbench.quantize.repairs import Calibrating
-from hwbench.quantize.session import write_graph
 from hwbench.records.model import DataFacts, ImportJob
 from hwbench.records.quantization import CALIBRATION_SCHEMA, Calibration, CalibrationSettings, PrecisionPlan
 

@@ -19,6 +19,7 @@ from hwbench.compress.factorise.ranks import Wanted, chosen
 from hwbench.compress.factorise.rebuild import replace
 from hwbench.compress.factorise.site import Cost, Piece, Site, site_of
 from hwbench.compress.factorise.spectrum import relative_error
+from hwbench.compress.statistics.grams import input_matrices
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Array, Linear, Skipped, linear_layers, uses
 from hwbench.records.base import Missing
@@ -89,7 +90,7 @@ class LowRank:
         return found
 
     def apply(self, subject: Subject, layers: Collection[str], settings: LowRankSettings) -> Outcome:
-        grams = _grams(subject, layers) if settings.data_aware else {}
+        grams = input_matrices(subject, layers, "low-rank with data_aware") if settings.data_aware else {}
         done: list[_Done] = []
         left_alone: list[LeftAlone] = []
         at = subject.layers()
@@ -148,13 +149,6 @@ def _never_smaller(site: Site, form: Form, batch: int) -> Missing | None:
         why=f"even at rank 1 it would not be smaller: {after.macs / batch:.0f} multiply-adds a sample and "
         f"{after.parameters} weights, now {before.macs / batch:.0f} and {before.parameters}",
     )
-
-
-def _grams(subject: Subject, layers: Collection[str]) -> dict[str, Array]:
-    from hwbench.compress.statistics.grams import input_grams
-
-    subject.need_samples("low-rank with data_aware")
-    return {name: gram.matrix for name, gram in input_grams(subject, layers).items()}
 
 
 def _factorise(subject: Subject, layer: Linear, settings: LowRankSettings, gram: Array | None) -> _Done | Missing:

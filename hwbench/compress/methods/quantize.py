@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.compress.base import Array, Outcome, Settings, Subject
+from hwbench.compress.base import Array, Outcome, Settings, Subject, check_pattern
 from hwbench.compress.quantising import (
     Grain,
     OnGrid,
@@ -81,7 +81,7 @@ class QuantizeSettings(Settings, frozen=True, kw_only=True, forbid_unknown_field
             if bits not in _BITS:
                 raise UsageError(f"weights can have 8, 4 or 2 bits, not {bits}")
         for pattern in self.overrides:
-            _check_pattern(pattern)
+            check_pattern(pattern, "overrides:")
         self._check_grain()
         if self.activation_bits not in {"none", 8, 16}:
             raise UsageError(f"activations can have 8 or 16 bits, or none, not {self.activation_bits}")
@@ -155,13 +155,6 @@ class Quantize:
             for name, layer in chosen.items()
         ]
         return Outcome(changes=changes, figures=figures, notes=[BUILD, *notes])
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"overrides: '{pattern}' is no regular expression: {error}") from error
 
 
 def _why_not(layer: Linear, settings: QuantizeSettings) -> Missing | None:

@@ -8,20 +8,20 @@ file and of memory at rest; the network takes the time that it took. What could 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from hwbench.compress.base import Array, Outcome, Settings, Subject
+from hwbench.compress.base import Array, Outcome, Settings, Subject, check_pattern
 from hwbench.compress.codebooks import Codebook, Packed, index_counts, mean_code_length, pack
 from hwbench.compress.factorise.spectrum import relative_error
 from hwbench.compress.patterns import Unstructured, stored_bits
 from hwbench.compress.sharing.assign import shared_values
 from hwbench.compress.sharing.cluster import Init
 from hwbench.compress.sharing.tensors import Weight, grouped, weights_of
+from hwbench.compress.statistics.grams import input_matrices
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear, Skipped, linear_layers
 from hwbench.records.base import Missing
@@ -63,14 +63,7 @@ class ShareSettings(Settings, frozen=True, kw_only=True):
         if self.tied and self.scope != "layer":
             raise UsageError(f"tied layers have one codebook together, and scope={self.scope} says otherwise")
         for pattern in self.tied:
-            _check_pattern(pattern)
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"tied: '{pattern}' is no regular expression: {error}") from error
+            check_pattern(pattern, "tied:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +111,9 @@ class Share:
     def apply(self, subject: Subject, layers: Collection[str], settings: ShareSettings) -> Outcome:
         if settings.finetune_epochs:
             subject.need_samples("share with finetune_epochs")
-        grams = _grams(subject, layers) if settings.importance == "inputs" else {}
+        grams = (
+            input_matrices(subject, layers, "share with importance=inputs") if settings.importance == "inputs" else {}
+        )
         chosen = [layer for name, layer in subject.layers().items() if name in layers]
         groups = grouped(weights_of(chosen, grams), together=settings.scope == "global", tied=settings.tied)
         rng = np.random.default_rng(subject.seed)
@@ -164,13 +159,6 @@ def _axes(layer: Linear, settings: ShareSettings) -> tuple[int, ...]:
     if settings.scope == "channel":
         return (layer.output_axis,)
     return tuple(range(2, layer.weight.ndim)) if settings.scope == "position" else ()
-
-
-def _grams(subject: Subject, layers: Collection[str]) -> dict[str, Array]:
-    from hwbench.compress.statistics.grams import input_grams
-
-    subject.need_samples("share with importance=inputs")
-    return {name: gram.matrix for name, gram in input_grams(subject, layers).items()}
 
 
 def _tuned(subject: Subject, settings: ShareSettings) -> dict[str, float]:

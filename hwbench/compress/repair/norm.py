@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from hwbench.graph.linear import Array, Linear, constant, set_constant, uses
+from hwbench.compress.statistics.behind import behind
+from hwbench.graph.linear import Array, Linear, constant, set_constant
 
 SCALE, SHIFT, MEAN, VARIANCE = 1, 2, 3, 4
 
@@ -51,9 +52,5 @@ def norm_of(node: ir.Node) -> Norm | None:
 
 def norm_behind(layer: Linear) -> Norm | None:
     """Return the BatchNormalization that alone reads a layer's output, channel for channel."""
-    value = layer.output
-    readers = uses(value)
-    on_axis_1 = layer.spatial or (value.shape is not None and len(value.shape) == 2)
-    if value.is_graph_output() or len(readers) != 1 or readers[0][1] != 0 or not on_axis_1:
-        return None
-    return norm_of(readers[0][0])
+    norm = behind(layer).norm
+    return None if norm is None else norm_of(norm)

@@ -107,6 +107,17 @@ def input_grams(
     return {name: found[key] for key, one in sums.items() for name in one.names}
 
 
+def input_matrices(subject: Subject, layers: Collection[str], what: str) -> dict[str, Array]:
+    """Return the matrices of :func:`input_grams` alone; ``what`` cannot do without.
+
+    Raises:
+        UsageError: as there.
+        ModelError: as there.
+    """
+    subject.need_samples(what)
+    return {name: gram.matrix for name, gram in input_grams(subject, layers).items()}
+
+
 def _sums(
     subject: Subject, layers: Collection[str], per_input: float | None, least: int, batches: int, seed: int
 ) -> dict[Any, _OfLayer]:
