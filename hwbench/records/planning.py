@@ -1,0 +1,266 @@
+"""What can be chosen for the parts of a network, what that costs and loses, and what was chosen.
+
+A *site* is a place where something is chosen: the precision of a layer, the width of a group of channels, whether a
+block stays, the rank of a layer. A *design* is one choice at every site. A *cluster* is a layer that multiplies with
+the layers behind it that do not: what runtimes tend to fuse, and what a cost is known of.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.quantization import Floating, Scheme
+
+PLAN_SCHEMA = 1
+
+SiteKind = Literal["precision", "width", "depth", "rank"]
+Objective = Literal["latency", "energy", "memory", "loss"]
+
+
+class Option(Record, frozen=True, kw_only=True):
+    """One way for a site; the first option of every site leaves the network as it is.
+
+    ``name`` is for people: ``int8``, ``48 of 64``, ``dropped``, ``rank 32``. The field of the site's kind is set.
+    """
+
+    name: str
+    scheme: Scheme | None = None  # precision
+    units: int | None = None  # width: how many units of the group stay
+    dropped: bool = False  # depth
+    rank: int | None = None  # rank: of the two factors; None: the layer stays one
+
+
+class Site(Record, frozen=True, kw_only=True):
+    """A place where something is chosen. ``about``: the layer, the group of channels or the block, by its hub name."""
+
+    kind: SiteKind
+    about: str
+    options: tuple[Option, ...]
+
+    def __post_init__(self) -> None:
+        check(len(self.options) > 1, f"{self.name}: a site needs two options")
+
+    @property
+    def name(self) -> str:
+        """What it goes by: ``width:layer1.0.conv1``."""
+        return f"{self.kind}:{self.about}"
+
+
+class NoSite(Record, frozen=True, kw_only=True):
+    """A layer, group or block at which nothing can be chosen, and why."""
+
+    kind: SiteKind
+    about: str
+    reason: Missing
+
+
+class Cluster(Record, frozen=True, kw_only=True):
+    """A layer that multiplies (the first of ``layers``), and the layers behind it that do not.
+
+    ``kind`` says what shares a cost curve: operator, kernel, stride, and what follows. Counts are of one inference at
+    full size. ``widths_in`` and ``widths_out``: by width site, the channels that one unit of the group stands for at
+    the input and the output of the first layer. ``depthwise``: input and output channels are the same ones.
+    ``readers``: the clusters that read the result, with the elements of the tensor that lies between.
+    """
+
+    name: str  # of the first layer
+    layers: tuple[str, ...]
+    kind: str
+    channels_in: int
+    channels_out: int
+    groups: int
+    macs: int
+    elements_in: int
+    elements_out: int
+    weights: int
+    depthwise: bool
+    widths_in: dict[str, int]
+    widths_out: dict[str, int]
+    precision: str | None  # its sites, by name
+    rank: str | None
+    blocks: tuple[str, ...]
+    readers: dict[str, int] = {}
+
+
+class Sizes(Record, frozen=True, kw_only=True):
+    """How large a cluster is in a design. ``rank``: of its two factors; 0: it is one layer."""
+
+    channels_in: int
+    channels_out: int
+    macs: int
+    elements_in: int
+    elements_out: int
+    weights: int
+    rank: int = 0
+
+
+class Design(Record, frozen=True, kw_only=True):
+    """What a network is to become, by the hub's names.
+
+    ``schemes``: by cluster, where it is not ``scheme``. ``widths``: by group, the units that stay. ``dropped``: blocks.
+    ``ranks``: by layer.
+    """
+
+    scheme: Scheme = "float"
+    floating: Floating = "auto"
+    schemes: dict[str, Scheme] = {}
+    widths: dict[str, int] = {}
+    dropped: tuple[str, ...] = ()
+    ranks: dict[str, int] = {}
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every layer is as it was but for one precision."""
+        return not (self.schemes or self.widths or self.dropped or self.ranks)
+
+    def of(self, cluster: str) -> Scheme:
+        """Return the scheme of a cluster."""
+        return self.schemes.get(cluster, self.scheme)
+
+
+class Space(Record, frozen=True, kw_only=True):
+    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them."""
+
+    hub_sha256: str
+    sites: tuple[Site, ...]
+    clusters: tuple[Cluster, ...]
+    left_alone: tuple[NoSite, ...] = ()
+
+
+class Platform(Record, frozen=True, kw_only=True):
+    """What a cost is of: a device, a runtime in one version, and how it is run. Costs of others are never mixed in."""
+
+    device: str  # fingerprint
+    title: str
+    engine: str
+    version: str
+    isa: tuple[str, ...]
+    threads: int
+    batch_size: int | Missing
+    floating: Floating
+    power_mode: str | Missing
+
+
+class ClusterTime(Record, frozen=True, kw_only=True):
+    """What one cluster took in one built network. ``scheme``: what was built, not what was asked for."""
+
+    cluster: str
+    kind: str
+    scheme: Scheme
+    sizes: Sizes
+    time_s: float
+
+    def __post_init__(self) -> None:
+        check_finite(self, "time_s")
+
+
+class BorderTime(Record, frozen=True, kw_only=True):
+    """Units that a runtime inserted (conversions, reorders): their whole time, and between which schemes elements pass.
+
+    ``elements``: by ``float>int8`` and the like, how many elements the design takes from one scheme to the other.
+    """
+
+    elements: dict[str, int]
+    time_s: float
+
+    def __post_init__(self) -> None:
+        check_finite(self, "time_s")
+
+
+class CostSample(Record, frozen=True, kw_only=True):
+    """One network built and timed: ``median_s`` of ``samples_ns``, from end to end, and where the time went."""
+
+    platform: Platform
+    hub_sha256: str
+    design: Design
+    clusters: tuple[ClusterTime, ...]
+    border: BorderTime
+    samples_ns: tuple[int, ...]
+    median_s: float
+
+    def __post_init__(self) -> None:
+        check_finite(self, "median_s")
+
+
+class Interval(Record, frozen=True, kw_only=True):
+    """A prediction with the interval that holds the truth with ``coverage``.
+
+    ``tier``: ``A`` measured on this device, ``B`` adapted from a probe of it, ``C`` from data sheets. ``n``: how many
+    residuals the interval rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+    tier: Literal["A", "B", "C"]
+    n: int
+    method: str
+
+    def __post_init__(self) -> None:
+        check(self.low <= self.value <= self.high, "the interval must contain the value")
+
+
+class Loss(Record, frozen=True, kw_only=True):
+    """What the outputs lose with one option, everything else as it was.
+
+    ``divergence``: KL(original || changed) of the class probabilities, in nats, as a mean over ``n`` samples; where the
+    outputs are no scores of classes, ||y' - y||^2 / ||y||^2.
+    """
+
+    site: str
+    option: str
+    divergence: float
+    n: int
+    how: Literal["forward", "prefix", "screened"]  # run whole, run from where it changes, or told by the pre-screen
+
+
+class PairLoss(Record, frozen=True, kw_only=True):
+    """What two options lose together beyond the sum of what each loses (CLADO, arXiv:2307.05657); may be negative."""
+
+    site: str
+    option: str
+    other_site: str
+    other_option: str
+    extra: float
+
+
+class Sensitivity(Record, frozen=True, kw_only=True):
+    """What every option loses."""
+
+    hub_sha256: str
+    measure: Literal["kl", "relative"]
+    n: int
+    losses: tuple[Loss, ...]
+    pairs: tuple[PairLoss, ...]
+    took_s: float
+    notes: tuple[str, ...] = ()
+
+
+class Decision(Record, frozen=True, kw_only=True):
+    """What was chosen at one site, what came second, and what that would cost.
+
+    ``latency_s`` and ``loss``: of the runner-up, minus those of the plan, everything else the same.
+    """
+
+    site: str
+    option: str
+    runner_up: str | Missing
+    latency_s: float | Missing
+    loss: float | Missing
+    why: str
+
+
+class Solved(Record, frozen=True, kw_only=True):
+    """The answer of the solver for one budget. ``gap``: how far the bound is from the objective, as a fraction."""
+
+    budget: float
+    design: Design
+    latency_s: float  # before the correction for the whole network
+    loss: float
+    weight_bytes: int
+    status: Literal["optimal", "time_limit", "infeasible"]
+    gap: float
+    took_s: float
+    decisions: tuple[Decision, ...] = ()

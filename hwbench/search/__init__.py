@@ -1,0 +1,1 @@
+"""The outer search: what is not chosen layer by layer, with Optuna."""

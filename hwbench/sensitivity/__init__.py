@@ -1,0 +1,1 @@
+"""What each choice loses: a database of candidates, stitched together and run."""

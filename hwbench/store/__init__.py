@@ -1,0 +1,1 @@
+"""What was measured before, in SQLite or another database."""

@@ -1,0 +1,1 @@
+"""Costs measured on this device: networks built and timed, tables of clusters, predictions with intervals."""
