@@ -1,0 +1,58 @@
+"""From residuals to intervals.
+
+Tier C: ln T = ln R + u(device) + v(family) + e, with the spreads of all three; the interval is that of a prediction
+from few groups (Student's t, n - 1 degrees of freedom), since a quantile of four residuals is no quantile. Tier B:
+split conformal on the residuals of anchors, each predicted from the others (Vovk et al. 2005).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+from hwbench.records.planning import Interval
+
+COVERAGE = 0.9
+_T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)  # Student's t, one-sided 0.95, by freedom
+_MOST = 3.4  # ln 30: beyond it an interval says nothing
+
+
+def t_quantile(freedom: int) -> float:
+    """Return the 95 % quantile of Student's t; of the normal distribution where there are many or none to count."""
+    if 1 <= freedom <= len(_T95):
+        return _T95[freedom - 1]
+    return NormalDist().inv_cdf(0.95) if freedom else _T95[1]
+
+
+def conformal(errors: Sequence[float], coverage: float = COVERAGE) -> float:
+    """Return the half-width that holds a new error with ``coverage``: the ceil((n+1) coverage)-th smallest magnitude.
+
+    With fewer residuals than that takes (9 for 90 %), the largest is widened by how many are lacking.
+    """
+    ordered = sorted(abs(error) for error in errors)
+    rank = math.ceil((len(ordered) + 1) * coverage)
+    if rank <= len(ordered):
+        return ordered[rank - 1]
+    return ordered[-1] * (rank / len(ordered))
+
+
+def from_data_sheet(value: float, *, group: float, within: float, n: int) -> Interval:
+    """Return the interval of tier C; ``group`` and ``within``: log spreads between devices and of networks on one."""
+    freedom = max(n - 1, 0)
+    wider = math.sqrt(1 + 1 / n) if n else 1.0
+    half = min(t_quantile(freedom) * math.hypot(group * wider, within), _MOST)
+    return around(value, half, tier="C", n=n, method="roofline, class priors, Student's t over runtimes")
+
+
+def around(value: float, half: float, *, tier: str, n: int, method: str) -> Interval:
+    """Return value x/÷ exp(half)."""
+    return Interval(
+        value=value,
+        low=value * math.exp(-half),
+        high=value * math.exp(half),
+        coverage=COVERAGE,
+        tier="B" if tier == "B" else "C",
+        n=n,
+        method=method,
+    )
