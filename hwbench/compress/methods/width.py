@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 
 from hwbench.compress.base import Outcome, Settings, Subject
@@ -33,7 +34,7 @@ class WidthSettings(Settings, frozen=True, kw_only=True):
 
     amount: float | None = None
     """The fraction of the units of each group (or of all groups) that is taken away; above 0 and below 1."""
-    keep: dict[str, int] = {}
+    keep: dict[str, int] = msgspec.field(default_factory=dict)
     """In place of an amount, how many units are left: by group, or by a layer that makes its channels."""
     criterion: str = "l2"
     """What tells the importance of an output channel: a criterion with a form for channels; docs/compress/scores.md."""
