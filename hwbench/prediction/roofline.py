@@ -203,3 +203,8 @@ def _bound(arithmetic: float, memory: float, launch: float) -> Bound:
 def as_vector(logs: Mapping[str, float]) -> Array:
     """Return parameters by name as a vector."""
     return np.array([logs[name] for name in PARAMETERS])
+
+
+def as_names(logs: Array) -> dict[str, float]:
+    """Return the parameters by name, as shares and seconds."""
+    return {name: float(value) for name, value in zip(PARAMETERS, np.exp(logs), strict=True)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Literal
 
 from hwbench.records.planning import Interval
 
@@ -45,14 +46,14 @@ def from_data_sheet(value: float, *, group: float, within: float, n: int) -> Int
     return around(value, half, tier="C", n=n, method="roofline, class priors, Student's t over runtimes")
 
 
-def around(value: float, half: float, *, tier: str, n: int, method: str) -> Interval:
+def around(value: float, half: float, *, tier: Literal["B", "C"], n: int, method: str) -> Interval:
     """Return value x/÷ exp(half)."""
     return Interval(
         value=value,
         low=value * math.exp(-half),
         high=value * math.exp(half),
         coverage=COVERAGE,
-        tier="B" if tier == "B" else "C",
+        tier=tier,
         n=n,
         method=method,
     )

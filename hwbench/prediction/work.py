@@ -71,29 +71,36 @@ def works_of(model: ir.Model, schemes: Mapping[str, Scheme] | None = None, defau
     return Works(units=tuple(made), not_counted=tuple(sorted(unknown)))
 
 
-def work_of_cluster(cluster: Cluster, sizes: Sizes, scheme: Scheme) -> Work:
-    """Return what a cluster of a space has to do at some sizes. A layer of two factors is taken as one of their sum."""
-    depthwise = cluster.depthwise
-    groups = sizes.channels_out if depthwise else cluster.groups
+def works_of_cluster(cluster: Cluster, sizes: Sizes, scheme: Scheme) -> tuple[Work, ...]:
+    """Return what a cluster of a space has to do at some sizes: one unit, or two where it is of low rank."""
+    convolution = cluster.kind.startswith("Conv")
+    depthwise = cluster.depthwise and convolution
+    groups = max(sizes.channels_out if depthwise else cluster.groups, 1)
     deep, wide = max(sizes.channels_in // groups, 1), max(sizes.channels_out // groups, 1)
-    taps = max(cluster.weights // max(cluster.channels_out * (cluster.channels_in // max(cluster.groups, 1)), 1), 1)
-    positions = max(sizes.macs // max(sizes.channels_out * deep * taps, 1), 1)
+    taps = max(cluster.weights * max(cluster.groups, 1) // max(cluster.channels_out * cluster.channels_in, 1), 1)
+    depths = [(deep, sizes.rank, taps), (sizes.rank, wide, 1)] if sizes.rank else [(deep, wide, taps)]
     family: Family = "elementwise"
     if sizes.macs:
-        family = "depthwise" if depthwise else "conv" if cluster.kind.startswith("Conv") else "matmul"
-    return Work(
-        name=cluster.name,
-        layers=cluster.layers,
-        family=family,
-        scheme=scheme,
-        macs=sizes.macs,
-        positions=positions,
-        channels_in=deep,
-        channels_out=wide,
-        groups=max(groups, 1),
-        elements_in=sizes.elements_in,
-        elements_out=sizes.elements_out,
-        weights=sizes.weights,
+        family = "depthwise" if depthwise else "conv" if convolution else "matmul"
+    each = sum(into * out * area for into, out, area in depths)
+    positions = max(sizes.macs // (each * groups), 1)
+    ends = [sizes.elements_in, *([positions * sizes.rank] if sizes.rank else []), sizes.elements_out]
+    return tuple(
+        Work(
+            name=cluster.name,
+            layers=cluster.layers,
+            family=family,
+            scheme=scheme,
+            macs=sizes.macs * into * out * area // each,
+            positions=positions,
+            channels_in=into,
+            channels_out=out,
+            groups=groups,
+            elements_in=ends[place],
+            elements_out=ends[place + 1],
+            weights=sizes.weights * into * out * area // each,
+        )
+        for place, (into, out, area) in enumerate(depths)
     )
 
 

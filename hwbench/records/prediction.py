@@ -124,7 +124,7 @@ class Ordering(Record, frozen=True, kw_only=True):
 class EnginePriors(Record, frozen=True, kw_only=True):
     """What was fitted on one runtime on one machine: natural logarithms of shares of the roof and of seconds.
 
-    ``n``: networks. ``families``: standard deviation of log residuals of what was not used in the fit.
+    ``n``: networks. ``spread``: root mean square of log residuals, each network predicted from all others.
     """
 
     engine: str
@@ -169,7 +169,8 @@ class ProbePoint(Record, frozen=True, kw_only=True):
 class Probe(Record, frozen=True, kw_only=True):
     """``probe.json``: what the program of a probe pack measured on a device.
 
-    ``pack``: the version of the anchors. ``facts``: what the system told (CPU, governor, versions), in its own words.
+    ``pack``: the version of the anchors. ``clock``: ``cpu`` is the time that one thread was running, taken on a machine
+    that others use. ``facts``: what the system told (CPU, governor, versions), in its own words.
     ``sha256``: over everything else, as JSON with sorted keys.
     """
 
@@ -180,6 +181,7 @@ class Probe(Record, frozen=True, kw_only=True):
     runtime_version: str
     provider: str
     threads: int
+    clock: Literal["wall", "cpu"]
     started_at: str
     peak_rss_bytes: int | None
     facts: dict[str, str]
