@@ -22,6 +22,8 @@ from hwbench.cli import (
     methods,
     models,
     plugins,
+    predict,
+    probe,
     profile,
     report,
     schema,
@@ -45,6 +47,8 @@ app.command("methods")(methods.methods)
 app.command("build")(build.build)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
+app.command("predict")(predict.predict)
+app.add_typer(probe.app, name="probe")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("diff")(diff.diff)

@@ -1,7 +1,7 @@
 """``.tflite`` files written operator by operator, with the schema that comes with LiteRT.
 
-A file is a list of :class:`Tensor` and a list of :class:`Node` that name them. What networks are lowered to goes through
-the converter (:mod:`hwbench.engines.litert_convert`); this is for files whose operators are known beforehand.
+A file is a list of :class:`Tensor` and a list of :class:`Node` that name them. Networks go through the
+converter (:mod:`hwbench.engines.litert_convert`); this is for files whose operators are known beforehand.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def write_tflite(
     signature: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a file of one subgraph; ``signature`` gives names to inputs and outputs, by tensor."""
-    import flatbuffers  # noqa: PLC0415 - comes with LiteRT
-    from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415 - only files need it
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
 
     places = {tensor.name: place for place, tensor in enumerate(tensors)}
     model = schema.ModelT()

@@ -36,9 +36,7 @@ class PredictedCosts:
         self.predictor = predictor
         self.tier = predictor.tier
         self._kind = floating_of(predictor.machine, floating)
-        self._floating = floating
-        full = Design(floating=floating)
-        works = [work for one in space.clusters for work in works_of_cluster(one, _full(one), full.scheme)]
+        works = [work for one in space.clusters for work in works_of_cluster(one, _full(one), "float")]
         stored = sum(bytes_of(work, self._kind)[1] for work in works)
         self._weights_at = predictor.machine.level(stored).name
         self._values = as_names(predictor.logs)

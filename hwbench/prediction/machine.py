@@ -21,7 +21,7 @@ MIB = float(1 << 20)
 _CPU_ENGINES = ("litert",)  # the engines that never run on the GPU of a Jetson
 _CORE_BYTES_PER_S = {"cpu": 15e9, "board": 7e9, "phone": 16e9}  # what one core draws from memory
 _CACHE = {  # level: (bytes, bytes a cycle) of one core; both are typical, not of any one processor
-    "cpu": {"l2": (1 * MIB, 32.0), "l3": (16 * MIB, 10.0)},
+    "cpu": {"l2": (1 * MIB, 32.0), "l3": (16 * MIB, 24.0)},
     "board": {"l2": (0.5 * MIB, 16.0), "l3": (2 * MIB, 6.0)},
     "phone": {"l2": (0.5 * MIB, 16.0), "l3": (4 * MIB, 8.0)},
 }
@@ -82,10 +82,7 @@ def machine_of(
         UsageError: the profile has no such power mode, or no figures for what the engine runs on.
     """
     mode = _mode(profile, power_mode)
-    if profile.kind in {"gpu", "jetson"}:
-        machine = _gpu(profile, engine, mode)
-    else:
-        machine = _cpu(profile, engine, threads)
+    machine = _gpu(profile, engine, mode) if profile.kind in {"gpu", "jetson"} else _cpu(profile, engine, threads)
     return machine if calibration is None else _calibrated(machine, calibration)
 
 
@@ -97,7 +94,8 @@ def _mode(profile: DeviceProfile, wanted: str | None) -> PowerMode | None:
             return mode
     known = ", ".join(mode.name for mode in profile.power_modes)
     raise UsageError(
-        f"{profile.title} has no power mode '{wanted}'", hint=f"known: {known}" if known else "it has none: leave it out"
+        f"{profile.title} has no power mode '{wanted}'",
+        hint=f"known: {known}" if known else "it has none: leave it out",
     )
 
 
@@ -172,7 +170,9 @@ def _cpu(profile: DeviceProfile, engine: str, threads: int) -> Machine:
         raise UsageError(f"{profile.title} has {sum(count for _, count in cores)} cores, not {threads}")
     peaks, said = _peaks(profile, threads, clock, cores)
     if "fp32" not in peaks:
-        raise UsageError(f"the profile of {profile.title} has no peak in fp32", hint="hwbench devices shows its figures")
+        raise UsageError(
+            f"the profile of {profile.title} has no peak in fp32", hint="hwbench devices shows its figures"
+        )
     levels, more = _levels(profile, threads, clock)
     assumptions = (*said, *more)
     if threads > 1:

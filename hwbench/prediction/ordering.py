@@ -31,7 +31,7 @@ def ratio(a: Prediction, b: Prediction, predictor: Predictor) -> Ordering:
         raise UsageError("a ratio is of two predictions for one device, runtime, power mode and probe")
     value = a.latency.value / b.latency.value
     own = max(spread_of_ratio(predictor, unlikeness(a, b)), _LEAST_SPREAD)
-    half = spread.t_quantile(max(predictor.n - 1, 0)) * own
+    half = spread.t_quantile(max(predictor.n - 1, 1)) * own
     return Ordering(
         a=a.model,
         b=b.model,

@@ -6,10 +6,12 @@ off: from priors (tier C), or adapted to what a probe measured there (tier B).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import onnx_ir as ir
 
 from hwbench.errors import UsageError
@@ -35,13 +37,14 @@ NO_PROBE = Missing(code="no_probe", why="nothing was measured on this device", c
 class Predictor:
     """A device and runtime with the parameters of the roofline there.
 
-    ``between``: log spread of what all networks share on this device; ``within``: of one network. ``errors``: log
-    residuals of the anchors of a probe, each predicted from the others; empty without one.
+    Log spreads: ``between`` the ``n`` runtimes that were measured, ``judged`` for what was not, ``within`` of networks
+    on one device. ``errors``: log residuals of the anchors of a probe, each predicted from the others; empty without.
     """
 
     machine: Machine
     logs: Array
     between: float
+    judged: float
     within: float
     n: int
     basis: str
@@ -57,7 +60,7 @@ class Predictor:
         if self.errors:
             half, n = spread.conformal(self.errors), len(self.errors)
             return spread.around(value_s, half, tier="B", n=n, method="split conformal, leave-one-anchor-out")
-        return spread.from_data_sheet(value_s, group=self.between, within=self.within, n=self.n)
+        return spread.from_data_sheet(value_s, between=self.between, judged=self.judged, within=self.within, n=self.n)
 
 
 def predictor_of(
@@ -90,7 +93,8 @@ def predictor_of(
     begun = Predictor(
         machine=machine,
         logs=prior.logs,
-        between=float((prior.spread**2 + machine.doubt**2) ** 0.5),
+        between=prior.between,
+        judged=math.hypot(prior.judged, machine.doubt),
         within=prior.within,
         n=prior.n,
         basis=prior.basis,
@@ -110,6 +114,7 @@ def adapt(predictor: Predictor, probe: Probe) -> Predictor:
         machine=predictor.machine,
         logs=fit(observations, predictor.logs, far),
         between=0.0,
+        judged=0.0,
         within=predictor.within,
         n=len(observations),
         basis=f"{len(observations)} anchors of a probe of {probe.started_at}, shrunk to {predictor.basis}",
@@ -118,7 +123,9 @@ def adapt(predictor: Predictor, probe: Probe) -> Predictor:
     )
 
 
-def predict(model: ir.Model, predictor: Predictor, *, name: str, hub_sha256: str, precision: str = "auto") -> Prediction:
+def predict(
+    model: ir.Model, predictor: Predictor, *, name: str, hub_sha256: str, precision: str = "auto"
+) -> Prediction:
     """Predict a network as it is, in one precision.
 
     Raises:
@@ -137,23 +144,20 @@ def predict_design(space: Space, design: Design, predictor: Predictor, *, name: 
         Unsupported: the device lacks an arithmetic of the design.
     """
     units: list[Work] = []
-    readers = {reader: (one.name, size) for one in space.clusters for reader, size in one.readers.items()}
+    reads: dict[str, dict[str, int]] = {}
+    for one in space.clusters:
+        for reader, elements in one.readers.items():
+            reads.setdefault(reader, {})[one.name] = elements
     for cluster in space.clusters:
         sizes = sizes_of(cluster, space, design)
         if sizes is None:
             continue
         parts = works_of_cluster(cluster, sizes, design.of(cluster.name))
-        before = dict([readers[cluster.name]]) if cluster.name in readers else {}
-        units += [_reading(parts[0], before), *parts[1:]]
-    label = design.scheme if design.scheme != "float" else design.floating
+        units += [msgspec.structs.replace(parts[0], reads=reads.get(cluster.name, {})), *parts[1:]]
     return _prediction(
         Works(units=tuple(units)), predictor, name=name, hub_sha256=space.hub_sha256,
-        precision=label if not design.schemes else f"{label}-mixed", floating=design.floating,
+        precision="mixed" if design.schemes else design.floating, floating=design.floating,
     )  # fmt: skip
-
-
-def _reading(work: Work, reads: dict[str, int]) -> Work:
-    return Work(**{name: getattr(work, name) for name in work.__struct_fields__ if name != "reads"}, reads=reads)
 
 
 def _asked(precision: str) -> tuple[Scheme, Floating]:
@@ -204,8 +208,8 @@ def spread_of_ratio(predictor: Predictor, unlike: float) -> float:
     own = predictor.within
     if predictor.errors:
         own = _root_mean_square(predictor.errors)
-    return float(((own * 2**0.5) ** 2 + (predictor.between * unlike) ** 2) ** 0.5)
+    return math.hypot(own * math.sqrt(2), math.hypot(predictor.between, predictor.judged) * unlike)
 
 
 def _root_mean_square(errors: Sequence[float]) -> float:
-    return float((sum(error * error for error in errors) / len(errors)) ** 0.5)
+    return math.sqrt(sum(error * error for error in errors) / len(errors))

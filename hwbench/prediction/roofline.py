@@ -70,7 +70,9 @@ def bases_of(works: Sequence[Work], machine: Machine, floating: str, weights_at:
     return Bases(
         arithmetic_s=np.array(arithmetic),
         memory_s=np.array(memory),
-        share=np.array([_share_index(work, kind) for work, kind in zip(works, arithmetics, strict=True)], dtype=np.intp),
+        share=np.array(
+            [_share_index(work, kind) for work, kind in zip(works, arithmetics, strict=True)], dtype=np.intp
+        ),
         memory_share=np.array([_INDEX["memory" if work.macs else "elementwise"] for work in works], dtype=np.intp),
         launches=slower,
         borders_s=borders_s,

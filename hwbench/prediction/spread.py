@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Literal
 
 from hwbench.records.planning import Interval
 
 COVERAGE = 0.9
 _T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)  # Student's t, one-sided 0.95, by freedom
+_Z95 = 1.645
 _MOST = 3.4  # ln 30: beyond it an interval says nothing
 
 
 def t_quantile(freedom: int) -> float:
-    """Return the 95 % quantile of Student's t; of the normal distribution where there are many or none to count."""
-    if 1 <= freedom <= len(_T95):
-        return _T95[freedom - 1]
-    return NormalDist().inv_cdf(0.95) if freedom else _T95[1]
+    """Return the 95 % quantile of Student's t with at least one degree of freedom; normal where there are many."""
+    return _T95[freedom - 1] if freedom <= len(_T95) else _Z95
 
 
 def conformal(errors: Sequence[float], coverage: float = COVERAGE) -> float:
@@ -38,12 +36,20 @@ def conformal(errors: Sequence[float], coverage: float = COVERAGE) -> float:
     return ordered[-1] * (rank / len(ordered))
 
 
-def from_data_sheet(value: float, *, group: float, within: float, n: int) -> Interval:
-    """Return the interval of tier C; ``group`` and ``within``: log spreads between devices and of networks on one."""
-    freedom = max(n - 1, 0)
-    wider = math.sqrt(1 + 1 / n) if n else 1.0
-    half = min(t_quantile(freedom) * math.hypot(group * wider, within), _MOST)
-    return around(value, half, tier="C", n=n, method="roofline, class priors, Student's t over runtimes")
+def from_data_sheet(value: float, *, between: float, judged: float, within: float, n: int) -> Interval:
+    """Return the interval of tier C.
+
+    Args:
+        value: the prediction.
+        between: log spread between the groups that were measured.
+        judged: log spread by judgement, of what was not measured at all.
+        within: log spread of networks on one device.
+        n: groups; 0 where none was measured, and ``between`` counts nothing.
+    """
+    groups = t_quantile(n - 1) * between * math.sqrt(1 + 1 / n) if n > 1 else 0.0
+    half = min(math.hypot(groups, _Z95 * judged, _Z95 * within), _MOST)
+    rests = "spread by judgement" if not n else "Student's t over runtimes"
+    return around(value, half, tier="C", n=n, method=f"roofline, class priors, {rests}")
 
 
 def around(value: float, half: float, *, tier: Literal["B", "C"], n: int, method: str) -> Interval:

@@ -58,7 +58,9 @@ def doubts(probe: Probe) -> tuple[str, ...]:
     found = []
     scattered = [point.anchor for point in probe.points if scatter(point.samples_ns) > _SCATTER]
     if len(scattered) > len(probe.points) / 4:
-        found.append(f"{len(scattered)} of {len(probe.points)} anchors scatter by more than {_SCATTER:.0%}: was it busy?")
+        found.append(
+            f"{len(scattered)} of {len(probe.points)} anchors scatter by more than {_SCATTER:.0%}: was it busy?"
+        )
     if probe.failed:
         found.append(f"{len(probe.failed)} anchors could not be run")
     governor = probe.facts.get("governor")
