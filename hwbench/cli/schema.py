@@ -9,7 +9,16 @@ import typer
 from hwbench.cli.terminal import command, write_stdout
 
 Kind = Literal[
-    "profile", "comparison", "difference", "health", "verification", "build", "compression", "prediction", "probe"
+    "profile",
+    "comparison",
+    "difference",
+    "health",
+    "verification",
+    "build",
+    "compression",
+    "plan",
+    "prediction",
+    "probe",
 ]
 
 
@@ -34,6 +43,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.plan import PlanResult
     from hwbench.records.prediction import Prediction, Probe
     from hwbench.records.verification import Verification
 
@@ -45,6 +55,7 @@ def json_schema(kind: Kind) -> bytes:
         "verification": Verification,
         "build": BuildResult,
         "compression": CompressionResult,
+        "plan": PlanResult,
         "prediction": Prediction,
         "probe": Probe,
     }
