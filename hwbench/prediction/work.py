@@ -32,8 +32,9 @@ KEEP_INT8 = frozenset({
 
 
 FUNCTIONS = frozenset({
-    *("Softmax", "LogSoftmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Erf", "Gelu", "Exp"),
-    *("Sigmoid", "Tanh", "LRN", "Pow", "Sqrt", "SkipLayerNormalization", "FastGelu", "BiasGelu", "RMSNormalization"),
+    *("Softmax", "LogSoftmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Erf", "Gelu"),
+    *("Exp", "Sigmoid", "Tanh", "LRN", "Pow", "Sqrt", "SkipLayerNormalization", "FastGelu", "BiasGelu"),
+    "RMSNormalization",
 })  # fmt: skip
 """Layers of many instructions an element."""
 
