@@ -89,7 +89,7 @@ def built(folder, spec, name, imported, engine, precision):
         given = np.load(Path(imported.files.folder) / imported.files.inputs)
         np.savez(data, **{key: np.repeat(value, 8, 0) for key, value in given.items()})
     out = folder / f"{name}-{engine}-{precision}"
-    options = ["-e", engine, "-p", precision, "--data", data, "--threads", "1", "--no-measure", "--no-verify"]
+    options = ["-e", engine, "-p", precision, "--data", data, "--threads", "1", "--no-measure"]
     child(["-m", "hwbench", "build", spec, *options, "-o", out], folder)
     return next(path.parent for path in out.rglob("manifest.json"))
 
@@ -141,7 +141,7 @@ def test_an_unseen_runtime(benchmark, gathered, tmp_path):
             one = observed[engine][label].measured_s
             print(f"    {label:28s} measured {one * 1e3:9.4f} ms, predicted {one * np.exp(-error) * 1e3:9.4f} ms")
     if "HWBENCH_WRITE_PRIORS" in os.environ:
-        about = f"Fitted by tests/benchmarks/test_probe_prediction.py on one machine ({profile.title}), one thread, CPU time"
+        about = f"Fitted by tests/benchmarks/test_probe_prediction.py on {profile.title}, one thread, CPU time"
         measured = {engine: (times[engine][0], list(found.values())) for engine, found in observed.items()}
         write_record(Path(os.environ["HWBENCH_WRITE_PRIORS"]), fit_priors(measured, PROFILE, about))
     benchmark.pedantic(lambda: predictor_of(profile, engine="litert"), rounds=1)
