@@ -15,9 +15,9 @@ import made_problems
 import numpy as np
 import pytest
 
-scipy = pytest.importorskip("scipy", reason="the solver needs scipy")
-
 from hwbench.plan.milp import solve
+
+scipy = pytest.importorskip("scipy", reason="the solver needs scipy")
 
 SHAPES = {
     "6 widths x 3 precisions, 16 blocks": {"widths": 6, "precisions": 3, "blocks": 16},
