@@ -98,11 +98,10 @@ class Sizes(Record, frozen=True, kw_only=True):
 class Design(Record, frozen=True, kw_only=True):
     """What a network is to become, by the hub's names.
 
-    ``schemes``: by cluster, where it is not ``scheme``. ``widths``: by group, the units that stay. ``dropped``: blocks.
-    ``ranks``: by layer.
+    ``schemes``: by cluster, where it is not float; ``floating`` is the arithmetic of what is. ``widths``: by group, the
+    units that stay. ``dropped``: blocks. ``ranks``: by layer.
     """
 
-    scheme: Scheme = "float"
     floating: Floating = "auto"
     schemes: dict[str, Scheme] = {}
     widths: dict[str, int] = {}
@@ -110,13 +109,13 @@ class Design(Record, frozen=True, kw_only=True):
     ranks: dict[str, int] = {}
 
     @property
-    def uniform(self) -> bool:
-        """Whether every layer is as it was but for one precision."""
-        return not (self.schemes or self.widths or self.dropped or self.ranks)
+    def cuts(self) -> bool:
+        """Whether the network itself is changed, and not its precisions alone."""
+        return bool(self.widths or self.dropped or self.ranks)
 
     def of(self, cluster: str) -> Scheme:
         """Return the scheme of a cluster."""
-        return self.schemes.get(cluster, self.scheme)
+        return self.schemes.get(cluster, "float")
 
 
 class Space(Record, frozen=True, kw_only=True):
