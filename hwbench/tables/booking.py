@@ -34,12 +34,12 @@ def booked(
         return table
     owner = owners(space, made.pieces)
     place = {layer.name: at for at, layer in enumerate(made.model.layers)}
-    times: Counter[str] = Counter()
+    times: dict[str, float] = {}
     inserted = 0.0
     for row in table.rows:
         first = _first(row, owner, place)
         if first is not None:
-            times[first] += row.scaled_s
+            times[first] = times.get(first, 0.0) + row.scaled_s
         elif not row.unit.members:
             inserted += row.scaled_s
     units = [row.unit for row in table.rows]
@@ -55,7 +55,7 @@ def booked(
                 kind=cluster.kind,
                 scheme=built_scheme(cluster.name, design.of(cluster.name), made.pieces, lowered, unit),
                 sizes=sizes,
-                time_s=times[cluster.name],
+                time_s=times.get(cluster.name, 0.0),
                 kernel=None if unit is None or isinstance(unit.kernel, Missing) else unit.kernel,
             )
         )

@@ -20,6 +20,7 @@ import numpy as np
 
 from hwbench.records.planning import Sizes
 from hwbench.tables.least_squares import robust_nnls
+from hwbench.tables.quantum import padded
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -48,21 +49,18 @@ class Points:
         return found
 
     def features(self, step: int) -> Array:
-        """Return what the trend is made of, [points, 6]; ``step``: channels that are computed at once."""
+        """Return what the trend is made of, [points, 7]; ``step``: channels that are computed at once."""
         rows = [
-            (1.0, each.macs, each.macs * _excess(each, step), each.elements_in, each.elements_out, each.weights)
+            (1.0, each.macs, *_padded_macs(each, step), each.elements_in, each.elements_out, each.weights)
             for each in self.sizes
         ]
-        return np.array(rows, np.float64).reshape(-1, 6)
+        return np.array(rows, np.float64).reshape(-1, 7)
 
 
-def _excess(sizes: Sizes, step: int) -> float:
-    """Return by what factor multiply-adds grow when channels are rounded up."""
-
-    def grown(channels: int) -> float:
-        return -(-channels // step) * step / channels
-
-    return grown(sizes.channels_out) * (grown(sizes.channels_in) if sizes.channels_in > 4 else 1.0)
+def _padded_macs(sizes: Sizes, step: int) -> tuple[float, float]:
+    """Return the multiply-adds with output channels rounded up, and with input channels rounded up too."""
+    out = sizes.macs * padded(sizes.channels_out, step) / sizes.channels_out
+    return out, out * padded(sizes.channels_in, step) / sizes.channels_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +96,8 @@ class Curve:
         self._places, self._times = points.places(), times_s
         self._counts = counts
         residual = np.log((times_s + TINY_S) / (self._trend(points) + TINY_S))
-        self.spread = spread or _likeliest(self._distances(points), _same(points, points), residual, counts)
-        inner = _covariance(self._distances(points), _same(points, points), self.spread)
+        self.spread = spread or _likeliest(points, self._distances(points), residual, counts)
+        inner = _covariance(self._distances(points), _same(points, points), self.spread) * _same_kernel(points)
         inner[np.diag_indices(len(inner))] += self.spread.noise**2 / counts
         self._inverse = np.linalg.inv(inner)
         self._weights = self._inverse @ residual
@@ -107,14 +105,16 @@ class Curve:
     def at(self, points: Points) -> Array:
         """Return the times at ``points``, in seconds."""
         covariance = self._covariance_to(points)
-        times = (self._trend(points) + TINY_S) * np.exp(covariance @ self._weights) - TINY_S
-        return np.maximum(times, 0.0)
+        times: Array = (self._trend(points) + TINY_S) * np.exp(covariance @ self._weights) - TINY_S
+        found: Array = np.maximum(times, 0.0)
+        return found
 
     def deviation(self, points: Points) -> Array:
         """Return the standard deviation of the logarithm of the times at ``points``, by the residual's own lights."""
         covariance = self._covariance_to(points)
         known = np.einsum("ij,jk,ik->i", covariance, self._inverse, covariance)
-        return np.sqrt(np.maximum(self.spread.shared**2 + self.spread.own**2 - known, 0.0))
+        found: Array = np.sqrt(np.maximum(self.spread.shared**2 + self.spread.own**2 - known, 0.0))
+        return found
 
     def _trend(self, points: Points) -> Array:
         found: Array = points.features(self._step) @ self.trend
@@ -122,20 +122,25 @@ class Curve:
 
     def _distances(self, points: Points) -> Array:
         difference = points.places()[:, None, :] - self._places[None, :, :]
-        return np.sum(difference**2, axis=2)
+        found: Array = np.sum(difference**2, axis=2)
+        return found
 
     def _covariance_to(self, points: Points) -> Array:
         distances = self._distances(points)
         nearest = self._points.kernel[np.argmin(distances + 1e-3 * ~_same(points, self._points), axis=1)]
         asked = Points(sizes=points.sizes, owner=points.owner, kernel=nearest)
-        found = _covariance(distances, _same(asked, self._points), self.spread)
-        return found * (nearest[:, None] == self._points.kernel[None, :])
+        alike = _covariance(distances, _same(asked, self._points), self.spread)
+        found: Array = alike * (nearest[:, None] == self._points.kernel[None, :])
+        return found
 
 
 def _same(one: Points, other: Points) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    same: np.ndarray[Any, np.dtype[np.bool_]] = (one.owner[:, None] == other.owner[None, :]) & (
-        one.owner[:, None] >= 0
-    )
+    same: np.ndarray[Any, np.dtype[np.bool_]] = (one.owner[:, None] == other.owner[None, :]) & (one.owner[:, None] >= 0)
+    return same
+
+
+def _same_kernel(points: Points) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    same: np.ndarray[Any, np.dtype[np.bool_]] = points.kernel[:, None] == points.kernel[None, :]
     return same
 
 
@@ -145,11 +150,12 @@ def _covariance(distances: Array, same: np.ndarray[Any, np.dtype[np.bool_]], spr
     return found
 
 
-def _likeliest(distances: Array, same: np.ndarray[Any, np.dtype[np.bool_]], residual: Array, counts: Array) -> Spread:
+def _likeliest(points: Points, distances: Array, residual: Array, counts: Array) -> Spread:
     """Return the settings of the largest marginal likelihood (Rasmussen and Williams 2006, eq. 5.8)."""
+    same, kernel = _same(points, points), _same_kernel(points)
 
     def unlikely(spread: Spread) -> float:
-        inner = _covariance(distances, same, spread)
+        inner = _covariance(distances, same, spread) * kernel
         inner[np.diag_indices(len(inner))] += spread.noise**2 / counts
         lower = np.linalg.cholesky(inner)
         solved = np.linalg.solve(lower, residual)

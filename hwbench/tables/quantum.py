@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hwbench.records.planning import Platform
 from hwbench.records.quantization import Scheme
 
@@ -25,9 +23,9 @@ def quantum(platform: Platform, scheme: Scheme) -> int:
     return _lanes(isa)
 
 
-def padded(channels: np.ndarray, step: int) -> np.ndarray:
-    """Round numbers of channels up to a multiple of ``step``."""
-    return np.ceil(channels / step) * step
+def padded(channels: int, step: int) -> int:
+    """Round a number of channels up to a multiple of ``step``."""
+    return -(-channels // step) * step
 
 
 def _lanes(isa: set[str]) -> int:

@@ -1,9 +1,9 @@
 """Build designs with the real engine, time them from end to end and unit by unit. Runs as a child process.
 
-Designs are taken a few at a time: each is cut, lowered, loaded and run once, then all of them are timed in turn with the
-unchanged network (:mod:`hwbench.tables.turns`), then each is profiled in a build of its own. A sample goes to the parent
-as an event as soon as it is there, and so does what the child is about to do: if it dies, the parent knows of which
-design, and has the others.
+Designs are taken a few at a time: each is cut, lowered, loaded and run once, then all of them are timed in turn with
+the unchanged network (:mod:`hwbench.tables.turns`), then each is profiled in a build of its own. A sample goes to the
+parent as an event as soon as it is there, and so does what the child is about to do: if it dies, the parent knows of
+which design, and has the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from hwbench.units import Clock, MonotonicClock
 
 AT_ONCE = 4  # designs that are loaded beside the reference
 _PROFILE_S = 0.15
-_FEWEST_PROFILED, _MOST_PROFILED = 12, 80
+_FEWEST_PROFILED, _MOST_PROFILED = 16, 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +203,7 @@ class _Sampler:
 
     def _fail(self, design: Design, error: HwbenchError) -> None:
         code = "unsupported" if isinstance(error, Unsupported) else "engine_failed"
-        self.failed.append(
-            NotSampled(design=design, reason=Missing(code=code, why=error.message, cure=error.hint))
-        )
+        self.failed.append(NotSampled(design=design, reason=Missing(code=code, why=error.message, cure=error.hint)))
 
     def _say(self, what: str, number: int, **more: object) -> None:
         fraction = max(0, number) / len(self.job.designs)

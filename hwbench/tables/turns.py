@@ -1,18 +1,33 @@
 """Several loaded networks timed in turn, in short blocks.
 
-A disturbance that lasts longer than a turn strikes all of them alike, and one that is shorter strikes few of the blocks.
-So a network is known by its ratio to the reference, the first one, in each turn, and by the median over turns.
+A disturbance that lasts longer than a turn strikes all of them alike, and one that is shorter strikes few of the
+blocks. So a network is known by its ratio to the reference in each turn, and by the median over turns. What is sought
+is what an inference takes that nobody holds up: those during which the operating system took a CPU away are left out,
+and of the others in a block the faster half counts, of all networks alike.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwbench.measure.loop import Call, sample, undisturbed
-from hwbench.measure.stop import Duration
+from hwbench.measure.loop import Call, undisturbed
 from hwbench.units import Clock
+
+if sys.platform == "win32":  # pragma: no cover - it does not tell
+
+    def switched() -> int:
+        """Return 0: how often a CPU was taken away is not told."""
+        return 0
+else:
+    import resource
+
+    def switched() -> int:
+        """Return how often the operating system has taken a CPU away from a thread of this process."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
 
 TURNS = 7
 _BLOCK_S = 0.03  # of a turn, for each network
@@ -23,7 +38,10 @@ _SETTLE_FEWEST = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """The times of one network, and what the reference took, as :class:`CostSample` has them."""
+    """The times of one network, and what the reference took, as :class:`CostSample` has them.
+
+    ``samples_ns``: the faster half of each block.
+    """
 
     samples_ns: tuple[int, ...]
     median_s: float
@@ -37,16 +55,36 @@ def in_turn(reference: Call, calls: Sequence[Call], clock: Clock, *, turns: int 
     with undisturbed():
         for turn in range(turns):
             order = list(range(len(calls)))
-            before = statistics.median(_block(reference, clock))
+            before = statistics.median(_faster_half(_block(reference, clock)))
             for index in order if turn % 2 == 0 else reversed(order):
-                blocks[index].append(_block(calls[index], clock))
-            beside.append((before + statistics.median(_block(reference, clock))) / 2)
+                blocks[index].append(_faster_half(_block(calls[index], clock)))
+            beside.append((before + statistics.median(_faster_half(_block(reference, clock)))) / 2)
     return [_timed(mine, beside) for mine in blocks]
 
 
 def _block(call: Call, clock: Clock) -> list[int]:
-    sample(call, clock, Duration(seconds=_SETTLE_S, min_count=_SETTLE_FEWEST), _silent)
-    return list(sample(call, clock, Duration(seconds=_BLOCK_S, min_count=_FEWEST), _silent, longest_chunk_ns=5_000_000))
+    """Return the times of a block, of the inferences that were not held up if there are enough of those."""
+    _until(call, clock, _SETTLE_S, _SETTLE_FEWEST)
+    found = _until(call, clock, _BLOCK_S, _FEWEST)
+    free = [time for time, held in found if not held]
+    return free if len(free) >= _FEWEST else [time for time, _ in found]
+
+
+def _until(call: Call, clock: Clock, seconds: float, fewest: int) -> list[tuple[int, bool]]:
+    """Call for a while and return what each call took, and whether it was held up."""
+    found: list[tuple[int, bool]] = []
+    end = clock.now_ns() + int(seconds * 1e9)
+    while len(found) < fewest or clock.now_ns() < end:
+        switches = switched()
+        started = clock.now_ns()
+        call()
+        took = clock.now_ns() - started
+        found.append((took, switched() != switches))
+    return found
+
+
+def _faster_half(block: Sequence[int]) -> list[int]:
+    return sorted(block)[: (len(block) + 1) // 2]
 
 
 def _timed(blocks: Sequence[Sequence[int]], beside: Sequence[float]) -> Timed:
@@ -54,7 +92,3 @@ def _timed(blocks: Sequence[Sequence[int]], beside: Sequence[float]) -> Timed:
     ratio = statistics.median(statistics.median(block) / base for block, base in zip(blocks, beside, strict=True))
     median_s = statistics.median(samples) / 1e9
     return Timed(samples_ns=tuple(samples), median_s=median_s, reference_s=median_s / ratio)
-
-
-def _silent(fraction: float) -> None:
-    """Nobody watches."""
