@@ -21,6 +21,7 @@ from hwbench.cli import (
     measure,
     methods,
     models,
+    optimize,
     plugins,
     profile,
     report,
@@ -43,6 +44,7 @@ app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
 app.command("build")(build.build)
+app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)

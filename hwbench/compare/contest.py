@@ -34,6 +34,8 @@ Watch = Callable[[str, float], None]
 MIN_RESTARTS = 3
 UNITS: dict[Objective, str] = {"latency": "s", "energy": "J", "memory": "B"}
 _TRIAL_ROUNDS = 3
+_TRIAL_ONLY = Missing(code="not_timed", why="it took part in the trial only")
+_IS_BEST = Missing(code="is_best_uniform", why="the others are held against this one")
 
 
 def hold(
@@ -195,7 +197,7 @@ class _Contest:
             control=control,
             floor=floor_of(control),
             confidence=confidence,
-            standings=tuple(sorted(standings, key=_order)),
+            standings=tuple(sorted(standings, key=lambda each: _order(each, best))),
             heats=tuple(self.heats),
             restarts=self.done,
             most_alive=self._room.most_alive,
@@ -204,9 +206,9 @@ class _Contest:
         )
 
     def _standing(self, name: str, levels: Levels, best: str, confidence: float) -> Standing:
-        late = Missing(code="not_timed", why="it took part in the trial only")
         known = name in levels.names
-        estimate = levels.against(name, best) if known else None
+        alone = _IS_BEST if name == best else _TRIAL_ONLY
+        estimate = levels.against(name, best) if known and name != best else None
         return Standing(
             entrant=name,
             uniform=self.entrants[name].uniform,
@@ -214,8 +216,8 @@ class _Contest:
             restarts=levels.restarts_of(name),
             blocks=sum(len(seat.blocks) for seat in self.seats if seat.entrant == name and seat.restart),
             value=self._median(name, trial=not known),
-            ratio=ratio_of(estimate) if estimate is not None else late,
-            joint=ratio_of(estimate, confidence) if estimate is not None else late,
+            ratio=ratio_of(estimate) if estimate is not None else alone,
+            joint=ratio_of(estimate, confidence) if estimate is not None else alone,
             dropped=self.dropped.get(name, Missing(code="not_dropped", why="it was timed to the end")),
         )
 
@@ -232,5 +234,8 @@ class _Contest:
         return self._chance.sample(names, len(names))
 
 
-def _order(each: Standing) -> tuple[bool, float]:
-    return (isinstance(each.ratio, Missing), each.value if isinstance(each.ratio, Missing) else each.ratio.value)
+def _order(each: Standing, best: str) -> tuple[bool, float]:
+    """Sort by the ratio to the best uniform one; those of the trial alone come last."""
+    if each.entrant == best:
+        return False, 1.0
+    return (True, each.value) if isinstance(each.ratio, Missing) else (False, each.ratio.value)

@@ -181,10 +181,10 @@ class Feedback(Record, frozen=True, kw_only=True):
 
 
 class Stage(Record, frozen=True, kw_only=True):
-    """One stage of the run. ``took_s``: of the run that did it."""
+    """One stage of a run, over all of its runs. ``skipped``: there was nothing to do in it."""
 
     name: str
-    state: Literal["done", "left"]
+    state: Literal["done", "left", "skipped"]
     took_s: float
 
 
