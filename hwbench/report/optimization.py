@@ -84,6 +84,8 @@ def _remark(found: OptimizationResult, each: Candidate, standing: Standing | Non
         return "falls by too much"
     if standing is None:
         return "not in the last contest: far slower, or of an earlier round"
+    if each.uniform:
+        return ""
     return choice.refused.get(each.name, "slower than what was chosen")
 
 
