@@ -21,6 +21,7 @@ from hwbench.cli import (
     measure,
     methods,
     models,
+    optimize,
     plan,
     plugins,
     profile,
@@ -45,6 +46,7 @@ app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
 app.command("plan")(plan.plan)
 app.command("build")(build.build)
+app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)

@@ -8,7 +8,17 @@ import typer
 
 from hwbench.cli.terminal import command, write_stdout
 
-Kind = Literal["profile", "comparison", "difference", "health", "verification", "build", "compression", "plan"]
+Kind = Literal[
+    "profile",
+    "comparison",
+    "difference",
+    "health",
+    "verification",
+    "build",
+    "compression",
+    "plan",
+    "optimization",
+]
 
 
 @command
@@ -32,6 +42,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
     from hwbench.records.verification import Verification
 
@@ -44,5 +55,6 @@ def json_schema(kind: Kind) -> bytes:
         "build": BuildResult,
         "compression": CompressionResult,
         "plan": PlanResult,
+        "optimization": OptimizationResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"
