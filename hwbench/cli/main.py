@@ -25,6 +25,7 @@ from hwbench.cli import (
     profile,
     report,
     schema,
+    search,
     verify,
 )
 
@@ -42,6 +43,7 @@ app.command("models")(models.models)
 app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
+app.command("search")(search.search)
 app.command("build")(build.build)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)

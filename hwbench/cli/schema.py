@@ -8,7 +8,7 @@ import typer
 
 from hwbench.cli.terminal import command, write_stdout
 
-Kind = Literal["profile", "comparison", "difference", "health", "verification", "build", "compression"]
+Kind = Literal["profile", "comparison", "difference", "health", "verification", "build", "compression", "search"]
 
 
 @command
@@ -32,6 +32,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.search import SearchResult
     from hwbench.records.verification import Verification
 
     records = {
@@ -42,5 +43,6 @@ def json_schema(kind: Kind) -> bytes:
         "verification": Verification,
         "build": BuildResult,
         "compression": CompressionResult,
+        "search": SearchResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"
