@@ -44,7 +44,7 @@ from hwbench.search.ledger import DATABASE, TRIALS, Asked, Ledger
 from hwbench.search.loop import search as run_loop
 from hwbench.search.outcome import best, importances, pareto, rank_check
 from hwbench.search_work.again import CONTROLS, FINALS, controls_in, final_times, time_control
-from hwbench.search_work.attempt import BUNDLE, NETWORK, Bench, score_of
+from hwbench.search_work.attempt import BUNDLE, HUBS, NETWORK, Bench, score_of
 from hwbench.search_work.ranking import rank_candidates
 from hwbench.units import MonotonicClock
 from hwbench.verification_pipeline import verify
@@ -137,7 +137,7 @@ def _prepare(request: SearchRequest, folder: Path, *, resume: bool, replace: boo
     elif replace:
         for name in (SEARCH, PAGE, REQUEST, DATABASE, _CANDIDATES, _REFERENCE):
             (folder / name).unlink(missing_ok=True)
-        for name in (TRIALS, CONTROLS, FINALS):
+        for name in (TRIALS, CONTROLS, FINALS, HUBS):
             shutil.rmtree(folder / name, ignore_errors=True)
     write_record(path, request)
 

@@ -8,12 +8,13 @@ from typing import get_args
 
 from hwbench.errors import UsageError
 from hwbench.records.search import UNITS, Constraint, Metric, Objective, Quantity
-from hwbench.units import parse_seconds
 
 DROP = "accuracy drop"
 _FORM = re.compile(r"(?P<quantity>[a-z][a-z -]*?)\s*(?P<sense><=|>=|<|>)\s*(?P<limit>\S.*?)\s*")
 _BYTES = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 1e3, "mb": 1e6, "gb": 1e9, "b": 1}
+_SECONDS = {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60}
 _JOULES = {"mj": 1e-3, "uj": 1e-6, "µj": 1e-6, "nj": 1e-9, "j": 1}
+_SCALES = {"s": _SECONDS, "B": _BYTES, "J": _JOULES}
 _EXAMPLES = 'write --constraint "accuracy drop <= 1pp" or "latency <= 5ms"'
 
 
@@ -62,18 +63,17 @@ def constraint(text: str) -> Constraint:
 def _limit(quantity: str, given: str, text: str) -> float:
     unit = UNITS[quantity]
     try:
-        if unit == "s":
-            return parse_seconds(given)
         if not unit:
             for suffix in ("pp", "%"):
                 if given.endswith(suffix):
                     return float(given.removesuffix(suffix)) / 100
             return float(given)
         match = re.fullmatch(r"([\d.eE+-]+?)\s*([a-zA-Zµ]*)", given)
-        scale = (_BYTES if unit == "B" else _JOULES)[(match[2].lower() or unit.lower()) if match else ""]
-        return float(match[1]) * scale if match else 0.0
-    except (ValueError, KeyError, UsageError):
-        raise UsageError(f"--constraint '{text}': '{given}' is no {quantity}", hint=_EXAMPLES) from None
+        if match is not None:
+            return float(match[1]) * _SCALES[unit][match[2].lower() or unit.lower()]
+    except (ValueError, KeyError):
+        pass
+    raise UsageError(f"--constraint '{text}': '{given}' is no {quantity}", hint=_EXAMPLES)
 
 
 def needed(wanted: Iterable[Objective], bounds: Iterable[Constraint]) -> set[str]:

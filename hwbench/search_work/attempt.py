@@ -5,6 +5,7 @@ What does not work becomes a failed trial with its reason; only Ctrl-C and a dis
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,14 +20,15 @@ from hwbench.compress.layout import MODEL, WORK
 from hwbench.compress.order import with_repairs
 from hwbench.compression_pipeline import compress
 from hwbench.errors import EngineError, HwbenchError, Interrupted, InvalidMeasurement, StorageError
-from hwbench.graph.spec import with_arguments
-from hwbench.intake import Watch
+from hwbench.graph.spec import parse_spec, with_arguments
+from hwbench.intake import Intake, Watch
 from hwbench.inventory import Target
 from hwbench.pipeline import Watcher, profile
 from hwbench.records.base import Missing
 from hwbench.records.build import Bundled, BundleRequest
 from hwbench.records.compression import CompressRequest, Step
 from hwbench.records.measurement import LatencySummary, Measurement, ProfileRequest, StopRule
+from hwbench.records.model import ModelFiles
 from hwbench.records.search import CurvePoint, Quantity, Scalar, SearchRequest, SearchSpace, Trial
 from hwbench.records.verification import Score, Verified, VerifyRequest
 from hwbench.search.candidates import CHOSEN
@@ -38,6 +40,8 @@ from hwbench.train.progress import EPOCHS
 from hwbench.units import MonotonicClock
 from hwbench.verification_pipeline import verify
 
+HUBS = "hubs"  # networks as they came in
+_WHOLE = "whole"  # marks one that is there to its last byte
 BUNDLE, NETWORK, TIMING, EARLY = "bundle", "network", "timing", "early"
 _TIMED = {"latency", "latency-per-sample", "energy", "memory"}
 _EARLY_COUNT = 30  # inferences of the first look at a network that is not trained yet
@@ -120,6 +124,8 @@ class Bench:
     def _tried(self, asked: Asked, where: Path, state: _State, judge: CurveJudge) -> None:
         point = point_of(self.space, asked.params, self.request.seed)
         model = with_arguments(self.request.model, self._arguments(point))
+        if not point.steps:
+            model = self._imported(model, point.batch_size)
         if point.steps and all(step.method == "finetune" for step in point.steps):
             self._look_early(point, model, where, state)
         if point.steps:
@@ -139,6 +145,28 @@ class Bench:
                 found = "; ".join(each.why for each in state.measurement.validity.findings)
                 raise InvalidMeasurement(f"its timing must not be believed: {found}")
             state.quantities += list(_timing(state.measurement, point.batch_size, "energy" in wanted))
+
+    def _imported(self, text: str, batch_size: int) -> str:
+        """Return the ONNX graph of a network, exported once for all points: torch takes seconds for that."""
+        if parse_spec(text).kind == "onnx":
+            return text
+        name = hashlib.sha256(f"{text} {batch_size}".encode()).hexdigest()[:12]
+        folder = self.folder / HUBS / name
+        graph = folder / ModelFiles(folder="").hub
+        if not (folder / _WHOLE).exists():
+            self.watch(f"reading '{text}'", None)
+            intake = Intake(
+                folder=self.folder / HUBS,
+                watch=self.watch,
+                threads=self.request.threads,
+                timeout_s=self.request.timeout_s,
+                seed=self.request.seed,
+            )
+            found = intake.model(text, name, batch_size=batch_size, shapes=self.request.shapes)
+            if found.files.no_graph is not None:
+                raise EngineError(found.files.no_graph.why, hint=found.files.no_graph.cure)
+            (folder / _WHOLE).touch()
+        return str(graph)
 
     def _arguments(self, point: Point) -> dict[str, Scalar]:
         name = point.arguments.get(CHOSEN.removeprefix("model."))
