@@ -1,7 +1,7 @@
 """The story of a search, above those of compressing, building, verifying and profiling.
 
     rank untrained candidates, if asked -> ask the sampler for a point -> try it (:mod:`hwbench.search_work`)
-        -> tell the sampler -> ... -> time the best again, in turns -> save
+        -> tell the sampler -> ... -> time the best again, beside each other -> save
 
 Points are tried one after another and timed each in a process of its own, so their times were taken at different
 moments; how much that matters is shown by a control, the first point timed again every few trials. All is written down
@@ -30,20 +30,20 @@ from hwbench.records.search import (
     SEARCH_SCHEMA,
     Candidate,
     Candidates,
-    FinalTime,
+    Finals,
     Importance,
     Reference,
     SearchRequest,
     SearchResult,
     Trial,
 )
-from hwbench.records.verification import Score, VerifyRequest
+from hwbench.records.verification import VerifyRequest
 from hwbench.search.candidates import named, narrowed
 from hwbench.search.goals import DROP, needed
 from hwbench.search.ledger import DATABASE, TRIALS, Asked, Ledger
 from hwbench.search.loop import search as run_loop
 from hwbench.search.outcome import best, importances, pareto, rank_check
-from hwbench.search_work.again import CONTROLS, FINALS, controls_in, final_times, time_control
+from hwbench.search_work.again import CONTROLS, FINALS, contest, controls_in, time_control
 from hwbench.search_work.attempt import BUNDLE, HUBS, NETWORK, Bench, score_of
 from hwbench.search_work.ranking import rank_candidates
 from hwbench.units import MonotonicClock
@@ -129,7 +129,7 @@ def _prepare(request: SearchRequest, folder: Path, *, resume: bool, replace: boo
             raise UsageError(f"there is no search in '{folder}' to go on with", hint="leave --resume out")
         earlier = decode(read_bytes(path), SearchRequest, what=str(path))
         differs = [name for name in request.__struct_fields__ if getattr(earlier, name) != getattr(request, name)]
-        if differs := [name for name in differs if name not in {"trials", "time_budget_s", "finals", "timeout_s"}]:
+        if differs := [name for name in differs if name not in {"trials", "time_budget_s", "finals_s", "timeout_s"}]:
             raise UsageError(
                 f"the search in '{folder}' was asked for otherwise: {', '.join(differs)}",
                 hint="more --trials or another --time-budget may be given, nothing else",
@@ -162,7 +162,7 @@ class _Search:
         )
         self.clock = MonotonicClock()
         self.started = self.clock.now_ns()
-        self.finals: tuple[FinalTime, ...] | Missing = _NOT_YET
+        self.finals: Finals | Missing = _NOT_YET
         self.created_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def run(self) -> SearchResult:
@@ -193,7 +193,7 @@ class _Search:
             why = run_loop(
                 self.ledger, self._attempt, trials=request.trials, out_of_time=self._out_of_time, after=self._after
             )
-            self.finals = final_times(self.bench, self._finalists())
+            self.finals = contest(self.bench, self._finalists(), self.intake)
             return self._save(why, importances(self.ledger.study, request.objectives))
         finally:
             self.ledger.close()
@@ -219,19 +219,20 @@ class _Search:
 
     # What trials are held against
 
-    def _reference(self) -> Score | Missing:
+    def _reference(self) -> Reference | Missing:
         """Return the accuracy that drops are counted from, found once."""
         request, path = self.request, self.folder / _REFERENCE
         if DROP not in needed(request.objectives, request.constraints):
             return Missing(code="not_needed", why="no constraint is about a drop of accuracy")
         if path.exists():
-            return decode(read_bytes(path), Reference, what=str(path)).score
+            return decode(read_bytes(path), Reference, what=str(path))
         assert isinstance(request.verify, VerifyRequest)
         model = request.reference or request.model
         wanted = msgspec.structs.replace(request.verify, model=model, engines=("onnxruntime",), shapes=request.shapes)
         score = score_of(verify(wanted, target=self.target, watch=self.watch).rows[0])
-        write_record(path, Reference(model=model, score=score))
-        return score
+        found = Reference(model=model, score=score)
+        write_record(path, found)
+        return found
 
     def _first(self) -> Trial | None:
         return next((one for one in self.ledger.trials if one.state == "complete"), None)

@@ -21,6 +21,7 @@ from hwbench.cli import (
     measure,
     methods,
     models,
+    plan,
     plugins,
     profile,
     report,
@@ -43,6 +44,7 @@ app.command("models")(models.models)
 app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
+app.command("plan")(plan.plan)
 app.command("search")(search.search)
 app.command("build")(build.build)
 app.command("measure")(measure.measure)

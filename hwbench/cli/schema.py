@@ -8,7 +8,9 @@ import typer
 
 from hwbench.cli.terminal import command, write_stdout
 
-Kind = Literal["profile", "comparison", "difference", "health", "verification", "build", "compression", "search"]
+Kind = Literal[
+    "profile", "comparison", "difference", "health", "verification", "build", "compression", "plan", "search"
+]
 
 
 @command
@@ -32,6 +34,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.plan import PlanResult
     from hwbench.records.search import SearchResult
     from hwbench.records.verification import Verification
 
@@ -43,6 +46,7 @@ def json_schema(kind: Kind) -> bytes:
         "verification": Verification,
         "build": BuildResult,
         "compression": CompressionResult,
+        "plan": PlanResult,
         "search": SearchResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

@@ -77,8 +77,8 @@ def search(
         int, typer.Option("--control-every", metavar="<int>", min=0, help="Time the first point again so often; 0: no.")
     ] = 5,
     finals: Annotated[
-        int, typer.Option("--finals", metavar="<int>", min=0, help="Rounds in which the best are timed again together.")
-    ] = 3,
+        str, typer.Option("--finals", help="Time for timing the best again beside each other; 0: do not.")
+    ] = "30s",
     shapes: Annotated[
         list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
     ] = None,
@@ -137,7 +137,7 @@ def search(
         timing=_timing(target, device, count, duration, timeout, seed),
         shapes=fixed,
         control_every=control_every,
-        finals=finals,
+        finals_s=parse_seconds(finals),
         rank=rank,
         keep=keep,
         device=device,

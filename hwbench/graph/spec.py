@@ -132,8 +132,10 @@ def _arguments(text: str, given: str) -> dict[str, Any]:
     """Read ``(width=0.5, depth=2)``."""
     try:
         call = ast.parse(f"f{given}", mode="eval").body
-        if isinstance(call, ast.Call) and not call.args and all(each.arg is not None for each in call.keywords):
-            return {each.arg or "": ast.literal_eval(each.value) for each in call.keywords}
+        if isinstance(call, ast.Call) and not call.args:
+            found = {each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg is not None}
+            if len(found) == len(call.keywords):
+                return found
     except (ValueError, SyntaxError):
         pass
     raise UsageError(f"'{text}': {given} are no keyword arguments", hint="write net.py:make(width=0.5, depth=2)")

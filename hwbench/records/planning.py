@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.compression import Step
 from hwbench.records.quantization import Floating, Scheme
 
 PLAN_SCHEMA = 1
@@ -98,11 +99,10 @@ class Sizes(Record, frozen=True, kw_only=True):
 class Design(Record, frozen=True, kw_only=True):
     """What a network is to become, by the hub's names.
 
-    ``schemes``: by cluster, where it is not ``scheme``. ``widths``: by group, the units that stay. ``dropped``: blocks.
-    ``ranks``: by layer.
+    ``schemes``: by cluster, where it is not float; ``floating`` is the arithmetic of what is. ``widths``: by group, the
+    units that stay. ``dropped``: blocks. ``ranks``: by layer.
     """
 
-    scheme: Scheme = "float"
     floating: Floating = "auto"
     schemes: dict[str, Scheme] = {}
     widths: dict[str, int] = {}
@@ -110,19 +110,23 @@ class Design(Record, frozen=True, kw_only=True):
     ranks: dict[str, int] = {}
 
     @property
-    def uniform(self) -> bool:
-        """Whether every layer is as it was but for one precision."""
-        return not (self.schemes or self.widths or self.dropped or self.ranks)
+    def cuts(self) -> bool:
+        """Whether the network itself is changed, and not its precisions alone."""
+        return bool(self.widths or self.dropped or self.ranks)
 
     def of(self, cluster: str) -> Scheme:
         """Return the scheme of a cluster."""
-        return self.schemes.get(cluster, self.scheme)
+        return self.schemes.get(cluster, "float")
 
 
 class Space(Record, frozen=True, kw_only=True):
-    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them."""
+    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them.
+
+    ``exact``: steps that were done before, without changing what the network computes; every design begins with them.
+    """
 
     hub_sha256: str
+    exact: tuple[Step, ...] = ()
     sites: tuple[Site, ...]
     clusters: tuple[Cluster, ...]
     left_alone: tuple[NoSite, ...] = ()

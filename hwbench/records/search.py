@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.contest import Contest
 from hwbench.records.device import Device, Environment
 from hwbench.records.measurement import ProfileRequest, Status
 from hwbench.records.verification import Score, VerifyRequest
@@ -34,7 +35,7 @@ class Parameter(Record, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Literal["categorical", "int", "float"]
+    kind: Literal["categorical", "integer", "real"]
     values: tuple[Scalar, ...] = ()
     low: float | int | None = None
     high: float | int | None = None
@@ -93,8 +94,8 @@ class SearchRequest(Record, frozen=True, kw_only=True):
 
     ``verify`` and ``timing`` say how points are judged and timed; their ``model`` is filled in for each. ``reference``:
     the network that a drop of accuracy is counted from. ``control_every``: after so many points the first one is timed
-    again. ``rank`` untrained candidates are scored, and ``keep`` of them searched; 0: none. ``finals``: rounds in which
-    the best are timed again together.
+    again. ``rank`` untrained candidates are scored, and ``keep`` of them searched; 0: none. ``finals_s``: time in which
+    the best are timed again beside each other; 0: they are not.
     """
 
     model: str
@@ -113,7 +114,7 @@ class SearchRequest(Record, frozen=True, kw_only=True):
     timing: ProfileRequest
     shapes: dict[str, tuple[int, ...]]
     control_every: int
-    finals: int
+    finals_s: float
     rank: int
     keep: int
     device: str
@@ -209,25 +210,20 @@ class Candidates(Record, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
 
 
-class Reference(Record, frozen=True, kw_only=True):
-    """The accuracy that drops are counted from, for a search that goes on."""
+class Reference(Record, frozen=True, kw_only=True, tag_field="kind", tag="reference"):
+    """The network that drops of accuracy are counted from, and its accuracy."""
 
     model: str
     score: Score
 
 
-class FinalTime(Record, frozen=True, kw_only=True):
-    """A finalist's latency when all were timed in turns. ``ratio``: to the fastest, in the same round.
+class Finals(Record, frozen=True, kw_only=True, tag_field="kind", tag="finals"):
+    """The best points timed beside each other in one run; entrants are called ``trial 7``.
 
-    The interval is the range over the rounds.
+    All of them are ``uniform`` to the contest, so ratios are to the fastest.
     """
 
-    trial: int
-    again: bool = False  # the fastest a second time in each round: what a ratio of 1 looks like here
-    medians_s: tuple[float, ...]  # one a round
-    ratio: float
-    low: float
-    high: float
+    contest: Contest
 
 
 class Importance(Record, frozen=True, kw_only=True):
@@ -257,14 +253,14 @@ class SearchResult(Record, frozen=True, kw_only=True):
     request: SearchRequest
     environment: Environment
     device: Device
-    reference: Score | Missing  # accuracy of the network that drops are counted from
+    reference: Reference | Missing
     candidates: tuple[Candidate, ...] = ()
     rank_check: RankCheck | Missing = Missing(code="not_asked", why="no candidates were ranked", cure="--rank")
     trials: tuple[Trial, ...]
     pareto: tuple[int, ...]
     best: int | None
     controls: tuple[Control, ...] = ()
-    finals: tuple[FinalTime, ...] | Missing
+    finals: Finals | Missing
     importances: tuple[Importance, ...] = ()
     stopped: str  # why it ended
     warnings: tuple[str, ...] = ()

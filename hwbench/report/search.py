@@ -88,9 +88,11 @@ def caveats(found: SearchResult) -> list[str]:
     times = [name for name in shown_metrics(found) if UNITS[name] == "s"]
     if times and found.controls:
         ratios = [one.ratio for one in found.controls]
+        again = "once more" if len(ratios) == 1 else f"{len(ratios)} times more"
+        took = f"{min(ratios):.3f}" if len(ratios) == 1 else f"{min(ratios):.3f} to {max(ratios):.3f}"
         lines.append(
-            f"trials were timed one after another; trial {found.controls[0].trial}, timed {len(ratios)} times again "
-            f"between them, took {min(ratios):.3f} to {max(ratios):.3f} of its first time: smaller differences are none"
+            f"trials were timed one after another; trial {found.controls[0].trial}, timed {again} between them, took "
+            f"{took} times as long as at first: differences as small as that say nothing"
         )
     elif times:
         lines.append("trials were timed one after another, and nothing shows how far the machine has drifted")
@@ -110,12 +112,21 @@ def caveats(found: SearchResult) -> list[str]:
 def _final_lines(found: SearchResult) -> Iterator[str]:
     if isinstance(found.finals, Missing):
         return
+    contest = found.finals.contest
     told = []
-    for one in found.finals:
-        name = f"trial {one.trial}{' again' if one.again else ''}"
-        told.append(f"{name} {one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})")
-    rounds = len(found.finals[0].medians_s)
-    yield f"timed again in turns, {rounds} rounds, latency over the first's: {'; '.join(told)}"
+    for one in contest.standings:
+        ratio = one.joint
+        if isinstance(ratio, Missing):
+            told.append(f"{one.entrant}: {ratio.why}")
+        else:
+            told.append(f"{one.entrant} {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})")
+    yield (
+        f"the best timed again beside each other, {contest.restarts} restarts, latency over that of "
+        f"{contest.best_uniform}: {'; '.join(told)}"
+    )
+    control = contest.control
+    if not isinstance(control, Missing):
+        yield f"the same point twice in that run: {control.value:.3f} ({control.low:.3f} to {control.high:.3f})"
 
 
 def failures(found: SearchResult) -> list[tuple[str, int]]:

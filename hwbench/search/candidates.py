@@ -63,7 +63,7 @@ def _draw(one: Parameter, rng: np.random.Generator) -> Scalar:
     if not one.log:
         return float(rng.uniform(one.low, one.high))
     value = float(np.exp(rng.uniform(np.log(one.low), np.log(one.high))))
-    return value if one.kind == "float" else int(np.clip(round(value), one.low, one.high))
+    return value if one.kind == "real" else int(np.clip(round(value), one.low, one.high))
 
 
 def ranked(candidates: Sequence[Candidate], keep: int) -> list[Candidate]:

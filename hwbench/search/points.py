@@ -43,7 +43,7 @@ def values_of(parameter: Parameter) -> tuple[Scalar, ...] | None:
     assert high is not None
     if low == high:
         return (low,)
-    if parameter.kind == "int":
+    if parameter.kind == "integer":
         return tuple(range(int(low), int(high) + 1, int(parameter.step or 1)))
     if parameter.step is None:
         return None
@@ -120,7 +120,7 @@ def _suggested(one: Parameter, trial: optuna.trial.Trial) -> Scalar:
         return chosen
     assert one.low is not None
     assert one.high is not None
-    if one.kind == "int":
+    if one.kind == "integer":
         return trial.suggest_int(one.name, int(one.low), int(one.high), step=int(one.step or 1), log=one.log)
     return trial.suggest_float(one.name, one.low, one.high, step=one.step, log=one.log)
 

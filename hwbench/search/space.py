@@ -165,7 +165,7 @@ def _number(name: str, given: Mapping[str, Any], when: dict[str, tuple[Scalar, .
         low, high, step = float(low), float(high), None if step is None else float(step)
     if step is not None and abs((high - low) / step - round((high - low) / step)) > 1e-8:
         raise UsageError(f"'{name}': from {low} there are no whole steps of {step} to {high}")
-    return Parameter(name=name, kind="int" if whole else "float", low=low, high=high, step=step, log=log, when=when)
+    return Parameter(name=name, kind="integer" if whole else "real", low=low, high=high, step=step, log=log, when=when)
 
 
 def _when(name: str, section: str, given: Any) -> dict[str, tuple[Scalar, ...]]:

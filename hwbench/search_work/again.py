@@ -1,22 +1,33 @@
-"""Points timed again: the first one every few trials, as a control, and the best ones in turns at the end."""
+"""Points timed again: the first one every few trials, as a control, and the best ones beside each other at the end."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+import psutil
 
+from hwbench.children import thread_limits
+from hwbench.compare.contest import hold
+from hwbench.dialogue import Dialogue
 from hwbench.errors import EngineError
 from hwbench.files import decode, read_bytes, write_record
+from hwbench.intake import Intake
+from hwbench.inventory import pinned_cpus
+from hwbench.measure.job import OUTPUTS, Job
 from hwbench.records.base import Missing
-from hwbench.records.measurement import LatencySummary
-from hwbench.records.search import Control, FinalTime, Trial
+from hwbench.records.contest import ContestPlan, Entrant
+from hwbench.records.measurement import LatencySummary, RunSettings, StopRule
+from hwbench.records.model import ImportResult
+from hwbench.records.search import Control, Finals, Trial
 from hwbench.search.goals import needed
 from hwbench.search.points import point_of
 from hwbench.search_work.attempt import Bench
+from hwbench.units import MonotonicClock
 
 CONTROLS, FINALS = "controls", "finals"
 _RECORD = "control.json"
+_BLOCK_S, _WARMUP_S = 0.1, 0.2
+_MOST_RESTARTS, _MOST_LIVE, _LEVEL = 30, 8, 0.05
 _TIMES = {"latency", "latency-per-sample"}
 
 
@@ -47,44 +58,81 @@ def controls_in(folder: Path) -> tuple[Control, ...]:
     return tuple(decode(read_bytes(path), Control, what=str(path)) for path in paths)
 
 
-def final_times(bench: Bench, finalists: list[Trial]) -> tuple[FinalTime, ...] | Missing:
-    """Time the best points again, all of them in every round and in a random order; ratios are within a round.
+def contest(bench: Bench, finalists: list[Trial], intake: Intake) -> Finals | Missing:
+    """Time the best points again in one run, block by block in random order, the fastest of them twice.
 
-    The fastest is timed twice a round: what its second time says of its first is what no difference looks like here.
-    ``finalists``: the fastest first.
+    See :mod:`hwbench.compare.contest`; what it says of two points may be claimed, what trials say apart may not.
     """
-    rounds = bench.request.finals
+    budget_s = bench.request.finals_s
     if not _TIMES & needed(bench.request.objectives, bench.request.constraints):
         return Missing(code="not_needed", why="no objective is a time")
-    if not rounds:
+    if not budget_s:
         return Missing(code="not_asked", why="nobody asked for it", cure="--finals")
     if len(finalists) < 2:
         return Missing(code="one_point", why="there are no two points to hold against each other")
-    entries = [(one, False) for one in finalists] + [(finalists[0], True)]
-    medians: list[list[float]] = [[] for _ in entries]
-    for number in range(rounds):
-        for index in np.random.default_rng([bench.request.seed, number]).permutation(len(entries)):
-            trial, again = entries[index]
-            bench.watch(f"final round {number + 1} of {rounds}: trial {trial.number}", None)
-            where = bench.folder / FINALS / f"{number}-{trial.number:04d}{'-again' if again else ''}"
-            try:
-                medians[index].append(_latency(bench, trial, where).median_s)
-            except EngineError as error:
-                return Missing(code="engine_failed", why=f"trial {trial.number}: {error.message}", cure=error.hint)
-    return tuple(
-        _final(trial, again, times, medians[0]) for (trial, again), times in zip(entries, medians, strict=True)
+    points = {_name(one): point_of(bench.space, one.params, bench.request.seed) for one in finalists}
+    if len({point.batch_size for point in points.values()}) > 1:
+        return Missing(code="other_batch", why="the best points have different batch sizes")
+    bundles = {_name(one): bench.folder / one.folder / (one.bundle or "") for one in finalists}
+    imported = {name: intake.model(str(path), f"final-{path.name}") for name, path in bundles.items()}
+    place = bench.folder / FINALS
+
+    def start(restart: int, heat: int, name: str, control: bool) -> Dialogue:  # noqa: ARG001 - as contests call it
+        folder = place / f"{name.replace(' ', '-')}{'-again' if control else ''}"
+        return _dialogue(bench, imported[name], points[name].threads, name, folder)
+
+    found = hold(
+        start,
+        [Entrant(name=name, uniform=True, counts=True) for name in points],
+        ContestPlan(
+            objective="latency",
+            budget_s=budget_s,
+            block_s=_BLOCK_S,
+            restarts=_MOST_RESTARTS,
+            most_live=_MOST_LIVE,
+            memory_limit_bytes=psutil.virtual_memory().available // 2,
+            level=_LEVEL,
+            seed=bench.request.seed,
+        ),
+        clock=MonotonicClock(),
+        watch=lambda label, fraction: bench.watch(f"the best again: {label.partition(':')[0]}", fraction),
     )
+    return found if isinstance(found, Missing) else Finals(contest=found[0])
 
 
-def _final(trial: Trial, again: bool, medians: list[float], fastest: list[float]) -> FinalTime:
-    ratios = sorted(one / other for one, other in zip(medians, fastest, strict=True))
-    return FinalTime(
-        trial=trial.number,
-        again=again,
-        medians_s=tuple(medians),
-        ratio=float(np.median(ratios)),
-        low=ratios[0],
-        high=ratios[-1],
+def _name(trial: Trial) -> str:
+    return f"trial {trial.number}"
+
+
+def _dialogue(bench: Bench, imported: ImportResult, threads: int, name: str, folder: Path) -> Dialogue:
+    (folder / OUTPUTS).unlink(missing_ok=True)  # of the restart before
+    assert imported.model.artefact is not None
+    job = Job(
+        engine=imported.model.artefact.engine,
+        precision="auto",
+        model=imported.model,
+        files=imported.files,
+        device=bench.target.device,
+        settings=RunSettings(
+            mode="latency",
+            threads=threads,
+            streams=1,
+            cpus=pinned_cpus(bench.target, threads),
+            warmup=StopRule(name="duration", settings={"seconds": _WARMUP_S, "min_count": 4}),
+            stop=StopRule(name="count", settings={"count": 1}),
+            layers=False,
+            meter="none",
+            seed=bench.request.seed,
+        ),
+    )
+    return Dialogue(
+        "hwbench.measure.block_worker",
+        job,
+        folder=folder,
+        what=name,
+        failure=EngineError,
+        timeout_s=bench.request.timeout_s,
+        env=thread_limits(threads),
     )
 
 

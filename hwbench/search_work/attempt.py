@@ -29,7 +29,7 @@ from hwbench.records.build import Bundled, BundleRequest
 from hwbench.records.compression import CompressRequest, Step
 from hwbench.records.measurement import LatencySummary, Measurement, ProfileRequest, StopRule
 from hwbench.records.model import ModelFiles
-from hwbench.records.search import CurvePoint, Quantity, Scalar, SearchRequest, SearchSpace, Trial
+from hwbench.records.search import CurvePoint, Quantity, Reference, Scalar, SearchRequest, SearchSpace, Trial
 from hwbench.records.verification import Score, Verified, VerifyRequest
 from hwbench.search.candidates import CHOSEN
 from hwbench.search.goals import DROP, needed, surely_broken, violations
@@ -77,7 +77,7 @@ class Bench:
     chosen: dict[str, dict[str, Scalar]]
     folder: Path
     target: Target
-    reference: Score | Missing
+    reference: Reference | Missing
     watch: Watch
 
     def attempt(self, asked: Asked, earlier: list[Trial]) -> Trial:
@@ -256,7 +256,7 @@ class Bench:
         quantity = Quantity(metric="accuracy", value=score.value, low=score.low, high=score.high)
         if isinstance(self.reference, Missing):
             return [quantity]
-        return [quantity, Quantity(metric=DROP, value=self.reference.value - score.value)]
+        return [quantity, Quantity(metric=DROP, value=self.reference.score.value - score.value)]
 
     def timed(self, bundle: Path, folder: Path, threads: int, timing: ProfileRequest) -> Measurement:
         """Time a bundle in a process of its own; see :func:`timed`."""

@@ -22,8 +22,10 @@ from hwbench.records import (
     model,
     modes,
     placement,
+    planning,
     profile,
     quantization,
+    search,
     selftest,
     verification,
 )
@@ -66,6 +68,10 @@ WITHOUT_UNIT = {
     *("difference", "values"),  # a share, as the two values beside it; in the key
     *("momentum", "smooth_quant", "magnitude", "seen_low", "seen_high"),  # shares, the tensor's own unit
     *("default", "floating", "layers", "asked", "got"),  # names of precisions
+    *("scheme", "schemes"),  # names of precisions
+    *("budget", "loss", "divergence", "extra", "gap"),  # nats or shares; a share
+    *("params", "step", "when", "violations"),  # values of parameters; fractions of a limit
+    *("score", "tau", "shares"),  # a log-determinant, a rank correlation, shares
     *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
 }
@@ -90,7 +96,7 @@ class TestEveryRecord:
         modules = (
             *(build, bundle, changes, comparison, compression, data, device, difference, energy, health, layer_energy),
             measurement,
-            *(memory, model, modes, placement, profile, quantization, selftest, verification),
+            *(memory, model, modes, placement, planning, profile, quantization, search, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 

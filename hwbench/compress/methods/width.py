@@ -7,9 +7,10 @@ arXiv:1608.08710; Fang et al. 2023, DepGraph, arXiv:2301.12900. Heads: Michel et
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 
 from hwbench.compress.base import Outcome, Settings, Subject
@@ -31,8 +32,10 @@ Kind = Literal["channels", "heads", "columns"]
 class WidthSettings(Settings, frozen=True, kw_only=True):
     """Settings of ``width``."""
 
-    amount: float
+    amount: float | None = None
     """The fraction of the units of each group (or of all groups) that is taken away; above 0 and below 1."""
+    keep: dict[str, int] = msgspec.field(default_factory=dict)
+    """In place of an amount, how many units are left: by group, or by a layer that makes its channels."""
     criterion: str = "l2"
     """What tells the importance of an output channel: a criterion with a form for channels; docs/compress/scores.md."""
     scope: Literal["layer", "global"] = "layer"
@@ -49,8 +52,13 @@ class WidthSettings(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         channel_criterion(self.criterion)
-        if not 0 < self.amount < 1:
+        if (self.amount is None) == (not self.keep):
+            both = "both are given" if self.keep else "neither is given"
+            raise UsageError(f"width takes one of amount and keep, and {both}", hint="--amount 0.25")
+        if self.amount is not None and not 0 < self.amount < 1:
             raise UsageError(f"amount must lie between 0 and 1, got {self.amount:g}")
+        if self.keep and (self.widths or self.multiple_of > 1 or self.scope == "global"):
+            raise UsageError("keep says how many units are left; widths, multiple_of and scope have no say then")
         if not self.kinds:
             raise UsageError("kinds is empty", hint="one or more of channels, heads, columns")
         for name in ("multiple_of", "minimum"):
@@ -155,6 +163,11 @@ def _chosen_units(
     subject: Subject, at: Mapping[str, Linear], groups: list[Group], settings: WidthSettings
 ) -> tuple[list[tuple[Group, Array]], list[LeftAlone]]:
     """Return the units that each group keeps, and the layers for which no width is allowed."""
+    if settings.amount is None:
+        told = _told(groups, settings.keep)
+        groups = [group for group in groups if group.name in told]
+        scores = _scores(subject, at, groups, settings)
+        return [(group, best(scores[group.name], told[group.name])) for group in groups], []
     scores = _scores(subject, at, groups, settings)
     if settings.scope == "layer":
         wanted = keep_each(scores, settings.amount)
@@ -171,6 +184,30 @@ def _chosen_units(
         elif count < group.size:
             cuts.append((group, best(scores[group.name], count)))
     return cuts, left_alone
+
+
+def _told(groups: Sequence[Group], keep: Mapping[str, int]) -> dict[str, int]:
+    """Return the units that stay, by name of a group.
+
+    Raises:
+        UsageError: a name stands for no group that may be cut, or for several; or a number of units is out of bounds.
+    """
+    found: dict[str, int] = {}
+    for name, units in keep.items():
+        named = [group for group in groups if group.name == name] or [each for each in groups if name in each.producers]
+        if len(named) != 1:
+            known = ", ".join(group.name for group in groups) or "none"
+            what = "no group of channels that may be cut" if not named else "several groups of channels"
+            raise UsageError(f"keep: '{name}' stands for {what}", hint=f"groups: {known}")
+        if not 1 <= units <= named[0].size:
+            raise UsageError(f"keep: '{name}' has {named[0].size} units, and {units} were to stay")
+        if found.setdefault(named[0].name, units) != units:
+            raise UsageError(f"keep: '{name}' is of a group for which another number is given")
+    return {name: units for name, units in found.items() if units < _size(groups, name)}
+
+
+def _size(groups: Sequence[Group], name: str) -> int:
+    return next(group.size for group in groups if group.name == name)
 
 
 def _scores(

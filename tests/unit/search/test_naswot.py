@@ -4,9 +4,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
-
-torch = pytest.importorskip("torch")
 
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.records.base import Missing

@@ -46,9 +46,9 @@ def space(tmp_path):
 
 def test_kinds_and_defaults(space):
     by_name = {one.name: one for one in space.parameters}
-    assert by_name["runtime.threads"] == Parameter(name="runtime.threads", kind="int", low=1, high=4)
+    assert by_name["runtime.threads"] == Parameter(name="runtime.threads", kind="integer", low=1, high=4)
     assert by_name["training.learning_rate"].log
-    assert by_name["model.width"].kind == "float"
+    assert by_name["model.width"].kind == "real"
     assert by_name["runtime.batch_size"].fixed
     assert by_name["calibration.percentile"].when == {
         "calibration.estimator": ("percentile",),

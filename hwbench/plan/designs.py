@@ -1,0 +1,166 @@
+"""From a choice at every site to what is done to the network, and how large its parts are then."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from hwbench.records.compression import Step
+from hwbench.records.planning import Cluster, Design, Site, Sizes, Space
+from hwbench.records.quantization import Floating, PrecisionPlan, Scheme
+
+_PIECES = (".down", ".up")  # what a layer of low rank becomes
+
+
+def design_of(space: Space, choice: Mapping[str, int], *, floating: Floating = "auto") -> Design:
+    """Return the design of a choice: by name of a site, the place of its option; the first where none is named."""
+    schemes: dict[str, Scheme] = {}
+    widths: dict[str, int] = {}
+    ranks: dict[str, int] = {}
+    dropped: list[str] = []
+    for site in space.sites:
+        option = site.options[choice.get(site.name, 0)]
+        if option is site.options[0]:
+            continue
+        if option.scheme is not None:
+            schemes[site.about] = option.scheme
+        elif option.units is not None:
+            widths[site.about] = option.units
+        elif option.rank is not None:
+            ranks[site.about] = option.rank
+        elif option.dropped:
+            dropped.append(site.about)
+    return Design(floating=floating, schemes=schemes, widths=widths, dropped=tuple(dropped), ranks=ranks)
+
+
+def choice_of(space: Space, design: Design) -> dict[str, int]:
+    """Return the choice that makes a design: the reverse of :func:`design_of`."""
+    return {site.name: _place(site, design) for site in space.sites}
+
+
+def uniform(space: Space, scheme: Scheme, *, floating: Floating = "auto") -> Design:
+    """Return the design in which every layer has one precision and nothing else is changed."""
+    schemes: dict[str, Scheme] = {} if scheme == "float" else {
+        site.about: scheme for site in space.sites if site.kind == "precision"
+    }  # fmt: skip
+    return Design(floating=floating, schemes=schemes)
+
+
+def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool = True) -> tuple[Step, ...]:
+    """Return the recipe that makes the structure of a design: depth, then width, then low rank, then a repair.
+
+    What was done to the network before it was planned (``space.exact``) comes first. What lies in a block that is dropped is left out.
+
+    Args:
+        space: what could be chosen.
+        design: what was; its precisions are :func:`precision_plan`'s affair.
+        criterion: by which channels are chosen.
+        data: whether there are samples to repair and to factorise with.
+    """
+    steps: list[Step] = []
+    if design.dropped:
+        steps.append(Step(method="depth", settings={"blocks": list(design.dropped)}))
+    there = [cluster for cluster in space.clusters if not _gone(cluster, design)]
+    keep = _keep(there, design)
+    if keep:
+        steps.append(Step(method="width", settings={"keep": keep, "criterion": criterion}))
+    ranks = {cluster.name: design.ranks[cluster.name] for cluster in there if cluster.name in design.ranks}
+    for rank in sorted(set(ranks.values()), reverse=True):
+        names = "|".join(re.escape(name) for name, each in ranks.items() if each == rank)
+        settings = {"form": "channel-svd", "rank": rank, "data_aware": data}
+        steps.append(Step(method="low-rank", layers=names, settings=settings))
+    if steps and data:
+        steps.append(Step(method="repair"))
+    return (*space.exact, *steps)
+
+
+def precision_plan(space: Space, design: Design, layers: Collection[str]) -> PrecisionPlan:
+    """Return the precisions of a design, for ``hwbench build --plan``.
+
+    Int8 is asked for by default, and float by name: what a runtime has no int8 kernel for then stays in float, and
+    does not refuse the whole plan.
+
+    Args:
+        space: what could be chosen.
+        design: what was.
+        layers: the names of the layers of the network as it is to be built.
+    """
+    if set(design.schemes.values()) - {"float"} == set():
+        return PrecisionPlan(default="float", floating=design.floating)
+    there = set(layers)
+    kept: dict[str, Scheme] = {}
+    for cluster in space.clusters:
+        if design.of(cluster.name) == "float":
+            names = (*cluster.layers, *(cluster.name + piece for piece in _PIECES))
+            kept.update(dict.fromkeys((name for name in names if name in there), "float"))
+    return PrecisionPlan(default="int8", floating=design.floating, layers=kept)
+
+
+def sizes_of(cluster: Cluster, space: Space, design: Design) -> Sizes | None:
+    """Return how large a cluster is in a design; None where it is not there."""
+    if _gone(cluster, design):
+        return None
+    sites = {site.name: site for site in space.sites}
+    kept = {site.name: design.widths.get(site.about, _full(site)) for site in space.sites if site.kind == "width"}
+    rank = design.ranks.get(sites[cluster.rank].about, 0) if cluster.rank is not None else 0
+    return sizes(cluster, {name: _full(sites[name]) for name in kept}, kept, rank)
+
+
+def sizes(cluster: Cluster, full: Mapping[str, int], kept: Mapping[str, int], rank: int = 0) -> Sizes:
+    """Return how large a cluster is at given widths: ``full`` and ``kept`` units, by width site."""
+
+    def left(channels: int, units: Mapping[str, int]) -> int:
+        return max(1, channels - sum((full[site] - kept[site]) * each for site, each in units.items() if site in full))
+
+    into, out = left(cluster.channels_in, cluster.widths_in), left(cluster.channels_out, cluster.widths_out)
+    share_in, share_out = into / cluster.channels_in, out / cluster.channels_out
+    shared = share_out if cluster.depthwise else share_in * share_out
+    macs, weights = cluster.macs * shared, cluster.weights * shared
+    if rank:
+        whole = max(1, cluster.weights / max(1, cluster.channels_out))  # inputs x kernel of one output channel
+        smaller = rank * (whole * share_in + out) / (whole * share_in * out)
+        macs, weights = macs * smaller, weights * smaller
+    return Sizes(
+        channels_in=into,
+        channels_out=out,
+        macs=round(macs),
+        elements_in=round(cluster.elements_in * share_in),
+        elements_out=round(cluster.elements_out * share_out),
+        weights=round(weights),
+        rank=rank,
+    )
+
+
+def _gone(cluster: Cluster, design: Design) -> bool:
+    return any(name.removeprefix("depth:") in design.dropped for name in cluster.blocks)
+
+
+def _keep(there: Sequence[Cluster], design: Design) -> dict[str, int]:
+    """Return the widths by a layer that makes the channels and is there: the one a group is named after may be gone."""
+    found = {}
+    for group, units in design.widths.items():
+        makers = [each.name for each in there if f"width:{group}" in each.widths_out and each.weights]
+        if makers:
+            found[group if group.partition("#")[0] in makers else makers[0]] = units
+    return found
+
+
+def _full(site: Site) -> int:
+    units = site.options[0].units
+    assert units is not None
+    return units
+
+
+def _place(site: Site, design: Design) -> int:
+    about = site.about
+    for place, option in enumerate(site.options):
+        chosen = {
+            "precision": option.scheme == design.of(about),
+            "width": option.units == design.widths.get(about, site.options[0].units),
+            "depth": option.dropped == (about in design.dropped),
+            "rank": option.rank == design.ranks.get(about),
+        }[site.kind]
+        if chosen:
+            return place
+    message = f"{site.name} has no option that the design names"
+    raise ValueError(message)
