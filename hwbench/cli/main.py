@@ -27,6 +27,7 @@ from hwbench.cli import (
     profile,
     report,
     schema,
+    search,
     verify,
 )
 
@@ -45,6 +46,7 @@ app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
 app.command("plan")(plan.plan)
+app.command("search")(search.search)
 app.command("build")(build.build)
 app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)

@@ -18,6 +18,15 @@ Kind = Literal[
     "compression",
     "plan",
     "optimization",
+    "profile",
+    "comparison",
+    "difference",
+    "health",
+    "verification",
+    "build",
+    "compression",
+    "plan",
+    "search",
 ]
 
 
@@ -44,6 +53,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.measurement import ProfileResult
     from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
+    from hwbench.records.search import SearchResult
     from hwbench.records.verification import Verification
 
     records = {
@@ -56,5 +66,6 @@ def json_schema(kind: Kind) -> bytes:
         "compression": CompressionResult,
         "plan": PlanResult,
         "optimization": OptimizationResult,
+        "search": SearchResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

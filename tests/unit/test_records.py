@@ -26,6 +26,7 @@ from hwbench.records import (
     planning,
     profile,
     quantization,
+    search,
     selftest,
     verification,
 )
@@ -70,6 +71,8 @@ WITHOUT_UNIT = {
     *("default", "floating", "layers", "asked", "got"),  # names of precisions
     *("scheme", "schemes"),  # names of precisions
     *("budget", "loss", "divergence", "extra", "gap"),  # nats or shares; a share
+    *("params", "step", "when", "violations"),  # values of parameters; fractions of a limit
+    *("score", "tau", "shares"),  # a log-determinant, a rank correlation, shares
     *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
     "miss",  # a share of the limit beside it
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
@@ -96,6 +99,9 @@ class TestEveryRecord:
             *(build, bundle, changes, comparison, compression, data, device, difference, energy, goals, health),
             *(layer_energy, measurement),
             *(memory, model, modes, placement, planning, profile, quantization, selftest, verification),
+            *(build, bundle, changes, comparison, compression, data, device, difference, energy, health, layer_energy),
+            measurement,
+            *(memory, model, modes, placement, planning, profile, quantization, search, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
