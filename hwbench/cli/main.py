@@ -24,6 +24,8 @@ from hwbench.cli import (
     optimize,
     plan,
     plugins,
+    predict,
+    probe,
     profile,
     report,
     schema,
@@ -51,6 +53,8 @@ app.command("build")(build.build)
 app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
+app.command("predict")(predict.predict)
+app.add_typer(probe.app, name="probe")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("diff")(diff.diff)

@@ -27,6 +27,7 @@ Kind = Literal[
     "compression",
     "plan",
     "search",
+    "profile", "comparison", "difference", "health", "verification", "build", "compression", "prediction", "probe"
 ]
 
 
@@ -54,6 +55,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
     from hwbench.records.search import SearchResult
+    from hwbench.records.prediction import Prediction, Probe
     from hwbench.records.verification import Verification
 
     records = {
@@ -67,5 +69,7 @@ def json_schema(kind: Kind) -> bytes:
         "plan": PlanResult,
         "optimization": OptimizationResult,
         "search": SearchResult,
+        "prediction": Prediction,
+        "probe": Probe,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

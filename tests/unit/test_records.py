@@ -76,6 +76,7 @@ WITHOUT_UNIT = {
     *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
     "miss",  # a share of the limit beside it
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
+    *("a_is_faster_probability", "logs", "spread", "held_out", "within_spread"),  # shares, natural logarithms
 }
 
 
