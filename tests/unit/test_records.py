@@ -26,6 +26,7 @@ from hwbench.records import (
     profile,
     quantization,
     selftest,
+    sensitivity,
     verification,
 )
 from hwbench.records.base import Missing, Record, Support, check_finite, unsupported
@@ -70,6 +71,7 @@ WITHOUT_UNIT = {
     *("scheme", "schemes"),  # names of precisions
     *("budget", "loss", "divergence", "extra", "gap"),  # nats or shares; a share
     *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
+    *("damping", "agreement", "accuracy"),  # shares
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
 }
 
@@ -93,7 +95,7 @@ class TestEveryRecord:
         modules = (
             *(build, bundle, changes, comparison, compression, data, device, difference, energy, health, layer_energy),
             measurement,
-            *(memory, model, modes, placement, planning, profile, quantization, selftest, verification),
+            *(memory, model, modes, placement, planning, profile, quantization, selftest, sensitivity, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
