@@ -24,7 +24,7 @@ def filled(screens: Sequence[float], measured: Mapping[int, float], factor: floa
     known_y = np.maximum.accumulate(np.log([max(_LEAST, measured[place]) for place in places]))
     inside = np.interp(x, known_x, known_y)
     found = inside + np.minimum(x - known_x[0], 0) + np.maximum(x - known_x[-1], 0)
-    guessed = np.where(np.exp(found) <= _LEAST, 0.0, np.exp(found))
+    guessed = np.where(np.exp(found) < 2 * _LEAST, 0.0, np.exp(found))
     return [measured.get(place, float(guess)) for place, guess in enumerate(guessed)]
 
 
