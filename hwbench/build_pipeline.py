@@ -153,7 +153,7 @@ class _Build:
             if not isinstance(engine, Builds):
                 if asked:
                     self._note(name, "", Missing(code="cannot_build", why="it runs models and saves nothing that runs"))
-            elif not asked and _of_builder(engine):
+            elif not asked and of_builder(engine):
                 continue  # it runs the same files in another setting
             elif files.no_graph is not None:
                 self._note(name, "", files.no_graph)
@@ -181,7 +181,7 @@ class _Build:
             )
         clock = MonotonicClock()
         read = self._read(request.data, "data", request.samples)
-        self._take_examples(read)
+        self.imported = with_examples(self.imported, read)
         started = clock.now_ns()
         job = CalibrateJob(
             model=self.imported.model,
@@ -204,17 +204,6 @@ class _Build:
         )
         return facts, (found.calibration, msgspec.structs.replace(self.imported, files=found.files))
 
-    def _take_examples(self, read: DataResult) -> None:
-        """Make the first samples the model's inputs: those of a bundle should be such as its ranges were found for."""
-        batch = self.imported.model.batch_size
-        assert isinstance(batch, int)  # without a batch axis no data can be read
-        rows = np.minimum(np.arange(batch), read.facts.samples - 1)
-        files = self.imported.files
-        arrays = {name: np.array(array[rows]) for name, array in stored_inputs(Path(read.folder)).items()}
-        np.savez(Path(files.folder) / files.inputs, **arrays)  # type: ignore[arg-type]
-        model = msgspec.structs.replace(self.imported.model, input_origin="file")
-        self.imported = msgspec.structs.replace(self.imported, model=model)
-
     def _read(self, data: str, where: str, limit: int) -> DataResult:
         return self.intake.data(data, self.imported.model, where, limit=limit, preprocess=self.request.preprocess)
 
@@ -223,7 +212,7 @@ class _Build:
     ) -> None:
         request = self.request
         calibration, imported = calibrated if plan.needs_ranges and calibrated else (None, self.imported)
-        licence = request.licence or _licence_of(request.model)
+        licence = request.licence or licence_of(request.model)
         job = BundleJob(
             engine=engine,
             imported=imported,
@@ -328,6 +317,16 @@ class _Build:
         self.failed.append(NotMeasured(engine=engine, precision=precision, reason=reason, failed=failed))
 
 
+def with_examples(imported: ImportResult, read: DataResult) -> ImportResult:
+    """Make the first samples the model's inputs: those of a bundle should be such as its ranges were found for."""
+    batch = imported.model.batch_size
+    assert isinstance(batch, int)  # without a batch axis no data can be read
+    rows = np.minimum(np.arange(batch), read.facts.samples - 1)
+    arrays = {name: np.array(array[rows]) for name, array in stored_inputs(Path(read.folder)).items()}
+    np.savez(Path(imported.files.folder) / imported.files.inputs, **arrays)  # type: ignore[arg-type]
+    return msgspec.structs.replace(imported, model=msgspec.structs.replace(imported.model, input_origin="file"))
+
+
 class _Told(Watcher):
     """Passes on what a profile is doing."""
 
@@ -339,12 +338,14 @@ class _Told(Watcher):
         self.watch(f"timing {self.label}", fraction)
 
 
-def _of_builder(engine: Engine) -> bool:
+def of_builder(engine: Engine) -> bool:
+    """Say whether an engine runs what another builds, in another setting."""
     other = getattr(engine, "variant_of", None)
     return other is not None and isinstance(plugins.load("engines", other), Builds)
 
 
-def _licence_of(model: str) -> str | None:
+def licence_of(model: str) -> str | None:
+    """Return the licence that lies beside a model's file, where there is exactly one."""
     spec = parse_spec(model)
     found = licence_beside(Path(spec.where)) if spec.kind in {"onnx", "pt2"} else None
     return None if found is None else str(found)

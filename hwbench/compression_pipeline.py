@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -171,23 +172,10 @@ class _Compress:
         shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
     def _imported(self) -> tuple[ImportResult, ImportResult | None]:
-        """Bring the model in at the batch of training, and at its own, which tells what depends on the batch."""
         request = self.request
-        natural = self.intake.model(request.model, shapes=request.shapes)
-        if natural.model.artefact is not None:
-            raise UsageError(f"'{request.model}' is a built engine", hint="compress the model it was built from")
-        if natural.files.no_graph is not None:
-            raise ModelError(natural.files.no_graph.why, hint=natural.files.no_graph.cure)
-        own = natural.model.batch_size
-        if isinstance(own, Missing):
-            return natural, None
-        try:
-            wanted = request.batch_size if own != request.batch_size else own + 1  # only to see what changes with it
-            other = self.intake.model(request.model, "model-of-another-batch", batch_size=wanted, shapes=request.shapes)
-        except (UsageError, ModelError) as error:
-            self.warnings.append(f"statistics and training use batches of {own}: {error.message}")
-            return natural, None
-        return (natural, other) if own == request.batch_size else (other, natural)
+        imported, other, warnings = for_training(self.intake, request.model, request.batch_size, request.shapes)
+        self.warnings += warnings
+        return imported, other
 
     def _data(self, imported: ImportResult) -> DataResult | None:
         request = self.request
@@ -222,3 +210,30 @@ class _Compress:
         reference = None if compressed.transferred else self.request.model
         request = msgspec.structs.replace(wanted, model=str(self.folder / MODEL), reference=reference)
         return verify(request, target=self.target, watch=self.watch)
+
+
+def for_training(
+    intake: Intake, model: str, batch_size: int, shapes: Mapping[str, tuple[int, ...]], where: str = "model"
+) -> tuple[ImportResult, ImportResult | None, tuple[str, ...]]:
+    """Bring a model in at the batch of training, and at its own, which tells what depends on the batch.
+
+    Returns:
+        The model, the same at another batch size where it can have one, and warnings.
+
+    Raises:
+        HwbenchError: it cannot be brought in, is built already, or has no graph.
+    """
+    natural = intake.model(model, where, shapes=shapes)
+    if natural.model.artefact is not None:
+        raise UsageError(f"'{model}' is a built engine", hint="compress the model it was built from")
+    if natural.files.no_graph is not None:
+        raise ModelError(natural.files.no_graph.why, hint=natural.files.no_graph.cure)
+    own = natural.model.batch_size
+    if isinstance(own, Missing):
+        return natural, None, ()
+    try:
+        wanted = batch_size if own != batch_size else own + 1  # only to see what changes with it
+        other = intake.model(model, f"{where}-of-another-batch", batch_size=wanted, shapes=shapes)
+    except (UsageError, ModelError) as error:
+        return natural, None, (f"statistics and training use batches of {own}: {error.message}",)
+    return (natural, other, ()) if own == batch_size else (other, natural, ())

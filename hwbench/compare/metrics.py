@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -15,7 +16,19 @@ from hwbench.compare.resample import Restart
 from hwbench.compare.robust import Array
 from hwbench.energy.uncertainty import TOO_SHORT_PERIODS
 from hwbench.records.base import Missing
-from hwbench.records.comparison import BlockProcess, Metric, OneOff, Plan, Process, Ratio, Settings, Verdict, Word
+from hwbench.records.comparison import (
+    Block,
+    BlockProcess,
+    Metric,
+    OneOff,
+    Plan,
+    Process,
+    ProcessRun,
+    Ratio,
+    Settings,
+    Verdict,
+    Word,
+)
 from hwbench.records.energy import EnergyReading
 from hwbench.records.measurement import Memory
 
@@ -41,6 +54,16 @@ _METHOD = "B/A of block values; levels by median polish, robust mean over restar
 _CONTROL = 0.95  # confidence; no verdict rests on it but that nothing can be told
 _MOST_FLAGGED = 0.1  # of the blocks of a process
 _DOUBTFUL = ("low_coverage", "sensor_stale", "aliasing_risk")
+
+
+class Timed(Protocol):
+    """One process with its blocks: of a comparison or of a contest."""
+
+    @property
+    def run(self) -> ProcessRun: ...
+
+    @property
+    def blocks(self) -> tuple[Block, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +127,13 @@ def _verdict(metric: Metric, restarts: list[Restart], settings: Settings, level:
     )
 
 
+def block_values(item: Timed, what: Literal["latency", "energy", "memory"]) -> Array | Missing:
+    """Return what one process says: seconds or joules per inference, one a block; or its peak in bytes, once."""
+    if what == "latency":
+        return _medians(item)
+    return _peaks(item) if what == "memory" else _energy_missing([item]) or _energies(item)
+
+
 def _control(restarts: list[Restart], settings: Settings) -> Ratio | Missing:
     estimate = resample.control(restarts, seed=settings.seed)
     if estimate.df == 0:
@@ -129,7 +159,7 @@ def _restarts(
     return restarts
 
 
-def _medians(item: BlockProcess) -> Array:
+def _medians(item: Timed) -> Array:
     return np.array([np.median(block.samples_ns) / 1e9 for block in item.blocks])
 
 
@@ -163,7 +193,7 @@ def _p90s(item: BlockProcess) -> Array | Missing:
     )
 
 
-def _energies(item: BlockProcess) -> Array | Missing:
+def _energies(item: Timed) -> Array | Missing:
     """Return joules per inference of each block.
 
     A window that is short against the meter's update period holds some of the block before, another process's: the two
@@ -196,7 +226,7 @@ def _too_short(why: str, period_s: float | Missing = 0.0) -> Missing:
     return Missing(code="window_too_short", why=why, cure=cure)
 
 
-def _energy_missing(processes: Sequence[BlockProcess]) -> Missing | None:
+def _energy_missing(processes: Sequence[Timed]) -> Missing | None:
     meters = set()
     for item in processes:
         for block in item.blocks:
@@ -217,7 +247,7 @@ def peak_bytes(memory: Memory) -> int | Missing:
     return run if isinstance(run, Missing) else max(load, run)
 
 
-def _peaks(item: BlockProcess) -> Array | Missing:
+def _peaks(item: Timed) -> Array | Missing:
     peak = peak_bytes(item.run.memory)
     return peak if isinstance(peak, Missing) else np.array([float(peak)])
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+import psutil
+
 from hwbench.children import Emit, serve
 from hwbench.dialogue import answer, questions
 from hwbench.energy.choose import Chosen, choose
@@ -39,7 +41,8 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
         warmup = sample(call, clock, make_stopper(job.settings.warmup), _silent)
         chosen = choose(job.settings.meter, job.device)
         instrument = None if isinstance(chosen.instrument, Missing) else chosen.instrument
-        answer(emit, Ready(latency_s=statistics.fmean(warmup[len(warmup) // 2 :]) / 1e9))
+        resident_bytes = psutil.Process().memory_info().rss
+        answer(emit, Ready(latency_s=statistics.fmean(warmup[len(warmup) // 2 :]) / 1e9, resident_bytes=resident_bytes))
         with Recorder(instrument, clock=clock, busy_cpus=job.settings.cpus) as recorder:
             for question in questions(BlockQuestion):
                 answer(emit, _block(call, clock, question.count, chosen, recorder))

@@ -203,10 +203,14 @@ class Plan(Record, frozen=True, kw_only=True):
         check(len(self.looks) == len(self.levels), "each look needs its level")
 
 
+_NOT_TOLD = Missing(code="not_told", why="the worker did not tell")
+
+
 class Ready(Record, frozen=True, kw_only=True):
     """A worker's first answer: warmed up; ``latency_s`` is the mean over the second half of the warm-up."""
 
     latency_s: float
+    resident_bytes: int | Missing = _NOT_TOLD
 
 
 class BlockQuestion(Record, frozen=True, kw_only=True):

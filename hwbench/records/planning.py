@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.compression import Step
 from hwbench.records.quantization import Floating, Scheme
 
 PLAN_SCHEMA = 1
@@ -119,9 +120,13 @@ class Design(Record, frozen=True, kw_only=True):
 
 
 class Space(Record, frozen=True, kw_only=True):
-    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them."""
+    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them.
+
+    ``exact``: steps that were done before, without changing what the network computes; every design begins with them.
+    """
 
     hub_sha256: str
+    exact: tuple[Step, ...] = ()
     sites: tuple[Site, ...]
     clusters: tuple[Cluster, ...]
     left_alone: tuple[NoSite, ...] = ()
@@ -142,13 +147,17 @@ class Platform(Record, frozen=True, kw_only=True):
 
 
 class ClusterTime(Record, frozen=True, kw_only=True):
-    """What one cluster took in one built network. ``scheme``: what was built, not what was asked for."""
+    """What one cluster took in one built network. ``scheme``: what was built, not what was asked for.
+
+    ``kernel``: of the unit that its first layer ran in, where the runtime tells.
+    """
 
     cluster: str
     kind: str
     scheme: Scheme
     sizes: Sizes
     time_s: float
+    kernel: str | None = None
 
     def __post_init__(self) -> None:
         check_finite(self, "time_s")
@@ -168,7 +177,11 @@ class BorderTime(Record, frozen=True, kw_only=True):
 
 
 class CostSample(Record, frozen=True, kw_only=True):
-    """One network built and timed: ``median_s`` of ``samples_ns``, from end to end, and where the time went."""
+    """One network built and timed: ``median_s`` of ``samples_ns``, from end to end, and where the time went.
+
+    ``reference_s``: of the unchanged network in float, timed in turn with this one, so that ``median_s / reference_s``
+    is the median of the ratios of the two in each turn. A machine that is slower for a while is so for both.
+    """
 
     platform: Platform
     hub_sha256: str
@@ -177,12 +190,13 @@ class CostSample(Record, frozen=True, kw_only=True):
     border: BorderTime
     samples_ns: tuple[int, ...]
     median_s: float
+    reference_s: float | Missing = Missing(code="not_timed", why="no other network was timed beside this one")
 
     def __post_init__(self) -> None:
-        check_finite(self, "median_s")
+        check_finite(self, "median_s", "reference_s")
 
 
-class Interval(Record, frozen=True, kw_only=True):
+class Interval(Record, frozen=True, kw_only=True, tag_field="kind", tag="interval"):
     """A prediction with the interval that holds the truth with ``coverage``.
 
     ``tier``: ``A`` measured on this device, ``B`` adapted from a probe of it, ``C`` from data sheets. ``n``: how many

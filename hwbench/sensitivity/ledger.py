@@ -47,9 +47,10 @@ class Ledger:
             if lines:
                 self._take(lines, identity)
             entries = [Entry(key=key, answer=answer) for key, answer in self.answers.items()]
-            self._stream = self.path.open("wb")
-            for line in (Header(identity=identity), *entries):
-                self._write(line)
+            anew = self.path.with_suffix(".new")  # a run that is killed here leaves the old file
+            anew.write_bytes(b"".join(_line(each) for each in (Header(identity=identity), *entries)))
+            anew.replace(self.path)
+            self._stream = self.path.open("ab")
         except OSError as error:
             raise StorageError(f"cannot use {self.path}: {error.strerror or error}") from error
 
@@ -66,7 +67,8 @@ class Ledger:
         key = _key(design, samples)
         self.answers[key] = answer
         try:
-            self._write(Entry(key=key, answer=answer))
+            self._stream.write(_line(Entry(key=key, answer=answer)))
+            self._stream.flush()
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
 
@@ -88,9 +90,9 @@ class Ledger:
                 entry = msgspec.json.decode(line, type=Entry)
                 self.answers[entry.key] = entry.answer
 
-    def _write(self, line: Record) -> None:
-        self._stream.write(msgspec.json.encode(line) + b"\n")
-        self._stream.flush()
+
+def _line(record: Record) -> bytes:
+    return msgspec.json.encode(record) + b"\n"
 
 
 def _key(design: Design, samples: int) -> str:

@@ -1,0 +1,153 @@
+"""The end of a run: what the guard chose is certified on samples that chose nothing; and what stands in the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from hwbench.compare.guard import choose
+from hwbench.optimization_pipeline.judging import distance
+from hwbench.records.base import Missing
+from hwbench.records.contest import Choice, Contest
+from hwbench.records.optimization import (
+    Binding,
+    Candidate,
+    Certified,
+    Drop,
+    ParetoPoint,
+    Round,
+    Scored,
+    Verdicts,
+)
+from hwbench.records.verification import Certificate, Word
+
+_MOST_TRIES = 5
+_SETTLED = Missing(code="settled", why="it is")
+
+
+def certify(
+    contest: Contest, candidates: Sequence[Candidate], max_drop: float, score: Callable[[Candidate], Scored]
+) -> Verdicts:
+    """Take what the guard chooses and certify it; where that fails, what the guard chooses of the rest.
+
+    Each certificate holds with 95 % by itself; of k that were tried at most 5 k % are expected to be wrong, and the
+    record says how many were. What could not be settled is taken only where nothing could be certified.
+    """
+    by = {each.name: each for each in candidates}
+    tried: list[Certified] = []
+    choices: dict[str, Choice] = {}
+    while len(tried) < _MOST_TRIES:
+        left = {each.name for each in candidates if each.counts} - choices.keys()
+        choice = choose(
+            contest,
+            meets=left.__contains__,
+            distance=lambda name: distance(by[name].selected, max_drop),
+        )
+        if choice.word == "NONE" and tried:
+            break
+        found = score(by[choice.entrant])
+        word, enough = word_of(found, max_drop)
+        choices[choice.entrant] = choice
+        tried.append(Certified(entrant=choice.entrant, number=len(tried) + 1, found=found, word=word, enough=enough))
+        if word == "CERTIFIED" or choice.word == "NONE":
+            break
+    taken = next((each for each in tried if each.word == "CERTIFIED"), None)
+    taken = taken or next((each for each in tried if each.word == "NOT ENOUGH DATA"), tried[0])
+    rest = [each for each in tried if each is not taken]
+    return Verdicts(choice=choices[taken.entrant], certified=(*rest, taken))
+
+
+def word_of(found: Scored, max_drop: float) -> tuple[Word, int | Missing]:
+    """Return what samples say of the goal, and about how many would settle it where these do not.
+
+    Without labels a certificate rests on decisions that differ from the original's: accuracy cannot fall by more.
+    """
+    if not found.finite:
+        return "FAILED", _SETTLED
+    if isinstance(found.certificate, Certificate):
+        return found.certificate.word, found.certificate.enough
+    drop = found.drop
+    if isinstance(drop, Missing):
+        return "NOT ENOUGH DATA", drop
+    if drop.high <= max_drop:
+        return "CERTIFIED", _SETTLED
+    room = max_drop - drop.drop
+    if room <= 0:
+        why = f"{drop.drop:.2%} of the decisions differ, and only labels could tell how many of them are worse"
+        return "NOT ENOUGH DATA", Missing(code="no_labels", why=why, cure="give labels")
+    return "NOT ENOUGH DATA", math.ceil(drop.n * ((drop.high - drop.drop) / room) ** 2)
+
+
+def outcome(verdicts: Verdicts) -> Literal["MET", "MISSED", "UNSETTLED"]:
+    """Return whether the goal is met by what was chosen."""
+    word = verdicts.certified[-1].word
+    if verdicts.choice.word == "NONE" or word == "FAILED":
+        return "MISSED"
+    return "MET" if word == "CERTIFIED" else "UNSETTLED"
+
+
+def pareto(candidates: Sequence[Candidate], values: Mapping[str, float]) -> tuple[ParetoPoint, ...]:
+    """Return the candidates that no other beats in both the objective and the drop seen, the fastest first."""
+    points = [
+        ParetoPoint(entrant=each.name, value=values[each.name], drop=drop.drop)
+        for each in candidates
+        if each.name in values and (drop := _drop(each)) is not None
+    ]
+    front: list[ParetoPoint] = []
+    for point in sorted(points, key=lambda point: (point.value, point.drop)):
+        if not front or point.drop < front[-1].drop:
+            front.append(point)
+    return tuple(front)
+
+
+def values_of(contest: Contest, rounds: Sequence[Round]) -> dict[str, float]:
+    """Return the objective of everybody who was timed, on the scale of the last contest.
+
+    One that was timed in a round alone is put on that scale by the uniform entrant that both have in common.
+    """
+    found: dict[str, float] = {}
+    last = {each.entrant: each.value for each in contest.standings}
+    for done in rounds:
+        if isinstance(done.contest, Missing):
+            continue
+        here = {each.entrant: each.value for each in done.contest.standings}
+        common = [name for name in (contest.best_uniform, contest.reference, *here) if name in here and name in last]
+        scale = last[common[0]] / here[common[0]] if common else 1.0
+        found |= {name: value * scale for name, value in here.items()}
+    return found | last
+
+
+def binding(
+    verdicts: Verdicts, candidates: Sequence[Candidate], values: Mapping[str, float], max_drop: float, certify: int
+) -> tuple[Binding, ...]:
+    """Return what stands between what was built and the goal, or something faster, and what would relax it."""
+    found = []
+    last = verdicts.certified[-1]
+    if last.word == "NOT ENOUGH DATA":
+        relax = str(last.enough) if isinstance(last.enough, Missing) else f"{last.enough} samples to certify with"
+        why = f"{certify} samples do not settle whether {last.entrant} falls by more than {max_drop:.4g}"
+        found.append(Binding(constraint="samples", why=why, relax=relax))
+    mine = values.get(verdicts.choice.entrant, math.inf)
+    beyond = [
+        (values[each.name], each.name, drop)
+        for each in candidates
+        if not each.counts and each.name in values and values[each.name] < mine and (drop := _drop(each)) is not None
+    ]
+    missed = verdicts.choice.word == "NONE" or last.word == "FAILED"
+    if missed and isinstance(last.found.drop, Drop):
+        drop = last.found.drop
+        why = f"{last.entrant} comes nearest and falls by {drop.drop:.4g} ({drop.low:.4g} to {drop.high:.4g})"
+        found.append(Binding(constraint="max-drop", why=why, relax=f"--max-drop {drop.high:.4g}"))
+    elif beyond:
+        value, name, drop = min(beyond, key=lambda each: each[0])
+        why = f"{name} takes {value / mine:.3f} of what was chosen, and falls by {drop.drop:.4g} on {drop.n} samples"
+        found.append(Binding(constraint="max-drop", why=why, relax=f"--max-drop {drop.expected:.4g}"))
+    return tuple(found)
+
+
+def _drop(candidate: Candidate) -> Drop | None:
+    selected = candidate.selected
+    if isinstance(selected, Missing) or isinstance(selected.drop, Missing):
+        return None
+    return selected.drop

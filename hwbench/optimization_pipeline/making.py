@@ -1,0 +1,223 @@
+"""From a design to a bundle: the recipe carried out, the ranges found again, the engine built, each in a child."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from hwbench.build.plan import settled
+from hwbench.build_pipeline import licence_of, with_examples
+from hwbench.compress.layout import MADE, MODEL, WORK
+from hwbench.compression_pipeline import for_training
+from hwbench.devices import environment
+from hwbench.errors import EngineError, ModelError
+from hwbench.graph.artefact import import_bundle
+from hwbench.graph.spec import parse_spec
+from hwbench.intake import Intake
+from hwbench.inventory import Target
+from hwbench.optimization_pipeline.kept import Kept
+from hwbench.plan.designs import precision_plan, steps_of
+from hwbench.records.base import Missing, Record
+from hwbench.records.build import BundleJob, EngineBuilt
+from hwbench.records.compression import Compressed, CompressJob, CompressRequest, NetworkFacts, Step
+from hwbench.records.data import DataResult
+from hwbench.records.model import ImportJob, ImportResult
+from hwbench.records.optimization import Made, OptimizeRequest, Parts
+from hwbench.records.planning import Design, Space
+from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibration, PrecisionPlan
+from hwbench.units import MonotonicClock
+
+BUNDLES = "bundles"
+_PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
+
+
+class Network(Record, frozen=True, kw_only=True):
+    """A network whose structure a recipe has made, ready to be built from."""
+
+    imported: ImportResult
+    facts: NetworkFacts | None
+    warnings: tuple[str, ...] = ()
+
+
+class Originals(Record, frozen=True, kw_only=True):
+    """The network as it came in, at the batch of training, and at another one, which tells what depends on it."""
+
+    training: ImportResult
+    other_batch: ImportResult | None
+    warnings: tuple[str, ...] = ()
+
+
+class Maker:
+    """Realises designs. What it has made it keeps, in the folder of ``kept``."""
+
+    def __init__(self, request: OptimizeRequest, target: Target, intake: Intake, kept: Kept) -> None:
+        self.request, self.target, self.intake, self.kept = request, target, intake, kept
+        self.folder = kept.folder
+        (self.folder / BUNDLES).mkdir(parents=True, exist_ok=True)
+
+    def bring_in(self) -> ImportResult:
+        """Bring the model in at the batch size that it is to be deployed with."""
+        request = self.request
+        return self.intake.model(request.model, batch_size=request.batch_size, shapes=request.shapes)
+
+    def prepare(self, imported: ImportResult, parts: Parts) -> None:
+        """Take the network and the data that everything is made from."""
+        learn = DataResult(facts=parts.learn.facts, folder=parts.learn.folder)
+        self.learn = learn
+        self.original = Network(imported=with_examples(imported, learn), facts=None)
+
+    def made(self, engine: str, plan: PrecisionPlan, name: str, steps: Sequence[Step] = ()) -> Made:
+        """Build a bundle.
+
+        Raises:
+            HwbenchError: a step, the calibration or the engine failed; Unsupported where the engine does not offer it.
+        """
+        clock = MonotonicClock()
+        began_ns = clock.now_ns()
+        network = self._network(tuple(steps)) if steps else self.original
+        plan = settled(plan, network.imported.model, ())
+        bundle = self.folder / BUNDLES / name
+        shutil.rmtree(bundle, ignore_errors=True)  # of a run that was ended before it was written down
+        calibration, imported = self._calibrated(network.imported, plan, name)
+        built = self._built(engine, plan, bundle, calibration, imported)
+        return Made(
+            engine=built,
+            plan=plan,
+            steps=tuple(steps),
+            network=network.facts,
+            imported=self._imported_bundle(bundle),
+            bundle=f"{BUNDLES}/{name}",
+            took_s=(clock.now_ns() - began_ns) / 1e9,
+            warnings=network.warnings,
+        )
+
+    def designed(self, engine: str, space: Space, design: Design, name: str) -> Made:
+        """Realise a design; raises like :meth:`made`."""
+        steps = steps_of(space, design)
+        if steps and self.request.recover_epochs:
+            steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs}))
+        layers = [layer.name for layer in (self._network(steps) if steps else self.original).imported.model.layers]
+        return self.made(engine, precision_plan(space, design, layers), name, steps)
+
+    def _network(self, steps: tuple[Step, ...]) -> Network:
+        """Return what a recipe makes of the network; once for all engines."""
+        key = hashlib.sha256(msgspec.json.encode(steps, order="sorted")).hexdigest()[:16]
+        return self.kept.once(f"networks/{key}", Network, lambda: self._compressed(steps, key))
+
+    def _compressed(self, steps: tuple[Step, ...], key: str) -> Network:
+        originals = self.kept.once("training", Originals, self._for_training)
+        place = self.folder / "networks" / key
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        job = CompressJob(
+            imported=originals.training,
+            other_batch=originals.other_batch,
+            request=self._compress_request(steps),
+            data=self.learn.facts,
+            data_folder=self.learn.folder,
+            target=str(place.resolve()),
+        )
+        what = f"carrying out {', '.join(step.method for step in steps)}"
+        where = f"networks/{key}/child"
+        done = self.intake.run("hwbench.compress.worker", job, Compressed, where, what, ModelError, env=_PASSIVE)
+        for name in done.files:
+            (place / WORK / MADE / name).replace(place / name)
+        shutil.rmtree(place / WORK)
+        batch = self.original.imported.model.batch_size
+        size = batch if isinstance(batch, int) and isinstance(done.batch_size, Missing) else None
+        imported = self.intake.model(str(place / MODEL), f"networks/{key}/model", batch_size=size)
+        imported = with_examples(imported, self.learn)
+        model = msgspec.structs.replace(imported.model, name=self.original.imported.model.name)
+        imported = msgspec.structs.replace(imported, model=model)
+        return Network(imported=imported, facts=done.after, warnings=done.warnings)
+
+    def _for_training(self) -> Originals:
+        request = self.request
+        training, other, warnings = for_training(
+            self.intake, request.model, request.training_batch_size, request.shapes, "training"
+        )
+        return Originals(training=training, other_batch=other, warnings=warnings)
+
+    def _compress_request(self, steps: tuple[Step, ...]) -> CompressRequest:
+        request = self.request
+        return CompressRequest(
+            model=request.model,
+            steps=steps,
+            data=request.data,
+            preprocess=request.preprocess,
+            samples=self.learn.facts.samples,
+            batch_size=request.training_batch_size,
+            shapes=request.shapes,
+            verify=Missing(code="not_asked", why="it is judged once it is built"),
+            emit=("onnx",),
+            training_device="cpu",
+            replace=True,
+            resume=False,
+            device=request.device,
+            threads=request.threads,
+            seed=request.seed,
+            timeout_s=request.timeout_s,
+        )
+
+    def _calibrated(
+        self, imported: ImportResult, plan: PrecisionPlan, name: str
+    ) -> tuple[Calibration | None, ImportResult]:
+        """Find the ranges of one plan; a copy of the network gets them, as its repairs depend on the plan."""
+        if not plan.needs_ranges:
+            return None, imported
+        home = self.folder / "calibrations" / name
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(imported.files.folder, home / "model", ignore=shutil.ignore_patterns("*.json", "log.txt"))
+        files = msgspec.structs.replace(imported.files, folder=str((home / "model").resolve()))
+        job = CalibrateJob(
+            model=imported.model,
+            files=files,
+            plan=plan,
+            settings=self.request.calibration,
+            data=self.learn.facts,
+            data_folder=self.learn.folder,
+            threads=self.request.threads,
+        )
+        found = self.intake.run(
+            "hwbench.quantize.calibrate",
+            job,
+            CalibrateResult,
+            f"calibrations/{name}",
+            f"calibrating {name}",
+            EngineError,
+        )
+        return found.calibration, msgspec.structs.replace(imported, files=found.files)
+
+    def _built(
+        self, engine: str, plan: PrecisionPlan, bundle: Path, calibration: Calibration | None, imported: ImportResult
+    ) -> EngineBuilt:
+        job = BundleJob(
+            engine=engine,
+            imported=imported,
+            plan=plan,
+            calibration=calibration,
+            device=self.target.device,
+            environment=environment.capture(),
+            threads=self.request.threads,
+            name=bundle.name,
+            target=str(bundle),
+            replace=True,
+            licence=licence_of(self.request.model),
+            preprocessing_note=self.request.preprocess,
+            postprocessing_note=None,
+        )
+        where, what = f"builds/{bundle.name}", f"building {bundle.name}"
+        shutil.rmtree(self.folder / where, ignore_errors=True)
+        return self.intake.run("hwbench.build.worker", job, EngineBuilt, where, what, EngineError)
+
+    def _imported_bundle(self, bundle: Path) -> ImportResult:
+        """Lay the bundle's engine out to be run; it was written a moment ago, so that nothing foreign is read."""
+        job = ImportJob(model=str(bundle), batch_size=None, shapes={}, input_data=None, seed=self.request.seed)
+        place = self.folder / "runs" / bundle.name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        return import_bundle(parse_spec(str(bundle)), job, place)

@@ -1,0 +1,184 @@
+"""One run of :func:`hwbench.optimization_pipeline.optimize`, stage by stage."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from hwbench.devices import environment
+from hwbench.errors import ModelError, UsageError
+from hwbench.intake import Intake, Watch
+from hwbench.inventory import Target
+from hwbench.optimization_pipeline import ending, saving
+from hwbench.optimization_pipeline.candidates import Workshop, plain
+from hwbench.optimization_pipeline.judging import Eligibility, Judge
+from hwbench.optimization_pipeline.kept import Kept
+from hwbench.optimization_pipeline.making import Maker
+from hwbench.optimization_pipeline.parts import divide
+from hwbench.optimization_pipeline.planner import Known, Planner, PlannerOf
+from hwbench.optimization_pipeline.rounds import ROUNDS, Loop
+from hwbench.optimization_pipeline.timing import Timer
+from hwbench.records.base import Missing
+from hwbench.records.contest import Contest
+from hwbench.records.model import ImportResult
+from hwbench.records.optimization import (
+    OPTIMIZATION_SCHEMA,
+    Baselines,
+    Candidate,
+    Made,
+    OptimizationResult,
+    OptimizeRequest,
+    Parts,
+    Scored,
+    Verdicts,
+)
+from hwbench.records.verification import ScoreResult
+from hwbench.units import MonotonicClock
+
+_LOOP = (*(f"round {number}" for number in range(1, ROUNDS + 1)), "swaps")
+STAGES = ("model", "data", "baselines", *_LOOP, "contest", "certificate")
+_CONTEST_SHARE = 0.2  # of the time budget, at least, for the contest that chooses
+_FAR = 2.0  # who was so many times slower than the best that counted in its round is not timed again
+_NO_PLANNER = "there was no planner: uniform precisions alone were compared"
+
+
+class Optimization:
+    """One run: what it does is kept stage by stage."""
+
+    def __init__(
+        self, request: OptimizeRequest, folder: Path, target: Target, watch: Watch, planner: PlannerOf | None
+    ) -> None:
+        self.request, self.folder, self.target, self.watch = request, folder, target, watch
+        work = (folder / saving.WORK).resolve()
+        self.kept = Kept(work, request, STAGES, MonotonicClock(), watch)
+        self.intake = Intake(
+            folder=work, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed
+        )
+        self.maker = Maker(request, target, self.intake, self.kept)
+        self.judge = Judge(request, target, self.intake, self.kept)
+        self.timer = Timer(request, target, work, watch)
+        self.planner_of = planner
+
+    def run(self) -> OptimizationResult:
+        """Carry the stages out that are not done yet, and save what follows."""
+        try:
+            found = self._found()
+        finally:
+            self.kept.save()
+        return saving.save(found, self.folder, self.kept.folder)
+
+    def _found(self) -> OptimizationResult:
+        kept = self.kept
+        imported = kept.stage("model", ImportResult, self._model)
+        parts = kept.stage(
+            "data", Parts, lambda: divide(self.request, imported.model, self.intake, kept.folder / "parts")
+        )
+        self.maker.prepare(imported, parts)
+        original = self.judge.prepare(imported, parts)
+        workshop = Workshop(self.request, self.maker, self.judge, kept)
+        baselines = kept.stage("baselines", Baselines, workshop.baselines)
+        eligibility = Eligibility(self.request.max_drop, baselines.candidates)
+        loop = Loop(workshop, self.timer, kept, eligibility, baselines.candidates)
+        if self.planner_of is not None:
+            loop.run(self._planner(self.planner_of, imported, parts, loop.candidates))
+        kept.skip(*_LOOP)
+        contest = kept.stage("contest", Contest, lambda: self._contest(loop))
+        verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop.candidates, parts))
+        return self._result(imported, parts, original, baselines, loop, contest, verdicts)
+
+    def _model(self) -> ImportResult:
+        imported = self.maker.bring_in()
+        if imported.model.artefact is not None:
+            raise UsageError(f"'{self.request.model}' is a built engine", hint="optimize the model it was built from")
+        if imported.files.no_graph is not None:
+            raise ModelError(imported.files.no_graph.why, hint=imported.files.no_graph.cure)
+        return imported
+
+    def _planner(
+        self, planner_of: PlannerOf, imported: ImportResult, parts: Parts, baselines: list[Candidate]
+    ) -> Planner:
+        self.watch("planning", None)
+        return planner_of(
+            Known(
+                request=self.request,
+                target=self.target,
+                imported=imported,
+                parts=parts,
+                baselines=tuple(baselines),
+                folder=self.kept.folder / "planning",
+                left_s=self.kept.left_s,
+                watch=self.watch,
+            )
+        )
+
+    def _contest(self, loop: Loop) -> Contest:
+        """Time all that count, in one run; where nothing does, all that were built; uniform ones in any case."""
+        made = [each for each in loop.candidates if isinstance(each.made, Made)]
+        near = [each for each in made if not _far(each, loop)]
+        timed = [each for each in near if each.counts] or near
+        if not any(each.uniform for each in timed):
+            timed += [each for each in made if each.uniform]
+        budget_s = max(_CONTEST_SHARE * self.request.time_budget_s, 0.8 * self.kept.left_s)
+        return self.timer.contest(timed, budget_s, "final-contest")
+
+    def _certified(self, contest: Contest, candidates: list[Candidate], parts: Parts) -> Verdicts:
+        def score(candidate: Candidate) -> Scored:
+            assert isinstance(candidate.made, Made)
+            return self.judge.score(plain(candidate.name), candidate.made, parts.certify)
+
+        return ending.certify(contest, candidates, self.request.max_drop, score)
+
+    def _result(
+        self,
+        imported: ImportResult,
+        parts: Parts,
+        original: ScoreResult,
+        baselines: Baselines,
+        loop: Loop,
+        contest: Contest,
+        verdicts: Verdicts,
+    ) -> OptimizationResult:
+        values = ending.values_of(contest, loop.rounds)
+        certify, max_drop = parts.certify.facts.samples, self.request.max_drop
+        return OptimizationResult(
+            schema_version=OPTIMIZATION_SCHEMA,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            request=self.request,
+            environment=environment.capture(),
+            device=self.target.device,
+            model=imported.model,
+            parts=parts,
+            task=original.task,
+            original=original.scores,
+            candidates=tuple(loop.candidates),
+            not_built=baselines.not_built,
+            rounds=tuple(loop.rounds),
+            contest=contest,
+            verdicts=verdicts,
+            word=ending.outcome(verdicts),
+            bundle=saving.BUNDLE,
+            pareto=ending.pareto(loop.candidates, values),
+            binding=ending.binding(verdicts, loop.candidates, values, max_drop, certify),
+            stages=tuple(self.kept.stages.values()),
+            took_s=self.kept.spent_s,
+            warnings=self._warnings(imported),
+        )
+
+    def _warnings(self, imported: ImportResult) -> tuple[str, ...]:
+        found = list(imported.model.warnings)
+        if self.planner_of is None:
+            found.append(_NO_PLANNER)
+        if imported.model.weights == "untrained":
+            found.append("this network is untrained: its accuracy says nothing, agreement with the original does")
+        return tuple(found)
+
+
+def _far(candidate: Candidate, loop: Loop) -> bool:
+    """Say whether a round has shown a candidate to be far slower than the best that counted there."""
+    for done in loop.rounds:
+        standing = None if isinstance(done.contest, Missing) else done.contest.standing(candidate.name)
+        if standing is not None and isinstance(done.contest, Contest):
+            best = min(each.value for each in done.contest.standings if each.counts or each.uniform)
+            if standing.value > _FAR * best:
+                return True
+    return False
