@@ -27,7 +27,8 @@ def booked(
 ) -> tuple[tuple[ClusterTime, ...], BorderTime] | Missing:
     """Return what each cluster took and what borders took, of a network that takes ``median_s`` from end to end.
 
-    A cluster that no unit stands for took nothing: it ran inside another's.
+    Times are the profiler's own, of its quiet inferences, and not scaled to ``median_s``: a profiler's overhead is one
+    for each unit and no share of its time. A cluster that no unit stands for took nothing: it ran inside another's.
     """
     table = reconcile(run, made.model.layers, median_s)
     if isinstance(table, Missing):
@@ -39,9 +40,9 @@ def booked(
     for row in table.rows:
         first = _first(row, owner, place)
         if first is not None:
-            times[first] = times.get(first, 0.0) + row.scaled_s
+            times[first] = times.get(first, 0.0) + row.measured_s
         elif not row.unit.members:
-            inserted += row.scaled_s
+            inserted += row.measured_s
     units = [row.unit for row in table.rows]
     clusters = []
     for cluster in space.clusters:

@@ -35,7 +35,8 @@ from hwbench.records.planning import (
     Space,
 )
 from hwbench.records.quantization import Scheme
-from hwbench.tables.borders import Crossing, crossings
+from hwbench.tables.border_costs import BorderCosts
+from hwbench.tables.borders import crossings
 from hwbench.tables.curve import Curve, Points, Spread, points_of
 from hwbench.tables.least_squares import Array, robust_nnls
 from hwbench.tables.quantum import quantum
@@ -93,8 +94,8 @@ class CostModel:
         Raises:
             UsageError: no network was measured in which a cluster of this kind was of this scheme.
         """
-        profiled = self._parts.cluster(cluster, sizes, scheme)
-        return self.whole.clusters * profiled + self.whole.each_cluster_s
+        profiled, inserted = self._parts.cluster(cluster, sizes, scheme), self._parts.layout(cluster, sizes, scheme)
+        return self.whole.clusters * profiled + self.whole.borders * inserted + self.whole.each_cluster_s
 
     def uncertainty(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
         """Return the standard deviation of the logarithm of a cluster's part, [sizes]; raises like :meth:`cluster`."""
@@ -255,7 +256,7 @@ class _Parts:
             )
             for key, mine in times.items()
         }
-        self._borders = _border_costs(samples, space)
+        self._borders = BorderCosts(samples, space)
 
     def _points(self, times: Sequence[ClusterTime]) -> Points:
         return Points(
@@ -276,6 +277,10 @@ class _Parts:
                 curve, points, factor = self._curve(cluster, [sizes[index] for index in at], scheme, ranked=ranked)
                 found[at] = curve.at(points) * factor
         return found
+
+    def layout(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
+        """Return what a runtime inserts around a cluster, whatever its neighbours are."""
+        return self._borders.around(sizes, self.built(cluster, scheme))
 
     def deviation(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
         found = np.zeros(len(sizes))
@@ -306,8 +311,7 @@ class _Parts:
 
     def border(self, kind: str, elements: int) -> float:
         """Return what one tensor that crosses takes; a kind of border that never was takes nothing."""
-        each, per_element = self._borders.get(kind, (0.0, 0.0))
-        return each + per_element * elements
+        return self._borders.crossing(kind, elements)
 
     def columns(self, space: Space, designs: Sequence[Design]) -> Array:
         """Return by design 1, the clusters' sum, the borders' sum and the number of clusters, [designs, 4]."""
@@ -323,9 +327,10 @@ class _Parts:
                     mine.append(sizes)
             for scheme, (indices, mine) in at.items():
                 rows[indices, 1] += self.cluster(cluster, mine, scheme)
+                rows[indices, 2] += self.layout(cluster, mine, scheme)
                 rows[indices, 3] += 1
         for index, design in enumerate(designs):
-            rows[index, 2] = sum(self.border(each.kind, each.elements) for each in crossings(space, design))
+            rows[index, 2] += sum(self.border(each.kind, each.elements) for each in crossings(space, design))
         return rows
 
 
@@ -338,18 +343,3 @@ def _refusals(samples: Sequence[CostSample]) -> dict[tuple[str, Scheme], Counter
             for name in (time.cluster, time.kind):
                 found.setdefault((name, asked), Counter())[time.scheme] += 1
     return found
-
-
-def _border_costs(samples: Sequence[CostSample], space: Space) -> dict[str, tuple[float, float]]:
-    """Return by kind of border what a tensor takes, and each of its elements, in seconds."""
-    found: list[tuple[Crossing, ...]] = [crossings(space, sample.design) for sample in samples]
-    kinds = sorted({each.kind for one in found for each in one})
-    rows = np.ones((len(samples), 1 + 2 * len(kinds)))
-    for row, borders in zip(rows, found, strict=True):
-        for at, kind in enumerate(kinds):
-            mine = [each.elements for each in borders if each.kind == kind]
-            row[1 + 2 * at : 3 + 2 * at] = len(mine), sum(mine)
-    times = np.array([sample.border.time_s for sample in samples])
-    weights = 1 / np.array([sample.median_s for sample in samples])
-    solution = robust_nnls(rows, times, weights)
-    return {kind: (float(solution[1 + 2 * at]), float(solution[2 + 2 * at])) for at, kind in enumerate(kinds)}
