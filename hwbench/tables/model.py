@@ -13,17 +13,14 @@ absolute logarithms of measured / predicted, each of a network that the model wh
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes_of
-from hwbench.records.base import Missing
 from hwbench.records.planning import (
     Cluster,
     ClusterTime,
@@ -39,6 +36,7 @@ from hwbench.tables.border_costs import BorderCosts
 from hwbench.tables.borders import crossings
 from hwbench.tables.curve import Curve, Points, Spread, points_of
 from hwbench.tables.least_squares import Array, robust_nnls
+from hwbench.tables.pace import at_one_pace, known_times
 from hwbench.tables.quantum import quantum
 
 FEWEST = 10  # networks: fewer have no 90 % interval
@@ -138,23 +136,22 @@ class CostModel:
 
 
 def fit(
-    samples: Sequence[CostSample], space: Space, *, known: Sequence[ClusterTime] = (), folds: int = _FOLDS
+    samples: Sequence[CostSample], space: Space, *, known: Sequence[CostSample] = (), folds: int = _FOLDS
 ) -> CostModel:
     """Return the costs that samples of one platform and one network tell.
 
     Args:
         samples: networks that were built and timed; :data:`FEWEST` at least.
         space: what could be chosen for the network.
-        known: times of clusters of other networks on the same platform, which help where this one has few.
+        known: samples of other networks on the same platform, whose clusters help where this one has few of a kind.
         folds: of the cross-validation that the interval rests on.
 
     Raises:
         UsageError: samples are too few, or of several platforms or networks; or scipy is not installed.
     """
     _check(samples, space)
-    scaled = [normalised(sample, level) for level in [reference_level(samples)] for sample in samples]
-    names = {each.name for each in space.clusters}
-    foreign = [time for time in known if time.cluster not in names]
+    scaled = at_one_pace(samples)
+    foreign = known_times(known, {each.kind for each in space.clusters})
     model = _fitted(scaled, space, foreign, None)
     spreads = {key: curve.spread for key, curve in model._parts.curves.items()}
     order = np.random.default_rng(0).permutation(len(scaled))
@@ -184,24 +181,6 @@ def conformal(residuals: Sequence[float], coverage: float) -> float:
     if place > len(residuals):
         raise UsageError(f"{len(residuals)} networks hold no interval of {coverage:.0%}", hint="measure more")
     return sorted(abs(each) for each in residuals)[place - 1]
-
-
-def reference_level(samples: Sequence[CostSample]) -> float | None:
-    """Return what the unchanged network takes when the machine is as it mostly was, or None where it was not timed."""
-    found = [sample.reference_s for sample in samples if not isinstance(sample.reference_s, Missing)]
-    return statistics.median(found) if found else None
-
-
-def normalised(sample: CostSample, level: float | None) -> CostSample:
-    """Return a sample as it would be had the machine been as it mostly was: all times by the reference's."""
-    if level is None or isinstance(sample.reference_s, Missing):
-        return sample
-    scale = level / sample.reference_s
-    clusters = tuple(msgspec.structs.replace(each, time_s=each.time_s * scale) for each in sample.clusters)
-    border = msgspec.structs.replace(sample.border, time_s=sample.border.time_s * scale)
-    return msgspec.structs.replace(
-        sample, clusters=clusters, border=border, median_s=sample.median_s * scale, reference_s=level
-    )
 
 
 def _check(samples: Sequence[CostSample], space: Space) -> None:
