@@ -22,6 +22,7 @@ from hwbench.cli import (
     methods,
     models,
     optimize,
+    plan,
     plugins,
     profile,
     report,
@@ -43,6 +44,7 @@ app.command("models")(models.models)
 app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
+app.command("plan")(plan.plan)
 app.command("build")(build.build)
 app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)

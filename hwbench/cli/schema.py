@@ -8,7 +8,9 @@ import typer
 
 from hwbench.cli.terminal import command, write_stdout
 
-Kind = Literal["profile", "comparison", "difference", "health", "verification", "build", "compression", "optimization"]
+Kind = Literal[
+    "profile", "comparison", "difference", "health", "verification", "build", "compression", "plan", "optimization"
+]
 
 
 @command
@@ -33,6 +35,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
     from hwbench.records.optimization import OptimizationResult
+    from hwbench.records.plan import PlanResult
     from hwbench.records.verification import Verification
 
     records = {
@@ -44,5 +47,6 @@ def json_schema(kind: Kind) -> bytes:
         "build": BuildResult,
         "compression": CompressionResult,
         "optimization": OptimizationResult,
+        "plan": PlanResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

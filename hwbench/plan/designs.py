@@ -49,7 +49,7 @@ def uniform(space: Space, scheme: Scheme, *, floating: Floating = "auto") -> Des
 def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool = True) -> tuple[Step, ...]:
     """Return the recipe that makes the structure of a design: depth, then width, then low rank, then a repair.
 
-    What lies in a block that is dropped is left out.
+    What was done to the network before it was planned (``space.exact``) comes first. What lies in a block that is dropped is left out.
 
     Args:
         space: what could be chosen.
@@ -57,7 +57,7 @@ def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool 
         criterion: by which channels are chosen.
         data: whether there are samples to repair and to factorise with.
     """
-    steps = []
+    steps: list[Step] = []
     if design.dropped:
         steps.append(Step(method="depth", settings={"blocks": list(design.dropped)}))
     there = [cluster for cluster in space.clusters if not _gone(cluster, design)]
@@ -71,7 +71,7 @@ def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool 
         steps.append(Step(method="low-rank", layers=names, settings=settings))
     if steps and data:
         steps.append(Step(method="repair"))
-    return tuple(steps)
+    return (*space.exact, *steps)
 
 
 def precision_plan(space: Space, design: Design, layers: Collection[str]) -> PrecisionPlan:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from hwbench.graph.linear import Linear, linear_layers
 from hwbench.plan.clusters import Chosen, clusters_of, owners
 from hwbench.records.base import Missing
+from hwbench.records.compression import Step
 from hwbench.records.planning import NoSite, Option, Site, SiteKind, Space
 from hwbench.structure.blocks import PRODUCTS, residual_blocks
 from hwbench.structure.groups import Group, channel_groups
@@ -33,6 +34,7 @@ def space_of(
     *,
     kinds: Collection[SiteKind] = KINDS,
     refused: Mapping[str, Missing] | None = None,
+    exact: tuple[Step, ...] = (),
 ) -> Space:
     """Return all that can be chosen for a model of fixed shapes.
 
@@ -41,6 +43,7 @@ def space_of(
         hub_sha256: its hash.
         kinds: of sites that are wanted.
         refused: sites by name (``width:layer1``) that are to be left out, and why.
+        exact: the steps that have made the model what it is.
     """
     groups = channel_groups(model)
     blocks = residual_blocks(model)
@@ -66,6 +69,7 @@ def space_of(
     )
     return Space(
         hub_sha256=hub_sha256,
+        exact=exact,
         sites=tuple(sites.values()),
         clusters=clusters_of(model, chosen),
         left_alone=tuple(each for each in left if each.kind in kinds),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
+from hwbench.records.compression import Step
 from hwbench.records.quantization import Floating, Scheme
 
 PLAN_SCHEMA = 1
@@ -119,9 +120,13 @@ class Design(Record, frozen=True, kw_only=True):
 
 
 class Space(Record, frozen=True, kw_only=True):
-    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them."""
+    """All that can be chosen for one network: sites in graph order, and the clusters whose cost depends on them.
+
+    ``exact``: steps that were done before, without changing what the network computes; every design begins with them.
+    """
 
     hub_sha256: str
+    exact: tuple[Step, ...] = ()
     sites: tuple[Site, ...]
     clusters: tuple[Cluster, ...]
     left_alone: tuple[NoSite, ...] = ()

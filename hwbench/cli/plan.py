@@ -1,0 +1,143 @@
+"""``hwbench plan``: choose precision, width, depth and rank of every layer from costs measured on this device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.errors import EXIT_GOAL_MISSED, EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from hwbench.records.planning import SiteKind
+    from hwbench.records.quantization import Floating
+
+
+@command
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="net.onnx, net.pt2, net.py:callable, pkg.module:callable, or a built-in model.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for plan.json and what it was made from.")],
+    data: Annotated[
+        str,
+        typer.Option("--data", help="Samples like those of use: data.npz, a folder of images, or file.py:function."),
+    ],
+    max_drop: Annotated[
+        str,
+        typer.Option("--max-drop", help="What may be lost of right (unlabelled: of same) decisions: 1pp, or a share."),
+    ] = "1pp",
+    objective: Annotated[
+        Literal["latency", "memory"], typer.Option("--objective", help="What is made small within that.")
+    ] = "latency",
+    engines: Annotated[
+        list[str] | None, typer.Option("--engine", "-e", help="Runtime to plan for; repeat. Default: all that build.")
+    ] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option("--choose", metavar="<str>", help="What may be chosen: precision, width, depth, rank; repeat."),
+    ] = None,
+    floating: Annotated[
+        list[str] | None,
+        typer.Option("--floating", metavar="<str>", help="Arithmetic of float layers: auto, fp32, fp16, bf16; repeat."),
+    ] = None,
+    criterion: Annotated[
+        str, typer.Option("--criterion", metavar="<str>", help="By which channels go; docs/compress/scores.md.")
+    ] = "l2",
+    preprocess: Preprocess = None,
+    samples: Annotated[int, typer.Option("--samples", metavar="<int>", min=2, help="Use so many of --data.")] = 512,
+    cost_budget: Annotated[
+        str, typer.Option("--cost-budget", help="Time for measuring costs, for each runtime.")
+    ] = "3min",
+    loss_budget: Annotated[str, typer.Option("--loss-budget", help="Time for measuring losses.")] = "5min",
+    budgets: Annotated[int, typer.Option("--budgets", metavar="<int>", min=2, help="Designs on the front.")] = 12,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Batch of the deployed network.")
+    ] = None,
+    shapes: Annotated[
+        list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Annotated[int | None, typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core.")] = None,
+    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
+    timeout: Annotated[str, typer.Option(help="Longest silence of a process.")] = "10min",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_color: NoColor = False,
+) -> None:
+    """Plan a network for this device: measure what its parts cost here and lose, solve, and say why.
+
+    Nothing is built from the plan; `hwbench optimize` does that, measures, and certifies. Costs are kept as they
+    come, so that a run which was stopped goes on from them.
+
+    Exit codes: 0 a plan within --max-drop; 1 none; 2 wrong request; 3 the model, the data or every runtime
+    failed.
+    """
+    from hwbench.cli.request import parse_shapes
+    from hwbench.cli.verify import parse_drop
+    from hwbench.files import encode
+    from hwbench.inventory import default_threads, find_target
+    from hwbench.planning_pipeline import plan as run
+    from hwbench.records.base import Missing
+    from hwbench.records.plan import PlanRequest
+    from hwbench.records.quantization import CalibrationSettings
+    from hwbench.report.plan import render_plan
+    from hwbench.units import parse_seconds
+
+    terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
+    target = find_target(device)
+    allowed = parse_drop(max_drop)
+    assert allowed is not None
+    request = PlanRequest(
+        model=model,
+        device=device,
+        engines=tuple(engines or ()),
+        kinds=_kinds(choose or []),
+        floating=_floating(floating or []),
+        objective=objective,
+        max_drop=allowed,
+        data=data,
+        preprocess=preprocess,
+        samples=samples,
+        criterion=criterion,
+        calibration=CalibrationSettings(seed=seed),
+        batch_size=batch_size,
+        shapes=parse_shapes(shapes or []),
+        threads=threads or default_threads(target),
+        costs_s=parse_seconds(cost_budget),
+        losses_s=parse_seconds(loss_budget),
+        budgets=budgets,
+        seed=seed,
+        timeout_s=parse_seconds(timeout),
+    )
+    found = run(request, output, target=target, watch=terminal.steps())
+    if json:
+        write_stdout(encode(found))
+    if not (json and quiet):
+        terminal.show(render_plan(found), stderr=json)
+    chosen = [engine for engine in found.engines if not isinstance(engine.chosen, Missing)]
+    raise typer.Exit(EXIT_OK if chosen else EXIT_GOAL_MISSED)
+
+
+def _kinds(given: list[str]) -> tuple[SiteKind, ...]:
+    from hwbench.plan.sites import KINDS
+
+    unknown = [name for name in given if name not in KINDS]
+    if unknown:
+        raise UsageError(f"--choose '{unknown[0]}' is unknown", hint=f"known: {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in given or not given)
+
+
+def _floating(given: list[str]) -> tuple[Floating, ...]:
+    from typing import cast, get_args
+
+    from hwbench.records.quantization import Floating
+
+    known = get_args(Floating)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UsageError(f"--floating '{unknown[0]}' is unknown", hint=f"known: {', '.join(known)}")
+    return cast("tuple[Floating, ...]", tuple(given)) or ("auto",)

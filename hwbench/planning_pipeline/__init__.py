@@ -1,0 +1,3 @@
+"""The story of ``hwbench plan``."""
+
+from __future__ import annotations
