@@ -9,7 +9,25 @@ import typer
 from hwbench.cli.terminal import command, write_stdout
 
 Kind = Literal[
-    "profile", "comparison", "difference", "health", "verification", "build", "compression", "plan", "optimization"
+    "profile",
+    "comparison",
+    "difference",
+    "health",
+    "verification",
+    "build",
+    "compression",
+    "plan",
+    "optimization",
+    "profile",
+    "comparison",
+    "difference",
+    "health",
+    "verification",
+    "build",
+    "compression",
+    "plan",
+    "search",
+    "profile", "comparison", "difference", "health", "verification", "build", "compression", "prediction", "probe"
 ]
 
 
@@ -36,6 +54,8 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.measurement import ProfileResult
     from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
+    from hwbench.records.search import SearchResult
+    from hwbench.records.prediction import Prediction, Probe
     from hwbench.records.verification import Verification
 
     records = {
@@ -46,7 +66,10 @@ def json_schema(kind: Kind) -> bytes:
         "verification": Verification,
         "build": BuildResult,
         "compression": CompressionResult,
-        "optimization": OptimizationResult,
         "plan": PlanResult,
+        "optimization": OptimizationResult,
+        "search": SearchResult,
+        "prediction": Prediction,
+        "probe": Probe,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"
