@@ -18,16 +18,9 @@ Kind = Literal[
     "compression",
     "plan",
     "optimization",
-    "profile",
-    "comparison",
-    "difference",
-    "health",
-    "verification",
-    "build",
-    "compression",
-    "plan",
     "search",
-    "profile", "comparison", "difference", "health", "verification", "build", "compression", "prediction", "probe"
+    "prediction",
+    "probe",
 ]
 
 
@@ -54,8 +47,8 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.measurement import ProfileResult
     from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
-    from hwbench.records.search import SearchResult
     from hwbench.records.prediction import Prediction, Probe
+    from hwbench.records.search import SearchResult
     from hwbench.records.verification import Verification
 
     records = {

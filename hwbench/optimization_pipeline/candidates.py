@@ -70,13 +70,15 @@ class Workshop:
 
     def _baseline(self, engine: str, precision: str) -> Candidate:
         plan, name = plan_for(precision), f"{engine} {precision}"
-        nothing = Proposal(engine=engine, design=Design(floating=plan.floating), steps=(), predicted=_BASELINE)
+        nothing = Proposal(engine=engine, design=Design(floating=plan.floating), predicted=_BASELINE)
         return self._realised(_new(name, nothing, 0, precision), lambda: self.maker.made(engine, plan, plain(name)))
 
     def proposal(self, name: str, proposal: Proposal, number: int, space: Space) -> Candidate:
         """Build and judge what was proposed in a round."""
         candidate = _new(name, proposal, number, None)
-        return self._realised(candidate, lambda: self.maker.designed(proposal, space, plain(name)))
+        return self._realised(
+            candidate, lambda: self.maker.designed(proposal.engine, space, proposal.design, plain(name))
+        )
 
     def _realised(self, candidate: Candidate, make: Callable[[], Made]) -> Candidate:
         place = f"candidates/{plain(candidate.name)}"

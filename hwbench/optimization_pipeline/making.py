@@ -20,14 +20,14 @@ from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake
 from hwbench.inventory import Target
 from hwbench.optimization_pipeline.kept import Kept
-from hwbench.plan.designs import precision_plan
+from hwbench.plan.designs import precision_plan, steps_of
 from hwbench.records.base import Missing, Record
 from hwbench.records.build import BundleJob, EngineBuilt
 from hwbench.records.compression import Compressed, CompressJob, CompressRequest, NetworkFacts, Step
 from hwbench.records.data import DataResult
 from hwbench.records.model import ImportJob, ImportResult
-from hwbench.records.optimization import Made, OptimizeRequest, Parts, Proposal
-from hwbench.records.planning import Space
+from hwbench.records.optimization import Made, OptimizeRequest, Parts
+from hwbench.records.planning import Design, Space
 from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibration, PrecisionPlan
 from hwbench.units import MonotonicClock
 
@@ -95,13 +95,13 @@ class Maker:
             warnings=network.warnings,
         )
 
-    def designed(self, proposal: Proposal, space: Space, name: str) -> Made:
-        """Realise a design, with training after its recipe where that was allowed; raises like :meth:`made`."""
-        steps = proposal.steps
-        if steps and self.request.recover_epochs:
+    def designed(self, engine: str, space: Space, design: Design, name: str) -> Made:
+        """Realise a design; raises like :meth:`made`."""
+        steps = steps_of(space, design)
+        if design.cuts and self.request.recover_epochs:
             steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs}))
         layers = [layer.name for layer in (self._network(steps) if steps else self.original).imported.model.layers]
-        return self.made(proposal.engine, precision_plan(space, proposal.design, layers), name, steps)
+        return self.made(engine, precision_plan(space, design, layers), name, steps)
 
     def _network(self, steps: tuple[Step, ...]) -> Network:
         """Return what a recipe makes of the network; once for all engines."""

@@ -85,14 +85,10 @@ class Parts(Record, frozen=True, kw_only=True):
 
 
 class Proposal(Record, frozen=True, kw_only=True):
-    """A design to realise with an engine, and what the planner expects of it (in the objective's unit).
-
-    ``steps``: the recipe that makes its structure; its precisions follow from the design.
-    """
+    """A design to realise with an engine, and what the planner expects of it (in the objective's unit)."""
 
     engine: str
     design: Design
-    steps: tuple[Step, ...]
     predicted: Interval | Missing
     decisions: tuple[Decision, ...] = ()
 
