@@ -21,6 +21,7 @@ from hwbench.cli import (
     measure,
     methods,
     models,
+    optimize,
     plan,
     plugins,
     predict,
@@ -28,6 +29,7 @@ from hwbench.cli import (
     profile,
     report,
     schema,
+    search,
     verify,
 )
 
@@ -46,7 +48,9 @@ app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
 app.command("plan")(plan.plan)
+app.command("search")(search.search)
 app.command("build")(build.build)
+app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
 app.command("predict")(predict.predict)

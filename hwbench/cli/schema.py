@@ -17,6 +17,8 @@ Kind = Literal[
     "build",
     "compression",
     "plan",
+    "optimization",
+    "search",
     "prediction",
     "probe",
 ]
@@ -43,8 +45,10 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
     from hwbench.records.prediction import Prediction, Probe
+    from hwbench.records.search import SearchResult
     from hwbench.records.verification import Verification
 
     records = {
@@ -56,6 +60,8 @@ def json_schema(kind: Kind) -> bytes:
         "build": BuildResult,
         "compression": CompressionResult,
         "plan": PlanResult,
+        "optimization": OptimizationResult,
+        "search": SearchResult,
         "prediction": Prediction,
         "probe": Probe,
     }
