@@ -5,6 +5,7 @@ and a probe of it. One machine, one thread, times of the CPU (others may be on t
 planner.md: tier B within 5 to 15 %, tier C within 40 % or worse.
 
     pytest tests/benchmarks/test_probe_prediction.py --benchmark-only -s
+    HWBENCH_NETWORKS=resnet8,ds_cnn pytest ...     # only these
     HWBENCH_WRITE_PRIORS=priors.json pytest ...    # what hwbench/prediction/priors.json was made by
 """
 
@@ -64,8 +65,11 @@ def gathered(tmp_path_factory):
     intake = Intake(folder=folder, watch=lambda *_: None, threads=1, timeout_s=600, seed=0)
     files = [str(DATA / name) for name in FILES if (DATA / name).exists()]
     hubs, jobs = {}, {engine: {} for engine in ENGINES}
+    wanted = os.environ.get("HWBENCH_NETWORKS", "")
     for spec in (*(f"zoo:{name}" for name in ZOO), *files):
         name = Path(spec).stem.removeprefix("zoo:").partition("_v1")[0]
+        if wanted and name not in wanted.split(","):
+            continue
         imported = intake.model(spec, name, batch_size=1)
         place = folder / f"{name}.json"
         place.write_bytes(msgspec.json.encode(imported))
