@@ -25,6 +25,7 @@ from hwbench.records import (
     planning,
     profile,
     quantization,
+    sampling,
     selftest,
     verification,
 )
@@ -93,7 +94,7 @@ class TestEveryRecord:
         modules = (
             *(build, bundle, changes, comparison, compression, data, device, difference, energy, health, layer_energy),
             measurement,
-            *(memory, model, modes, placement, planning, profile, quantization, selftest, verification),
+            *(memory, model, modes, placement, planning, profile, quantization, sampling, selftest, verification),
         )
         assert {cls.__module__ for cls in RECORDS} == {"hwbench.records.base", *(one.__name__ for one in modules)}
 
