@@ -59,7 +59,7 @@ def test_inferences_during_which_a_cpu_was_taken_away_are_left_out(monkeypatch):
         count[0] += 1
         held = count[0] % 3 > 0
         switches[0] += held
-        clock.ns += 5_000_000 if held else 1_000_000
+        clock.ns += 2_000_000 if held else 1_000_000
 
     monkeypatch.setattr(turns, "switched", lambda: switches[0])
     (one,) = turns.in_turn(network(clock, 1_000_000), [run], clock)
