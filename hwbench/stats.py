@@ -130,3 +130,18 @@ def summarize(samples_ns: Sequence[int]) -> LatencySummary:
         p999_s=supported_percentile(seconds, 0.999),
         outliers=sum(1 for sample in ordered if not fence_low <= sample <= fence_high),
     )
+
+
+def non_dominated(points: Sequence[Sequence[float]]) -> list[int]:
+    """Return the indices of the points that no other is at most as large as in every coordinate, and smaller in one.
+
+    Of equal points all are returned.
+    """
+    return [
+        index
+        for index, one in enumerate(points)
+        if not any(
+            all(b <= a for a, b in zip(one, other, strict=True)) and any(b < a for a, b in zip(one, other, strict=True))
+            for other in points
+        )
+    ]

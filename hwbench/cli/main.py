@@ -21,11 +21,15 @@ from hwbench.cli import (
     measure,
     methods,
     models,
+    optimize,
     plan,
     plugins,
+    predict,
+    probe,
     profile,
     report,
     schema,
+    search,
     verify,
 )
 
@@ -44,9 +48,13 @@ app.command("profile")(profile.profile)
 app.command("compress")(compress.compress)
 app.command("methods")(methods.methods)
 app.command("plan")(plan.plan)
+app.command("search")(search.search)
 app.command("build")(build.build)
+app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
+app.command("predict")(predict.predict)
+app.add_typer(probe.app, name="probe")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("diff")(diff.diff)

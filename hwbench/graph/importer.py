@@ -21,7 +21,7 @@ from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import fix_axes, graph_inputs, infer_shapes, read_onnx
 from hwbench.graph.parts import common_batch, save_inputs, write_graph
 from hwbench.graph.precision import arithmetic_of
-from hwbench.graph.spec import ModelSpec, parse_spec
+from hwbench.graph.spec import ModelSpec, parse_spec, with_arguments
 from hwbench.graph.torch_inputs import torch_inputs
 from hwbench.graph.weights import non_finite_weights
 from hwbench.models.zoo import ZOO
@@ -239,7 +239,8 @@ def _absolute(spec: ModelSpec) -> str:
     """Return the spec so that it means the same from any working folder."""
     if spec.kind == "zoo" or not Path(spec.where).is_file():
         return spec.text
-    return f"{Path(spec.where).resolve()}:{spec.attribute}" if spec.attribute else str(Path(spec.where).resolve())
+    where = str(Path(spec.where).resolve())
+    return with_arguments(f"{where}:{spec.attribute}", spec.arguments) if spec.attribute else where
 
 
 def _warnings(bad: list[str]) -> tuple[str, ...]:

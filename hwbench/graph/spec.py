@@ -3,6 +3,7 @@
 net.onnx                an ONNX file
 net.pt2                 a torch.export package
 net.py:make             a torch module, or a callable that returns one (or a module and its example inputs)
+net.py:make(width=0.5)  the same, called with keyword arguments: literals of Python
 pkg.nets:make           the same, from an importable module
 resnet50, zoo:resnet50  one of the built-in models
 net.hwbundle, net/      a bundle: an engine that hwbench has built, with its manifest
@@ -11,11 +12,13 @@ net.tflite, net.xml     an engine: a file of a runtime, which only that runtime 
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hwbench.bundles.container import is_bundle
 from hwbench.bundles.layout import MANIFEST, SUFFIX
@@ -23,7 +26,7 @@ from hwbench.errors import ModelError, UsageError
 from hwbench.files import near_names
 from hwbench.models.zoo import ZOO
 
-_CALLABLE = re.compile(r"(?P<where>.+):(?P<attribute>[A-Za-z_][\w.]*)")
+_CALLABLE = re.compile(r"(?P<where>.+?):(?P<attribute>[A-Za-z_][\w.]*)(?P<arguments>\(.*\))?", re.DOTALL)
 _ENGINES = {".tflite": "litert", ".xml": "openvino"}  # whose files these are; the plugins claim the same suffixes
 _FILES = frozenset({".onnx", ".pt2", ".py", SUFFIX, *_ENGINES})
 _TENSORRT = "is a TensorRT engine, and there is no TensorRT engine in this hwbench yet"
@@ -44,7 +47,7 @@ _FORMS = (
 class ModelSpec:
     """A model as named on the command line: ``where`` is a path, a module or a zoo name.
 
-    ``engine``: whose file it is, where it is one of a runtime.
+    ``engine``: whose file it is, where it is one of a runtime. ``arguments``: what a callable is called with.
     """
 
     text: str
@@ -52,6 +55,7 @@ class ModelSpec:
     where: str
     attribute: str | None = None
     engine: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -62,7 +66,9 @@ class ModelSpec:
             path = Path(self.where).resolve()
             return path.stem if path.suffix.lower() == SUFFIX else path.name
         stem = Path(self.where).stem if self.kind != "torch" or self.where.endswith(".py") else self.where
-        return f"{stem}.{self.attribute}" if self.attribute else stem
+        told = ",".join(f"{name}={value}" for name, value in self.arguments.items())
+        called = f"({told})" if told else ""
+        return f"{stem}.{self.attribute}{called}" if self.attribute else stem
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -86,7 +92,10 @@ def parse_spec(text: str) -> ModelSpec:
     if match and not text.startswith("zoo:"):
         if match["where"].endswith(".py"):
             _require_file(Path(match["where"]))
-        return ModelSpec(text=text, kind="torch", where=match["where"], attribute=match["attribute"])
+        arguments = _arguments(text, match["arguments"] or "()")
+        return ModelSpec(
+            text=text, kind="torch", where=match["where"], attribute=match["attribute"], arguments=arguments
+        )
     if suffix in _NOT_MODELS:
         raise UsageError(f"'{text}' {_NOT_MODELS[suffix]}", hint=_FORMS)
     if suffix == ".py":
@@ -98,6 +107,38 @@ def parse_spec(text: str) -> ModelSpec:
     file = near_names(Path(name), _FILES) if not close else None
     meant = f"did you mean {' or '.join(close)}? " if close else f"{file} " if file else ""
     raise UsageError(f"'{text}' is not a model", hint=f"{meant}{_FORMS}: {', '.join(ZOO)}")
+
+
+def with_arguments(text: str, arguments: Mapping[str, Any]) -> str:
+    """Return the spec of a callable with arguments, those that it has already kept.
+
+    Raises:
+        UsageError: it is no callable, or has one of them already.
+    """
+    spec = parse_spec(text)
+    if not arguments:
+        return text
+    if spec.kind != "torch":
+        raise UsageError(
+            f"'{text}' takes no arguments ({', '.join(arguments)})", hint="give net.py:make, which is called with them"
+        )
+    if twice := sorted(set(spec.arguments) & set(arguments)):
+        raise UsageError(f"'{text}' has the argument {twice[0]} already")
+    told = ", ".join(f"{name}={value!r}" for name, value in {**spec.arguments, **arguments}.items())
+    return f"{spec.where}:{spec.attribute}({told})"
+
+
+def _arguments(text: str, given: str) -> dict[str, Any]:
+    """Read ``(width=0.5, depth=2)``."""
+    try:
+        call = ast.parse(f"f{given}", mode="eval").body
+        if isinstance(call, ast.Call) and not call.args:
+            found = {each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg is not None}
+            if len(found) == len(call.keywords):
+                return found
+    except (ValueError, SyntaxError):
+        pass
+    raise UsageError(f"'{text}': {given} are no keyword arguments", hint="write net.py:make(width=0.5, depth=2)")
 
 
 def _built(text: str, suffix: str) -> ModelSpec | None:

@@ -137,15 +137,18 @@ def _import_module(name: str) -> Any:
 
 def _call(spec: ModelSpec, target: Any) -> Any:
     if isinstance(target, torch.nn.Module):
+        if spec.arguments:
+            raise ModelError(f"'{spec.text}' is a module already, and takes no {', '.join(spec.arguments)}")
         return target
     if not callable(target):
         raise ModelError(f"'{spec.text}' is a {type(target).__name__}, neither a module nor a callable")
     torch.manual_seed(0)
     try:
-        return target()
+        return target(**spec.arguments)
     except (Exception, SystemExit) as error:
+        called = f"with {', '.join(spec.arguments)}" if spec.arguments else "without arguments"
         raise ModelError(
-            f"'{spec.text}' raised {_short(error)}", hint="it is called without arguments and must return the module"
+            f"'{spec.text}' raised {_short(error)}", hint=f"it is called {called} and must return the module"
         ) from error
 
 

@@ -202,7 +202,7 @@ class CostSample(Record, frozen=True, kw_only=True):
         check_finite(self, "median_s", "reference_s", "profiled_s")
 
 
-class Interval(Record, frozen=True, kw_only=True):
+class Interval(Record, frozen=True, kw_only=True, tag_field="kind", tag="interval"):
     """A prediction with the interval that holds the truth with ``coverage``.
 
     ``tier``: ``A`` measured on this device, ``B`` adapted from a probe of it, ``C`` from data sheets. ``n``: how many

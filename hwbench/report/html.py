@@ -68,9 +68,9 @@ def render_page(
         style=Markup(asset("templates/style.css")),
         plotly=Markup(plotly),
         script=Markup(script),
-        policy=_policy(plotly, script),
-        figures=_json_text(msgspec.json.encode(book.figures)),
-        data=_json_text(msgspec.json.encode(shown)),
+        policy=policy(plotly, script),
+        figures=json_text(msgspec.json.encode(book.figures)),
+        data=json_text(msgspec.json.encode(shown)),
     )
 
 
@@ -96,7 +96,7 @@ def extract_results(html: str) -> list[ProfileResult]:
     ]
 
 
-def _json_text(data: bytes) -> Markup:
+def json_text(data: bytes) -> Markup:
     """Return JSON that cannot end its script element: these characters occur only inside JSON strings."""
     text = data.decode()
     for character in "<>&\u2028\u2029":
@@ -104,7 +104,8 @@ def _json_text(data: bytes) -> Markup:
     return Markup(text)
 
 
-def _policy(*scripts: str) -> str:
+def policy(*scripts: str) -> str:
+    """Return the content security policy of a page that runs these scripts and fetches nothing."""
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}"
 

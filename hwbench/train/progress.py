@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+EPOCHS = "epochs.json"  # beside the checkpoint: the finished epochs, for whoever watches from another process
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:

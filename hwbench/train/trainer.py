@@ -16,16 +16,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from hwbench.data.samples import Samples
 from hwbench.errors import ModelError, UsageError
+from hwbench.files import write_bytes
 from hwbench.train.augment import Augment
 from hwbench.train.checkpoint import Checkpoint, identity, snapshot
 from hwbench.train.hooks import Hook
 from hwbench.train.losses import Loss
-from hwbench.train.progress import Epoch, Progress, Trained, progress_of
+from hwbench.train.progress import EPOCHS, Epoch, Progress, Trained, progress_of
 from hwbench.train.settings import TrainSettings
 from hwbench.train.step import Stepper, tensors
 from hwbench.units import Clock, MonotonicClock
@@ -163,6 +165,7 @@ class Trainer:
         progress.history.append(
             Epoch(epoch=progress.epoch, loss=float(np.mean(losses)), held_out=held_out, score=score, rate=rate)
         )
+        write_bytes(self.folder / EPOCHS, msgspec.json.encode(progress.history))
         judged = "" if held_out is None else f", held out {held_out:.4g}"
         self.report(f"epoch {progress.epoch}: loss {progress.history[-1].loss:.4g}{judged}", self._done())
         self._keep(held_out, score)
