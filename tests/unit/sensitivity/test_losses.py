@@ -70,7 +70,9 @@ class TestScreen:
         stitch = Stitch(network)
         site = next(site for site in space.sites if site.name == "width:b1.wide")
         designs = {str(at): design_of(space, {site.name: at}) for at in range(1, len(site.options))}
-        found, _ = screened(stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32)
+        found, _ = screened(
+            stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32
+        )
         run = {name: stitch.judge(composer.compose(design), what=name).divergence for name, design in designs.items()}
         assert sorted(found, key=found.get) == sorted(run, key=run.get)
 
@@ -84,19 +86,33 @@ def scene():
 
 
 def measured(scene, folder, *, resume=False, clock=None, **settings):
-    network, space, composer, stitch = scene
+    _, space, composer, stitch = scene
     ledger = Ledger(folder, "it", resume=resume)
     kwargs = {"screen_samples": 8, "budget_s": 1e6} | settings
     try:
-        return measure_losses(space, stitch, composer, ledger, SensitivitySettings(**kwargs), clock=clock or (lambda: 0.0))
+        return measure_losses(
+            space, stitch, composer, ledger, SensitivitySettings(**kwargs), clock=clock or (lambda: 0.0)
+        )
     finally:
         ledger.close()
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """The folder of a run that had all the time."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def whole(scene, state):
+    """What it found."""
+    return measured(scene, state)
+
+
 class TestLosses:
-    def test_every_option_has_a_loss_that_was_run(self, scene, tmp_path):
+    def test_every_option_has_a_loss_that_was_run(self, scene, whole):
         _, space, composer, stitch = scene
-        found = measured(scene, tmp_path)
+        found = whole
         options = [(site, place) for site in space.sites for place in range(1, len(site.options))]
         assert [(one.site, one.option) for one in found.losses] == [(s.name, s.options[at].name) for s, at in options]
         assert {one.how for one in found.losses} <= {"forward", "prefix"}
@@ -105,14 +121,17 @@ class TestLosses:
             assert one.divergence == stitch.judge(patch, what="it", samples=one.n, prefix=False).divergence
         assert {one.n for one in found.losses if one.divergence < 1} == {16}
 
-    def test_pairs_are_what_two_lose_beyond_the_sum(self, scene, tmp_path):
+    def test_pairs_are_what_two_lose_beyond_the_sum(self, scene, whole):
         _, space, composer, stitch = scene
-        found = measured(scene, tmp_path)
+        found = whole
         place = {(site.name, option.name): at for site in space.sites for at, option in enumerate(site.options)}
         near = near_pairs(space)
         assert 0 < len(found.pairs) <= 150
         for pair in found.pairs[::4]:
-            choices = [{pair.site: place[pair.site, pair.option]}, {pair.other_site: place[pair.other_site, pair.other_option]}]
+            choices = [
+                {pair.site: place[pair.site, pair.option]},
+                {pair.other_site: place[pair.other_site, pair.other_option]},
+            ]
             losses = [
                 stitch.judge(composer.compose(design_of(space, choice)), what="it", samples=8).divergence
                 for choice in (choices[0] | choices[1], *choices)
@@ -127,24 +146,27 @@ class TestLosses:
         assert any("options were not run for want of time" in note for note in found.notes)
         assert all(np.isfinite(one.divergence) for one in found.losses)
 
-    def test_with_some_time_each_site_is_run_before_any_is_run_twice(self, scene, tmp_path):
+    def test_with_some_time_each_site_is_run_before_any_is_run_twice(self, scene, whole, tmp_path):
         _, space, _, _ = scene
-        found = measured(scene, tmp_path, budget_s=170.0, pairs=0, clock=itertools.count().__next__)
+        found = measured(scene, tmp_path, budget_s=110.0, pairs=0, clock=itertools.count().__next__)
         run = [one for one in found.losses if one.how != "screened"]
         assert len(space.sites) <= len(run) < len(found.losses)
         assert {one.site for one in run} == {site.name for site in space.sites}
-        full = {(one.site, one.option): one.divergence for one in measured(scene, tmp_path / "2").losses}
+        full = {(one.site, one.option): one.divergence for one in whole.losses}
         told = [(one.divergence, full[one.site, one.option]) for one in found.losses if one.how == "screened"]
         assert np.corrcoef(*np.log(np.maximum(np.array(told).T, 1e-9)))[0, 1] > 0.7
 
-    def test_a_killed_run_goes_on(self, scene, tmp_path):
-        first = measured(scene, tmp_path / "a")
-        path = tmp_path / "b" / "evaluated.jsonl"
-        path.parent.mkdir()
-        path.write_bytes(b"\n".join((tmp_path / "a" / "evaluated.jsonl").read_bytes().splitlines()[:-3])[:-7])
-        again = measured(scene, tmp_path / "b", resume=True)
-        assert again == first
-        assert path.read_bytes().count(b"\n") == (tmp_path / "a" / "evaluated.jsonl").read_bytes().count(b"\n")
+    def test_a_killed_run_goes_on(self, scene, whole, state, tmp_path, monkeypatch):
+        lines = (state / "evaluated.jsonl").read_bytes().splitlines()
+        (tmp_path / "evaluated.jsonl").write_bytes(b"\n".join(lines[:-3])[:-7])
+        again = []
+        judge = Stitch.judge
+        monkeypatch.setattr(
+            Stitch, "judge", lambda self, *args, **kw: again.append(kw["what"]) or judge(self, *args, **kw)
+        )
+        assert measured(scene, tmp_path, resume=True) == whole
+        assert len(again) == 4
+        assert (tmp_path / "evaluated.jsonl").read_bytes().splitlines()[:-4] == lines[:-4]
 
 
 class TestLedger:
