@@ -110,6 +110,7 @@ def test_additivity(name, tmp_path, benchmark):
     ledger = Ledger(tmp_path / "state", "it", resume=False)
     settings = SensitivitySettings(budget_s=float(os.environ.get("HWBENCH_BUDGET_S", "120")), screen_samples=64)
     found = benchmark.pedantic(measure_losses, args=(space, stitch, composer, ledger, settings), rounds=1)
+    ledger.close()
     ways = {how: sum(one.how == how for one in found.losses) for how in ("forward", "prefix", "screened")}
     print(f"\n{name}: {len(space.sites)} sites, {len(found.losses)} options {ways}, {len(found.pairs)} pairs, "
           f"{found.measure}, Grams {gathered:.1f} s, losses {found.took_s:.1f} s, cuts {len(stitch.cuts)}")  # fmt: skip

@@ -55,7 +55,8 @@ class TestScreen:
         layer = network.layers["head"]
         off = 0.002 * np.random.default_rng(0).normal(size=layer.weight.shape)
         patch = Patch(weights={("head", 1): (layer.weight + off).astype(np.float32)})
-        found, starts = screened(stitch, {"it": lambda: patch}, 2048)
+        found, starts, count = screened(stitch, {"it": lambda: patch}, 2048)
+        assert count == 2048
         x = network.samples.inputs["x"].reshape(2048, 12).astype(float)
         z, dz = x @ layer.weight.T + layer.bias(), x @ off.T
         p = np.exp(z - z.max(1, keepdims=True))
@@ -70,7 +71,7 @@ class TestScreen:
         stitch = Stitch(network)
         site = next(site for site in space.sites if site.name == "width:b1.wide")
         designs = {str(at): design_of(space, {site.name: at}) for at in range(1, len(site.options))}
-        found, _ = screened(
+        found, _, _ = screened(
             stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32
         )
         run = {name: stitch.judge(composer.compose(design), what=name).divergence for name, design in designs.items()}
