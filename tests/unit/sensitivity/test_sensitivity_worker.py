@@ -25,7 +25,7 @@ from hwbench.records.sensitivity import SensitivityJob, SensitivitySettings, Sti
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
-    ir.save(mixed_net(4), folder / "net.onnx")
+    ir.save(mixed_net(4, blocks=1), folder / "net.onnx")
     imported = import_model(
         ImportJob(model=str(folder / "net.onnx"), batch_size=4, shapes={}, input_data=None, seed=0), folder / "model"
     )
