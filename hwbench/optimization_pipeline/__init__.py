@@ -12,13 +12,15 @@ a design into a bundle, :mod:`judging` says how good it is and whether it may be
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
-from hwbench.errors import Interrupted, StorageError, UsageError
+from hwbench.errors import HwbenchError, Interrupted, StorageError, UsageError
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Watch
 from hwbench.inventory import Target, find_target
+from hwbench.optimization_pipeline.candidates import CANDIDATES
 from hwbench.optimization_pipeline.planner import PlannerOf
 from hwbench.optimization_pipeline.run import Optimization
 from hwbench.optimization_pipeline.saving import BUNDLE, OPTIMIZATION, PAGE, PARETO, PLAN, WORK
@@ -81,3 +83,15 @@ def _prepare(request: OptimizeRequest, folder: Path) -> None:
         (folder / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot use {folder}: {error.strerror or error}") from error
+
+
+def _anything_made(folder: Path) -> bool:
+    return any((folder / WORK / CANDIDATES).glob("*.json"))
+
+
+def _left_alone(folder: Path) -> str:
+    """Take away the work folder, and the folder itself where nothing else is in it."""
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return "nothing was built yet, and nothing is kept"
