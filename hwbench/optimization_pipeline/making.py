@@ -32,6 +32,7 @@ from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibrat
 from hwbench.units import MonotonicClock
 
 BUNDLES = "bundles"
+_RECOVERY = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.1}
 _PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
 
 

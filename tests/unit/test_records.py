@@ -53,6 +53,7 @@ WITHOUT_UNIT = {
     *("budget", "loss", "divergence", "extra", "gap"),  # nats or shares; a share
     *("params", "step", "when", "violations"),  # values of parameters; fractions of a limit
     *("score", "tau", "shares"),  # a log-determinant, a rank correlation, shares
+    *("damping", "agreement", "accuracy"),  # shares
     *("control", "floor", "expected", "measured"),  # logs and shares; the metric's and the objective's unit
     *("learn", "select", "certify"),  # shares
     *("accuracy", "agreement", "before"),  # shares
