@@ -57,9 +57,12 @@ def optimize(
     try:
         return Optimization(request, folder, target, watch, planner).run()
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            "stopped by Ctrl-C", hint="finished stages are kept: the same command with --resume"
-        ) from None
+        hint = "finished stages are kept: the same command with --resume"
+        raise Interrupted("stopped by Ctrl-C", hint=hint if _anything_made(folder) else _left_alone(folder)) from None
+    except HwbenchError:
+        if not _anything_made(folder):
+            _left_alone(folder)
+        raise
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         raise StorageError(f"cannot use {folder}:{where} {error.strerror or error}") from error

@@ -47,7 +47,7 @@ def network(tmp_path_factory):
 class Planner:
     """Proposes one network with fewer channels, in int8; stops the run when it is first asked."""
 
-    stop = True
+    stop, closed = True, 0
 
     def __init__(self, known):
         from hwbench.graph.onnx_file import infer_shapes
@@ -76,6 +76,9 @@ class Planner:
 
     def swaps(self, feedback):
         return []
+
+    def close(self):
+        Planner.closed += 1
 
 
 def request(network, **changes):
@@ -130,6 +133,7 @@ def test_a_run_that_was_stopped_goes_on_to_a_certified_bundle(found):
     assert result.winner.uniform or chosen.joint.high < 1
     (row,) = predictions(result)
     assert row.inside is True
+    assert Planner.closed == 2  # also where the run was stopped
 
 
 @pytest.mark.slow

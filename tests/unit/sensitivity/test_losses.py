@@ -70,7 +70,9 @@ class TestScreen:
         stitch = Stitch(network)
         site = next(site for site in space.sites if site.name == "width:b1.wide")
         designs = {str(at): design_of(space, {site.name: at}) for at in range(1, len(site.options))}
-        found, _ = screened(stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32)
+        found, _ = screened(
+            stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32
+        )
         run = {name: stitch.judge(composer.compose(design), what=name).divergence for name, design in designs.items()}
         assert sorted(found, key=found.get) == sorted(run, key=run.get)
 
@@ -88,7 +90,9 @@ def measured(scene, folder, *, resume=False, clock=None, **settings):
     ledger = Ledger(folder, "it", resume=resume)
     kwargs = {"screen_samples": 8, "budget_s": 1e6} | settings
     try:
-        return measure_losses(space, stitch, composer, ledger, SensitivitySettings(**kwargs), clock=clock or (lambda: 0.0))
+        return measure_losses(
+            space, stitch, composer, ledger, SensitivitySettings(**kwargs), clock=clock or (lambda: 0.0)
+        )
     finally:
         ledger.close()
 
@@ -112,7 +116,10 @@ class TestLosses:
         near = near_pairs(space)
         assert 0 < len(found.pairs) <= 150
         for pair in found.pairs[::4]:
-            choices = [{pair.site: place[pair.site, pair.option]}, {pair.other_site: place[pair.other_site, pair.other_option]}]
+            choices = [
+                {pair.site: place[pair.site, pair.option]},
+                {pair.other_site: place[pair.other_site, pair.other_option]},
+            ]
             losses = [
                 stitch.judge(composer.compose(design_of(space, choice)), what="it", samples=8).divergence
                 for choice in (choices[0] | choices[1], *choices)
