@@ -9,11 +9,11 @@ from test_optimize_parts import candidate, request, scored
 from hwbench.optimization_pipeline.judging import Eligibility
 from hwbench.optimization_pipeline.kept import Kept
 from hwbench.optimization_pipeline.rounds import MOST_SWAPS, ROUNDS, Loop
-from hwbench.optimization_pipeline.run import STAGES
+from hwbench.optimization_pipeline.run import STAGES, _far
 from hwbench.records.base import Missing
 from hwbench.records.build import EngineBuilt
 from hwbench.records.model import Artefact, ImportResult, ModelFiles
-from hwbench.records.optimization import Made, Proposal
+from hwbench.records.optimization import Made, Proposal, Round
 from hwbench.records.planning import Design, Interval
 from hwbench.records.quantization import Lowered, PrecisionPlan
 
@@ -172,3 +172,12 @@ def test_a_run_that_goes_on_asks_only_for_what_is_left(tmp_path):
     assert again.workshop.asked == []
     assert len(again.loop.rounds) == 2
     assert len(planner.told) == 0  # it has no more: that was kept too
+
+
+def test_who_is_far_slower_than_the_best_that_counts_is_not_timed_again(tmp_path):
+    latency_s = {"int8": 1e-3, "fp32": 2.5e-3, "plan": 2.2e-3, "slow": 4.6e-3}
+    who = entrants(("int8", "fp32", "slow"), ("plan",), refused=("int8",))
+    held = contest(Machine(latency_s), who, restarts=2)[0]
+    rounds = [Round(number=1, kind="proposals", candidates=(), contest=held)]
+    far = [name for name in latency_s if _far(candidate(name, scored()), rounds)]
+    assert far == ["slow"]
