@@ -38,7 +38,7 @@ from hwbench.records.search import (
     Trial,
 )
 from hwbench.records.verification import VerifyRequest
-from hwbench.search.candidates import named, narrowed
+from hwbench.search.candidates import architectures, named, narrowed
 from hwbench.search.goals import DROP, needed
 from hwbench.search.ledger import DATABASE, TRIALS, Asked, Ledger
 from hwbench.search.loop import search as run_loop
@@ -113,6 +113,8 @@ def _check(request: SearchRequest, target: Target) -> None:
         raise UsageError("there are no data to train on", hint="give --data")
     if request.rank and request.data is None:
         raise UsageError("candidates are ranked on inputs", hint="give --data; labels are not needed for that")
+    if request.rank:
+        architectures(request.space, 1, request.seed)  # refuses a space that has none
     if "energy" in wanted:
         require(request.timing.meter, target.device)
     if request.sampler != "grid" and request.trials is None and request.time_budget_s is None:
