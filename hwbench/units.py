@@ -90,3 +90,31 @@ def parse_seconds(text: str) -> float:
         msg = f"'{text}' is not a duration"
         raise UsageError(msg, hint="write for example 10s, 500ms or 2min")
     return float(match[1]) * _DURATION_FACTOR[match[2]]
+
+
+_NUMBER = re.compile(r"\s*(?P<number>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)\s*")
+_PREFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3}  # both of Unicode's micro signs
+_QUANTITIES: dict[str, dict[str, float]] = {
+    "s": {f"{prefix}s": factor for prefix, factor in _PREFIXES.items()} | {"": 1.0},
+    "J": {f"{prefix}J": factor for prefix, factor in _PREFIXES.items()} | {"": 1.0},
+    "B": {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9} | {name: float(factor) for factor, name in _BYTES},
+    "1/s": {"": 1.0, "/s": 1.0, "1/s": 1.0, "k/s": 1e3},
+    "share": {"": 1.0, "%": 0.01},
+    "pp": {"pp": 0.01},  # a change of a share; "1 %" could be one of it
+}
+
+
+def parse_quantity(text: str, unit: str) -> float:
+    """Read ``5 ms``, ``20MiB`` or a bare number in SI units; returns it in ``unit``: s, J, B, 1/s, share or pp.
+
+    A change of a share is read as ``1pp`` (0.01), never bare.
+
+    Raises:
+        UsageError: it is no number, or its unit is of something else.
+    """
+    units = _QUANTITIES[unit]
+    match = _NUMBER.fullmatch(text)
+    if match is None or match["unit"] not in units:
+        said = f"'{text}' is no number" if match is None else f"'{match['unit']}' is no unit of it"
+        raise UsageError(said, hint=f"units are: {', '.join(name for name in units if name)}")
+    return float(match["number"]) * units[match["unit"]]

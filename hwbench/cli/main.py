@@ -21,8 +21,11 @@ from hwbench.cli import (
     measure,
     methods,
     models,
+    optimize,
     plan,
     plugins,
+    predict,
+    probe,
     profile,
     report,
     schema,
@@ -47,8 +50,11 @@ app.command("methods")(methods.methods)
 app.command("plan")(plan.plan)
 app.command("search")(search.search)
 app.command("build")(build.build)
+app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
+app.command("predict")(predict.predict)
+app.add_typer(probe.app, name="probe")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("diff")(diff.diff)

@@ -9,7 +9,18 @@ import typer
 from hwbench.cli.terminal import command, write_stdout
 
 Kind = Literal[
-    "profile", "comparison", "difference", "health", "verification", "build", "compression", "plan", "search"
+    "profile",
+    "comparison",
+    "difference",
+    "health",
+    "verification",
+    "build",
+    "compression",
+    "plan",
+    "optimization",
+    "search",
+    "prediction",
+    "probe",
 ]
 
 
@@ -34,7 +45,9 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
+    from hwbench.records.optimization import OptimizationResult
     from hwbench.records.plan import PlanResult
+    from hwbench.records.prediction import Prediction, Probe
     from hwbench.records.search import SearchResult
     from hwbench.records.verification import Verification
 
@@ -47,6 +60,9 @@ def json_schema(kind: Kind) -> bytes:
         "build": BuildResult,
         "compression": CompressionResult,
         "plan": PlanResult,
+        "optimization": OptimizationResult,
         "search": SearchResult,
+        "prediction": Prediction,
+        "probe": Probe,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

@@ -23,6 +23,7 @@ from hwbench.compare import robust
 from hwbench.compare.blocks import MIN_ROUNDS
 from hwbench.compare.heats import CONTROL, Room, Start, label_of
 from hwbench.compare.metrics import block_values
+from hwbench.compare.robust import Array
 from hwbench.compare.standings import Levels, beaten, best_of, floor_of, ratio_of, spending
 from hwbench.records.base import Missing
 from hwbench.records.contest import Contest, ContestPlan, Dropped, Entrant, Heat, Objective, Seat, Standing
@@ -33,6 +34,8 @@ Watch = Callable[[str, float], None]
 MIN_RESTARTS = 3
 UNITS: dict[Objective, str] = {"latency": "s", "energy": "J", "memory": "B"}
 _TRIAL_ROUNDS = 3
+_TRIAL_ONLY = Missing(code="not_timed", why="it took part in the trial only")
+_IS_BEST = Missing(code="is_best_uniform", why="the others are held against this one")
 
 
 def hold(
@@ -69,6 +72,7 @@ class _Contest:
         self._chance = random.Random(plan.seed)
         self._begun_ns = clock.now_ns()
         self.seats: list[Seat] = []
+        self._values: dict[tuple[str, bool], list[Array | Missing]] = {}  # of each process; and whether of the trial
         self.heats: list[Heat] = []
         self.dropped: dict[str, Dropped] = {}
         self._room = Room(start, plan, self._chance, self._spent_s)
@@ -80,18 +84,19 @@ class _Contest:
         names = self._shuffled(list(self.entrants))
         before_s = self._spent_s("trial")
         self._restart(0, names, reference=None, share_s=0.0)
-        values = {each.entrant: block_values(each, self._plan.objective) for each in self.seats}
-        missing = next((value for value in values.values() if isinstance(value, Missing)), None)
+        missing = next((each[0] for each in self._values.values() if isinstance(each[0], Missing)), None)
         if missing is not None:
             return missing
-        at = {name: float(np.median(value)) for name, value in values.items() if not isinstance(value, Missing)}
+        at = {name: self._median(name, trial=True) for name in names}
         uniform = [each.name for each in self.entrants.values() if each.uniform]
         counting = [name for name in uniform if self.entrants[name].counts]
         self.reference = min(counting or uniform, key=lambda name: at[name])
         for name, each in self.entrants.items():
             if not each.counts and name != self.reference:
                 self.dropped[name] = Dropped(restart=0, why="it does not meet the goals")
-        took_s = (self._spent_s("trial") - before_s) * (len(self._alive()) + 2) / len(names)
+        took_s = (
+            (self._spent_s("trial") - before_s) * (len(self._alive()) + 2) / len(names) * MIN_ROUNDS / _TRIAL_ROUNDS
+        )
         left_s = max(0.0, self._plan.budget_s - before_s - took_s)
         room = int(left_s / max(took_s, 1e-9))
         self.planned = min(self._plan.restarts, max(MIN_RESTARTS, room))
@@ -108,8 +113,9 @@ class _Contest:
             self._restart(self.done, self._shuffled(self._alive()), self.reference, share_s)
             self.look_level = self.spending[self.done - 1]
             if self.look_level:
-                self._eliminate()
-                if self._settled():
+                levels = Levels(self.reference, self.heats)
+                self._eliminate(levels)
+                if self._settled(levels):
                     break
 
     def _alive(self) -> list[str]:
@@ -119,23 +125,22 @@ class _Contest:
     def _counting(self) -> list[str]:
         return [name for name in (self.reference, *self._alive()) if self.entrants[name].counts]
 
-    def _eliminate(self) -> None:
+    def _eliminate(self, levels: Levels) -> None:
         counting = self._counting()
         if not counting:
             return
-        levels = Levels(self.reference, self.heats)
         for name, (by, ratio) in beaten(levels, self._alive(), counting, self.look_level).items():
             why = f"{ratio.value:.3f} of {by} ({ratio.low:.3f} to {ratio.high:.3f}) after {self.done} restarts"
             self.dropped[name] = Dropped(restart=self.done, why=why)
 
-    def _settled(self) -> bool:
+    def _settled(self, levels: Levels) -> bool:
         """Say whether one is left, and it is clear on which side of the reference it lies."""
         alive = self._alive()
         if len(alive) > 1:
             return False
         if not alive:
             return True
-        estimate = Levels(self.reference, self.heats).against(alive[0], self.reference)
+        estimate = levels.against(alive[0], self.reference)
         return abs(estimate.log_ratio) > estimate.half_width(1 - self.look_level / self.compared)
 
     def _restart(self, number: int, names: list[str], reference: str | None, share_s: float) -> None:
@@ -149,9 +154,12 @@ class _Contest:
                 share = (len(live.talks) - (reference is not None)) / (len(names) + 1)
                 seats = live.measure(self._least(reference), begun_s + share_s * share)
             begun_s = self._spent_s(label_of(number))
-            self.seats += seats.values()
+            values = {key: block_values(seat, self._plan.objective) for key, seat in seats.items()}
+            for key, seat in seats.items():
+                self.seats.append(seat)
+                self._values.setdefault((seat.entrant, number == 0), []).append(values[key])
             if reference is not None:
-                self._take_levels(number, seats)
+                self._take_levels(number, values)
             if not left:
                 break
 
@@ -161,8 +169,7 @@ class _Contest:
             return 1
         return _TRIAL_ROUNDS if reference is None else MIN_ROUNDS
 
-    def _take_levels(self, number: int, seats: dict[str, Seat]) -> None:
-        values = {key: block_values(seat, self._plan.objective) for key, seat in seats.items()}
+    def _take_levels(self, number: int, values: dict[str, Array | Missing]) -> None:
         known = {key: np.log(value) for key, value in values.items() if not isinstance(value, Missing)}
         absent = next((value for value in values.values() if isinstance(value, Missing)), None)
         if absent is not None:
@@ -190,7 +197,7 @@ class _Contest:
             control=control,
             floor=floor_of(control),
             confidence=confidence,
-            standings=tuple(sorted(standings, key=_order)),
+            standings=tuple(sorted(standings, key=lambda each: _order(each, best))),
             heats=tuple(self.heats),
             restarts=self.done,
             most_alive=self._room.most_alive,
@@ -199,22 +206,24 @@ class _Contest:
         )
 
     def _standing(self, name: str, levels: Levels, best: str, confidence: float) -> Standing:
-        seats = [seat for seat in self.seats if seat.entrant == name and (seat.restart or name not in levels.names)]
-        values = [v for seat in seats if not isinstance(v := block_values(seat, self._plan.objective), Missing)]
-        late = Missing(code="not_timed", why="it took part in the trial only")
         known = name in levels.names
-        estimate = levels.against(name, best) if known else None
+        alone = _IS_BEST if name == best else _TRIAL_ONLY
+        estimate = levels.against(name, best) if known and name != best else None
         return Standing(
             entrant=name,
             uniform=self.entrants[name].uniform,
             counts=self.entrants[name].counts,
             restarts=levels.restarts_of(name),
-            blocks=sum(len(seat.blocks) for seat in seats),
-            value=float(np.median(np.concatenate(values))),
-            ratio=ratio_of(estimate) if estimate is not None else late,
-            joint=ratio_of(estimate, confidence) if estimate is not None else late,
+            blocks=sum(len(seat.blocks) for seat in self.seats if seat.entrant == name and seat.restart),
+            value=self._median(name, trial=not known),
+            ratio=ratio_of(estimate) if estimate is not None else alone,
+            joint=ratio_of(estimate, confidence) if estimate is not None else alone,
             dropped=self.dropped.get(name, Missing(code="not_dropped", why="it was timed to the end")),
         )
+
+    def _median(self, name: str, *, trial: bool) -> float:
+        values = [value for value in self._values[name, trial] if not isinstance(value, Missing)]
+        return float(np.median(np.concatenate(values)))
 
     def _spent_s(self, label: str) -> float:
         elapsed_s = (self._clock.now_ns() - self._begun_ns) / 1e9
@@ -225,5 +234,8 @@ class _Contest:
         return self._chance.sample(names, len(names))
 
 
-def _order(each: Standing) -> tuple[bool, float]:
-    return (isinstance(each.ratio, Missing), each.value if isinstance(each.ratio, Missing) else each.ratio.value)
+def _order(each: Standing, best: str) -> tuple[bool, float]:
+    """Sort by the ratio to the best uniform one; those of the trial alone come last."""
+    if each.entrant == best:
+        return False, 1.0
+    return (True, each.value) if isinstance(each.ratio, Missing) else (False, each.ratio.value)

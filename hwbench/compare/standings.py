@@ -42,6 +42,7 @@ class Levels:
                 value = 0.0 if name == reference else level - middle
                 self._contrasts.setdefault(name, {})[heat.restart] = (number, value)
         self._noise = np.array([heat.control - heat.levels[reference] for heat in heats])
+        self._known: dict[tuple[str, str], Estimate] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,6 +59,11 @@ class Levels:
 
     def against(self, name: str, other: str) -> Estimate:
         """Return log(name / other) over the restarts that both took part in, at least one."""
+        if (name, other) not in self._known:
+            self._known[name, other] = self._against(name, other)
+        return self._known[name, other]
+
+    def _against(self, name: str, other: str) -> Estimate:
         mine, theirs = self._contrasts[name], self._contrasts[other]
         both = sorted(mine.keys() & theirs.keys())
         own = np.array([mine[restart][1] - theirs[restart][1] for restart in both])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwbench.engines.edge import artefact_of_another, installed, require_built, require_precision, translated
 from hwbench.engines.openvino_artefact import name_of, read_model, show_layers
+from hwbench.engines.openvino_counters import told_apart
 from hwbench.engines.openvino_units import constant_bytes, dominant, hint_of, text_of, units_of
 from hwbench.errors import EngineError
 from hwbench.protocols import ArtefactFacts, BuildRequest, LayerProfile, LowerRequest, Tensors, UnitTimes
@@ -145,6 +146,7 @@ class OpenVinoRunner:
     def __init__(self, compiled: ov.CompiledModel, request: BuildRequest) -> None:
         self.compiled = compiled
         self.request = request
+        self.runs = 0  # while profiling
 
     def bind(self, inputs: Tensors) -> OpenVinoBound:
         import openvino as ov
@@ -157,7 +159,17 @@ class OpenVinoRunner:
                     raise EngineError(f"OpenVINO asks for an input '{name_of(port)}', there are: {', '.join(inputs)}")
                 infer_request.set_tensor(port, ov.Tensor(inputs[name], shared_memory=True))
         names = tuple(spec.name for spec in self.request.model.outputs)
-        return OpenVinoBound(run=infer_request.infer, request=infer_request, names=names, inputs=inputs)
+        run = self._counted(infer_request.infer) if self.request.profile_layers else infer_request.infer
+        return OpenVinoBound(run=run, request=infer_request, names=names, inputs=inputs)
+
+    def _counted(self, infer: Callable[[], object]) -> Callable[[], object]:
+        """Return the call that counts what the performance counters are means over."""
+
+        def run() -> object:
+            self.runs += 1
+            return infer()
+
+        return run
 
     def hint(self) -> str:
         """Return the precision that OpenVINO settled on for what is not quantised."""
@@ -188,28 +200,32 @@ class OpenVinoRunner:
         return units_of(self.compiled, self.request.model, self.request.files, executed)
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
+        import numpy as np
+
         bound = self.bind(inputs)
         for _ in range(max(3, iterations // 5)):
             bound.run()
         executed: set[str] = set()  # a unit that took less than a microsecond counts as not run, so ask every time
-        times: list[Counter[str]] = []
-        end_to_end: list[float] = []
+        means = [_means(bound.request, executed)]
+        before, end_to_end = self.runs, list[float]()
         for _ in range(iterations):
             start = time.perf_counter_ns()
             bound.run()
             end_to_end.append((time.perf_counter_ns() - start) / 1e9)
-            times.append(Counter())
-            for entry in bound.request.profiling_info:
-                times[-1][entry.node_name] += entry.real_time // _MICROSECOND
-                if entry.status.name == "EXECUTED":
-                    executed.add(entry.node_name)
+            means.append(_means(bound.request, executed))
         units = [unit for unit in self._units(executed) if unit.name in executed]
         if not units:
             return Missing(code="below_resolution", why="every unit took less than the counters' 1 µs")
+        table = np.array([[one[unit.name] / 1e6 for unit in units] for one in means])
+        times = told_apart(table, np.array(end_to_end), before)
         return LayerProfile(
-            units=tuple(UnitTimes(unit=unit, times_s=tuple(one[unit.name] / 1e6 for one in times)) for unit in units),
+            units=tuple(
+                UnitTimes(unit=unit, times_s=tuple(column))
+                for unit, column in zip(units, times.T.tolist(), strict=True)
+            ),
             end_to_end_s=tuple(end_to_end),
-            method="OpenVINO performance counters (PERF_COUNT), 1 µs resolution, a compiled model of its own",
+            method="OpenVINO performance counters (PERF_COUNT), which are running means in whole µs, told apart; a "
+            "compiled model of its own",
         )
 
     def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
@@ -225,3 +241,13 @@ class OpenVinoRunner:
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # closed before
             del self.compiled
+
+
+def _means(request: ov.InferRequest, executed: set[str]) -> Counter[str]:
+    """Return the counters by unit, in microseconds, and add those that have run to ``executed``."""
+    found: Counter[str] = Counter()
+    for entry in request.profiling_info:
+        found[entry.node_name] += entry.real_time // _MICROSECOND
+        if entry.status.name == "EXECUTED":
+            executed.add(entry.node_name)
+    return found

@@ -40,9 +40,13 @@ class Workshop:
         failed: list[NotMeasured] = []
         for engine, precision in self._uniform(failed):
             done = self._baseline(engine, precision)
+            same = next((each for each in found if _alike(each, done)), None)
             if isinstance(done.made, Missing):
                 bad = done.made.code != "unsupported"
                 failed.append(NotMeasured(engine=engine, precision=precision, reason=done.made, failed=bad))
+            elif same is not None:
+                reason = Missing(code="same", why=f"it is the same engine as {same.name}")
+                failed.append(NotMeasured(engine=engine, precision=precision, reason=reason, failed=False))
             else:
                 found.append(done)
         if not found:
@@ -112,6 +116,14 @@ def _new(name: str, proposal: Proposal, number: int, precision: str | None) -> C
         counts=False,
         why="it has not been judged",
     )
+
+
+def _alike(one: Candidate, other: Candidate) -> bool:
+    """Say whether two bundles hold the same engine, with the same settings."""
+    if isinstance(one.made, Missing) or isinstance(other.made, Missing):
+        return False
+    a, b = one.made.engine.artefact, other.made.engine.artefact
+    return (a.engine, a.sha256, a.settings) == (b.engine, b.sha256, b.settings)
 
 
 def plain(name: str) -> str:

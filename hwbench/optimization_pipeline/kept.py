@@ -18,7 +18,13 @@ from hwbench.units import Clock, format_seconds
 R = TypeVar("R", bound=Record)
 
 PROGRESS = "progress.json"
-_RUN_ONLY = ("resume", "replace", "time_budget_s", "timeout_s")  # what may differ in the run that goes on
+_RUN_ONLY = (
+    "resume",
+    "replace",
+    "time_budget_s",
+    "timeout_s",
+    "memory_limit_bytes",
+)  # what may differ in the run that goes on
 
 
 class Kept:
@@ -61,6 +67,13 @@ class Kept:
         self.stages[name] = Stage(name=name, state="done", took_s=took_s)
         self.save()
         return found
+
+    def skip(self, *names: str) -> None:
+        """Say of stages that there is nothing to do in them."""
+        for name in names:
+            if self.stages[name].state == "left":
+                self.stages[name] = Stage(name=name, state="skipped", took_s=0.0)
+        self.save()
 
     def once(self, name: str, kind: type[R], make: Callable[[], R]) -> R:
         """Return the record called ``name``; make and keep it if it is not there."""

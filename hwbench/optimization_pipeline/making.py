@@ -32,23 +32,22 @@ from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibrat
 from hwbench.units import MonotonicClock
 
 BUNDLES = "bundles"
+_RECOVERY = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.1}
 _PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
-_NO_STEPS = Missing(code="no_steps", why="the structure of the network is as it came in")
 
 
 class Network(Record, frozen=True, kw_only=True):
     """A network whose structure a recipe has made, ready to be built from."""
 
     imported: ImportResult
-    facts: NetworkFacts | Missing
+    facts: NetworkFacts | None
     warnings: tuple[str, ...] = ()
 
 
 class Originals(Record, frozen=True, kw_only=True):
-    """The network as it came in: to be built from, and at the batch of training where structure may change."""
+    """The network as it came in, at the batch of training, and at another one, which tells what depends on it."""
 
-    imported: ImportResult
-    training: ImportResult | Missing
+    training: ImportResult
     other_batch: ImportResult | None
     warnings: tuple[str, ...] = ()
 
@@ -70,7 +69,7 @@ class Maker:
         """Take the network and the data that everything is made from."""
         learn = DataResult(facts=parts.learn.facts, folder=parts.learn.folder)
         self.learn = learn
-        self.original = Network(imported=with_examples(imported, learn), facts=_NO_STEPS)
+        self.original = Network(imported=with_examples(imported, learn), facts=None)
 
     def made(self, engine: str, plan: PrecisionPlan, name: str, steps: Sequence[Step] = ()) -> Made:
         """Build a bundle.
@@ -100,7 +99,7 @@ class Maker:
     def designed(self, engine: str, space: Space, design: Design, name: str) -> Made:
         """Realise a design; raises like :meth:`made`."""
         steps = steps_of(space, design)
-        if steps and self.request.recover_epochs:
+        if design.cuts and self.request.recover_epochs:
             steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs}))
         layers = [layer.name for layer in (self._network(steps) if steps else self.original).imported.model.layers]
         return self.made(engine, precision_plan(space, design, layers), name, steps)
@@ -112,7 +111,6 @@ class Maker:
 
     def _compressed(self, steps: tuple[Step, ...], key: str) -> Network:
         originals = self.kept.once("training", Originals, self._for_training)
-        assert not isinstance(originals.training, Missing)
         place = self.folder / "networks" / key
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -143,7 +141,7 @@ class Maker:
         training, other, warnings = for_training(
             self.intake, request.model, request.training_batch_size, request.shapes, "training"
         )
-        return Originals(imported=self.original.imported, training=training, other_batch=other, warnings=warnings)
+        return Originals(training=training, other_batch=other, warnings=warnings)
 
     def _compress_request(self, steps: tuple[Step, ...]) -> CompressRequest:
         request = self.request

@@ -101,7 +101,9 @@ class Loop:
 def _feedback(candidate: Candidate, contest: Contest | None) -> Feedback:
     standing = None if contest is None else contest.standing(candidate.name)
     ratio: float | Missing = _NOT_TIMED
-    if standing is not None:
+    if contest is not None and contest.best_uniform == candidate.name:
+        ratio = 1.0
+    elif standing is not None:
         ratio = standing.ratio if isinstance(standing.ratio, Missing) else standing.ratio.value
     selected = candidate.selected
     return Feedback(

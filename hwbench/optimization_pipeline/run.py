@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,11 +36,8 @@ from hwbench.records.optimization import (
 from hwbench.records.verification import ScoreResult
 from hwbench.units import MonotonicClock
 
-STAGES = (
-    *("model", "data", "baselines"),
-    *(f"round {number}" for number in range(1, ROUNDS + 1)),
-    *("swaps", "contest", "certificate"),
-)
+_LOOP = (*(f"round {number}" for number in range(1, ROUNDS + 1)), "swaps")
+STAGES = ("model", "data", "baselines", *_LOOP, "contest", "certificate")
 _CONTEST_SHARE = 0.2  # of the time budget, at least, for the contest that chooses
 _FAR = 2.0  # who was so many times slower than the best that counted in its round is not timed again
 _NO_PLANNER = "there was no planner: uniform precisions alone were compared"
@@ -83,7 +81,9 @@ class Optimization:
         eligibility = Eligibility(self.request.max_drop, baselines.candidates)
         loop = Loop(workshop, self.timer, kept, eligibility, baselines.candidates)
         if self.planner_of is not None:
-            loop.run(self._planner(self.planner_of, imported, parts, loop.candidates))
+            with contextlib.closing(self._planner(self.planner_of, imported, parts, loop.candidates)) as planner:
+                loop.run(planner)
+        kept.skip(*_LOOP)
         contest = kept.stage("contest", Contest, lambda: self._contest(loop))
         verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop.candidates, parts))
         return self._result(imported, parts, original, baselines, loop, contest, verdicts)

@@ -149,7 +149,7 @@ class _Tables:
         for cluster in self.space.clusters:
             for reader, elements in cluster.readers.items():
                 one, other = cluster.precision, by_name[reader].precision
-                if one in self.at and other in self.at and one is not None and other is not None:
+                if one is not None and other is not None and {one, other} <= self.at.keys():
                     found.append(self._border(cluster, one, other, elements, costs))
         return [factor for factor in found if factor.table.any()]
 

@@ -49,7 +49,8 @@ def uniform(space: Space, scheme: Scheme, *, floating: Floating = "auto") -> Des
 def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool = True) -> tuple[Step, ...]:
     """Return the recipe that makes the structure of a design: depth, then width, then low rank, then a repair.
 
-    What was done to the network before it was planned (``space.exact``) comes first. What lies in a block that is dropped is left out.
+    What was done to the network before it was planned (``space.exact``) comes first. What lies in a block that is
+    dropped is left out.
 
     Args:
         space: what could be chosen.

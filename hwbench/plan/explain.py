@@ -8,9 +8,10 @@ objective + price * budget used: the one that a slightly other budget would take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hwbench.plan.milp import Shortfall
 from hwbench.plan.moves import Moves, Totals
 from hwbench.plan.problem import LOSS, Choice, Problem
 from hwbench.records.base import Missing
@@ -131,3 +132,21 @@ def format_amount(name: str, value: float) -> str:
     if name == "energy":
         return format_si(value, "J")
     return f"{value:.3g}" if name == LOSS else format_bytes(value)
+
+
+def explain_infeasible(shortfalls: Sequence[Shortfall]) -> tuple[str, ...]:
+    """Return one sentence a bound of an infeasible problem: what the least is, and what would relax it."""
+    return tuple(_shortfall(short) for short in shortfalls)
+
+
+def _shortfall(short: Shortfall) -> str:
+    name = short.quantity
+    asked = f"{name} of at most {format_amount(name, short.limit)}"
+    if short.alone is None:
+        return f"{asked}: no choice was found in time"
+    least = format_amount(name, short.alone)
+    if short.alone > short.limit:
+        return f"{asked} cannot be met whatever else is given up: the least is {least}"
+    if short.beside is None:
+        return f"{asked} can be met alone (the least is {least}), and relaxing it does not help: the others conflict"
+    return f"{asked} can be met alone; with the others kept, {format_amount(name, short.beside)} is the least"

@@ -3,11 +3,19 @@
 HiGHS's tolerances are absolute (about 1e-6), and seconds are small: every row, and the objective, is scaled so that its
 largest coefficient is 1000. What stands beside a peak, such as the weights, is one column of its own, so that the row
 of each cut need not repeat it.
+
+HiGHS's presolve stays off. With it, HiGHS 1.12 (scipy 1.17) calls wrong answers optimal on small problems of this kind,
+and other versions do on others (github.com/ERGO-Code/HiGHS/issues/1273, 2173, 3043). What it would gain here is
+done by :mod:`hwbench.plan.reduction`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,13 +58,14 @@ class Search:
         """
         rows = stacked(self._parts)
         matrix = self._sparse.csr_matrix((rows.value, (rows.row, rows.column)), shape=(len(rows.low), self._width))
-        result = self._optimize.milp(
-            self._costs * self._scale,
-            integrality=np.arange(self._width) < self._made.binary,
-            bounds=self._optimize.Bounds(self._low, self._high),
-            constraints=self._optimize.LinearConstraint(matrix, rows.low, rows.high),
-            options={"time_limit": max(0.0, time_limit_s), "mip_rel_gap": gap},
-        )
+        with _quiet():
+            result = self._optimize.milp(
+                self._costs * self._scale,
+                integrality=np.arange(self._width) < self._made.binary,
+                bounds=self._optimize.Bounds(self._low, self._high),
+                constraints=self._optimize.LinearConstraint(matrix, rows.low, rows.high),
+                options={"time_limit": max(0.0, time_limit_s), "mip_rel_gap": gap, "presolve": False},
+            )
         if result.status not in _STATUS:
             raise EngineError(f"HiGHS gave up: {result.message}")
         return result
@@ -135,6 +144,25 @@ def _row(sums: Array, limit: float, low: float = -np.inf) -> Rows:
         np.array([low * scale]),
         np.array([limit * scale]),
     )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep HiGHS from standard output: it prints a line when it repairs a solution, whatever its settings say."""
+    if os.name != "posix":
+        yield
+        return
+    sys.stdout.flush()
+    before = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # C's buffer, while it still leads nowhere
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _scipy() -> tuple[Any, Any]:

@@ -175,12 +175,12 @@ def _check(problem: Problem) -> None:
     _need(bool(sizes) and min(sizes) > 0, "a problem needs variables, and each of them an option")
     _need(len(set(problem.names)) == len(problem.names), f"a name is taken twice: {', '.join(problem.names)}")
     _need(len(problem.losses) == len(sizes), f"{len(problem.losses)} losses for {len(sizes)} variables")
-    for account, factors in problem.accounts().items():
-        for factor in factors:
-            _check_factor(factor, sizes, account.quantity)
     for name, peak in problem.peaks.items():
         _need(bool(peak.cuts), f"the peak '{name}' has no cuts")
         _need(set(peak.beside) <= set(problem.quantities), f"'{name}' stands beside what is not there: {peak.beside}")
+    for account, factors in problem.accounts().items():
+        for factor in factors:
+            _check_factor(factor, sizes, account.quantity)
     for a, b in problem.equal:
         _need(
             sizes[a] == sizes[b], f"variables {a} and {b} are to be equal, and have {sizes[a]} and {sizes[b]} options"

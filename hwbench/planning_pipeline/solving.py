@@ -22,18 +22,19 @@ from hwbench.plan.milp import Answer
 from hwbench.plan.problem import LOSS, Problem
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint, Planned
-from hwbench.records.planning import Design, Interval, Sensitivity, Solved, Space
+from hwbench.records.planning import Decision, Design, Interval, Sensitivity, Solved, Space
 from hwbench.records.quantization import Floating
 
+_KINDS = ("precision", "width", "depth", "rank")
 ROUNDS = 3
 CLOSER = 3  # budgets between the last that is allowed and the first that is not
-_SETTLED = 0.15  # mean |log(measured / predicted)| of the losses of a front
-_HOLD = 0.1  # how strongly the factors hold on to one, as if it had been measured so
+_SETTLED = 0.15  # largest |log| by which a factor still moves
+_HOLD = 0.02  # how strongly the factors hold on to one, as if it had been measured so
 _FACTORS = (0.05, 20.0)
 _TIME_LIMIT_S = 5.0  # of one budget
-_NOT_RUN = Missing(code="not_run", why="it was not run as a whole")
 
 AskJoint = Callable[[Design], Joint | Missing]
+_Each = tuple[Answer, Design]
 
 
 class Predicts(Costs, Protocol):
@@ -58,139 +59,188 @@ class Solving:
     floating: Floating = "auto"
     known: dict[str, Joint | Missing] = field(default_factory=dict)
 
-    def run(self) -> tuple[tuple[Planned, ...], int | Missing, tuple[str, ...]]:
-        """Return the front, from the most careful design to the fastest, the number of the chosen one, and notes."""
-        factors = dict.fromkeys(("precision", "width", "depth", "rank"), 1.0)
-        found: list[tuple[Answer, Design]] = []
-        for _ in range(ROUNDS):
-            problem = assemble(self.space, self.costs, scaled(self.sensitivity, factors), floating=self.floating)
-            found = self._solved(problem, self._row(problem))
-            again = self._factors(found)
-            if again is None:
-                break
-            off = max(abs(np.log(again[kind] / factors[kind])) for kind in factors)
-            if off < _SETTLED:
+    def run(self) -> Found:
+        """Solve, correct, and solve again; then look closely at the budgets around the one that is allowed."""
+        factors = dict.fromkeys(_KINDS, 1.0)
+        problem, row = self._front(factors)
+        for _ in range(ROUNDS - 1):
+            again = self._factors(row)
+            if again is None or max(abs(np.log(again[kind] / factors[kind])) for kind in factors) < _SETTLED:
                 break
             factors = again
-        found = self._closer(problem, found)
-        answers = [answer for answer, _ in found]
-        chosen = self._chosen(found)
-        planned = tuple(
-            self._planned(problem, answers, number, design, explained=number == chosen)
-            for number, (_, design) in enumerate(found)
-        )
-        note = ", ".join(f"{kind} {factor:.2g}" for kind, factor in factors.items() if abs(factor - 1) > 0.01)
-        return planned, chosen, ((f"what whole designs lose, over the sum of their parts: {note}",) if note else ())
+            problem, row = self._front(factors)
+        found = Found(solving=self, problem=problem, row=row, factors=factors)
+        found.look_closer()
+        return found
 
-    def _row(self, problem: Problem) -> list[float]:
-        """Return budgets from almost nothing to what everything together can lose, evenly in the logarithm."""
-        most = sum(float(np.max(loss)) for loss in problem.losses)
-        known = [value for loss in problem.losses for value in loss if value > 0]
-        least = min(known, default=most)
-        return [0.0, *np.geomspace(max(least, 1e-4 * most), max(most, least), self.budgets - 1).tolist()]
+    def _front(self, factors: Mapping[str, float]) -> tuple[Problem, list[_Each]]:
+        problem = assemble(self.space, self.costs, scaled(self.sensitivity, factors), floating=self.floating)
+        return problem, self.solved(problem, _budgets(problem, self.budgets))
 
-    def _solved(self, problem: Problem, budgets: Sequence[float]) -> list[tuple[Answer, Design]]:
+    def solved(self, problem: Problem, budgets: Sequence[float]) -> list[_Each]:
         """Return the distinct designs of a row of budgets, each run as a whole, the most careful first."""
-        objective = {"memory": MEMORY, "size": SIZE}.get(self.objective, self.objective)
-        answers = front(problem, budgets, objective=objective, time_limit_s=_TIME_LIMIT_S)
-        return self._distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
+        answers = front(problem, budgets, objective=self.name, time_limit_s=_TIME_LIMIT_S)
+        return self.distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
 
-    def _distinct(self, found: Sequence[tuple[Answer, Design]]) -> list[tuple[Answer, Design]]:
-        kept: dict[str, tuple[Answer, Design]] = {}
-        for answer, design in found:
+    def distinct(self, row: Sequence[_Each]) -> list[_Each]:
+        """Return designs once each, by their loss, all of them run as a whole."""
+        kept: dict[str, _Each] = {}
+        for answer, design in row:
             kept.setdefault(key_of(design), (answer, design))
-        for key, (_, design) in kept.items():
-            if key not in self.known:
-                self.known[key] = self.ask(design)
+        for _, design in kept.values():
+            self.joint(design)
         return sorted(kept.values(), key=lambda each: (each[0].totals[LOSS], -(each[0].objective or 0.0)))
+
+    def joint(self, design: Design) -> Joint | Missing:
+        """Return what a design loses as a whole; it is run once."""
+        key = key_of(design)
+        if key not in self.known:
+            self.known[key] = self.ask(design)
+        return self.known[key]
+
+    def drop(self, design: Design) -> float | Missing:
+        """Return the share of decisions that a design loses as a whole."""
+        joint = self.joint(design)
+        return joint if isinstance(joint, Missing) else joint.drop
+
+    @property
+    def name(self) -> str:
+        """What is minimised, as the problem calls it."""
+        return {"memory": MEMORY, "size": SIZE}.get(self.objective, self.objective)
 
     def _design(self, problem: Problem, answer: Answer) -> Design:
         assert answer.choice is not None
         names = [variable.name for variable in problem.variables]
         return design_of(self.space, dict(zip(names, answer.choice, strict=True)), floating=self.floating)
 
-    def _factors(self, found: Sequence[tuple[Answer, Design]]) -> dict[str, float] | None:
+    def _factors(self, row: Sequence[_Each]) -> dict[str, float] | None:
         """Return by kind of site what whole designs lose over what the sites of the kind lose one by one."""
         rows, values = [], []
-        for _, design in found:
-            joint = self.known[key_of(design)]
+        for _, design in row:
+            joint = self.joint(design)
             parts = by_kind(self.space, self.sensitivity, design)
             if isinstance(joint, Missing) or not sum(parts.values()) or joint.divergence <= 0:
                 continue
-            rows.append([parts[kind] / joint.divergence for kind in parts])
+            rows.append([parts[kind] / joint.divergence for kind in _KINDS])
             values.append(1.0)
         if not rows:
             return None
-        kinds = list(by_kind(self.space, self.sensitivity, Design()))
-        return dict(zip(kinds, held_nnls(np.array(rows), np.array(values)).clip(*_FACTORS).tolist(), strict=True))
+        return dict(zip(_KINDS, held_nnls(np.array(rows), np.array(values)).clip(*_FACTORS).tolist(), strict=True))
 
-    def _closer(self, problem: Problem, found: list[tuple[Answer, Design]]) -> list[tuple[Answer, Design]]:
+
+@dataclass(kw_only=True)
+class Found:
+    """A front that can be asked on. ``row``: answers and designs, the most careful first."""
+
+    solving: Solving
+    problem: Problem
+    row: list[_Each]
+    factors: Mapping[str, float]
+
+    def look_closer(self) -> None:
         """Look between the last design that is allowed and the first that is not."""
         for _ in range(CLOSER):
-            chosen = self._chosen(found)
-            if isinstance(chosen, Missing) or chosen + 1 >= len(found):
-                break
-            low, high = (found[number][0].totals[LOSS] for number in (chosen, chosen + 1))
-            if high <= 1.02 * low:
-                break
-            between = float(np.sqrt(max(low, 0.05 * high) * high))
-            more = self._solved(problem, [between])
-            there = {key_of(design) for _, design in found}
-            new = [each for each in more if key_of(each[1]) not in there]
-            if not new:
-                break
-            found = self._distinct([*found, *new])
-        return found
+            chosen = self.chosen()
+            if isinstance(chosen, Missing) or chosen + 1 >= len(self.row):
+                return
+            low, high = (self.row[number][0].totals[LOSS] for number in (chosen, chosen + 1))
+            if high <= 1.02 * low or self.at(float(np.sqrt(max(low, 0.05 * high) * high))) is None:
+                return
 
-    def _chosen(self, found: Sequence[tuple[Answer, Design]]) -> int | Missing:
-        """Return the last design, of those whose drop is allowed: drops are taken to rise with the predicted loss."""
-        drops = [self._drop(design) for _, design in found]
-        run = [number for number, drop in enumerate(drops) if not isinstance(drop, Missing)]
+    def at(self, budget: float) -> Design | None:
+        """Solve for one more budget, and return its design; None where it is known already, or there is none."""
+        there = {key_of(design) for _, design in self.row}
+        new = [each for each in self.solving.solved(self.problem, [budget]) if key_of(each[1]) not in there]
+        self.row = self.solving.distinct([*self.row, *new])
+        return new[0][1] if new else None
+
+    def chosen(self, max_drop: float | None = None) -> int | Missing:
+        """Return the best design, of those whose drop is allowed: drops are taken to rise with the predicted loss."""
+        limit = self.solving.max_drop if max_drop is None else max_drop
+        drops = [self.solving.drop(design) for _, design in self.row]
+        run = {number: drop for number, drop in enumerate(drops) if not isinstance(drop, Missing)}
         if not run:
             return Missing(code="not_run", why="no design of the front could be run as a whole")
-        smooth = rising([float(drops[number]) for number in run])  # type: ignore[arg-type]
-        allowed = [number for number, drop in zip(run, smooth, strict=True) if drop <= self.max_drop + 1e-12]
+        smooth = dict(zip(run, rising(list(run.values())), strict=True))
+        allowed = [number for number, drop in smooth.items() if drop <= limit + 1e-12]
         if not allowed:
-            least = min(smooth)
             return Missing(
                 code="over_budget",
-                why=f"the most careful design of the front loses {100 * least:.2f} pp, and {100 * self.max_drop:g} are "
-                "allowed",
+                why=f"the most careful design of the front loses {100 * min(smooth.values()):.2f} pp, and "
+                f"{100 * limit:g} are allowed",
                 cure="allow more, give more samples, or let more stay as it is (--choose)",
             )
-        return min(allowed, key=lambda number: (found[number][0].objective or 0.0, number))
+        return min(allowed, key=lambda number: (self.row[number][0].objective or 0.0, number))
 
-    def _drop(self, design: Design) -> float | Missing:
-        joint = self.known[key_of(design)]
-        return joint if isinstance(joint, Missing) else joint.drop
+    def within(self, max_drop: float) -> Design | None:
+        """Return the best design whose drop is allowed; None where there is none."""
+        chosen = self.chosen(max_drop)
+        return None if isinstance(chosen, Missing) else self.row[chosen][1]
 
-    def _planned(
-        self, problem: Problem, answers: Sequence[Answer], number: int, design: Design, *, explained: bool
-    ) -> Planned:
-        answer = answers[number]
-        assert answer.choice is not None
-        budget = answer.totals[LOSS]
-        objective = {"memory": MEMORY, "size": SIZE}.get(self.objective, self.objective)
-        terms = Terms(objective=objective, bounds={LOSS: budget}, price=price(answers, number))
-        layers = [name for cluster in self.space.clusters for name in cluster.layers]
+    def loss(self, design: Design) -> float:
+        """Return the predicted loss of a design."""
+        choice = choice_of(self.solving.space, design)
+        return self.problem.totals([choice[variable.name] for variable in self.problem.variables])[LOSS]
+
+    def predict(self, design: Design) -> Interval:
+        """Return the predicted latency of a design."""
+        return self.solving.costs.predict(self.solving.space, design)
+
+    def joint(self, design: Design) -> Joint | Missing:
+        """Return what a design loses as a whole."""
+        return self.solving.joint(design)
+
+    def decisions(self, design: Design) -> tuple[Decision, ...]:
+        """Say why each option of a design was chosen."""
+        keys = [key_of(each) for _, each in self.row]
+        choice = choice_of(self.solving.space, design)
+        taken = tuple(choice[variable.name] for variable in self.problem.variables)
+        number = keys.index(key_of(design)) if key_of(design) in keys else None
+        answers = [answer for answer, _ in self.row]
+        slope = None if number is None else price(answers, number)
+        terms = Terms(objective=self.solving.name, bounds={LOSS: self.loss(design)}, price=slope)
+        return explain(self.problem, taken, terms)
+
+    def planned(self) -> tuple[Planned, ...]:
+        """Return the front as it is written down; the chosen design with its reasons."""
+        chosen = self.chosen()
+        return tuple(self._planned(number, explained=number == chosen) for number in range(len(self.row)))
+
+    def _planned(self, number: int, *, explained: bool) -> Planned:
+        answer, design = self.row[number]
+        space = self.solving.space
+        layers = [name for cluster in space.clusters for name in cluster.layers]
         solved = Solved(
-            budget=budget,
+            budget=answer.totals[LOSS],
             design=design,
             latency_s=answer.totals["latency"],
-            loss=budget,
+            loss=answer.totals[LOSS],
             weight_bytes=round(answer.totals[SIZE]),
             status=answer.status,
             gap=answer.gap,
             took_s=answer.took_s,
-            decisions=explain(problem, answer.choice, terms) if explained else (),
+            decisions=self.decisions(design) if explained else (),
         )
         return Planned(
             solved=solved,
-            latency=self.costs.predict(self.space, design),
-            joint=self.known.get(key_of(design), _NOT_RUN),
-            steps=steps_of(self.space, design),
-            precision=precision_plan(self.space, design, layers),
+            latency=self.predict(design),
+            joint=self.joint(design),
+            steps=steps_of(space, design),
+            precision=precision_plan(space, design, layers),
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whole designs have taught."""
+        told = ", ".join(f"{kind} {factor:.2g}" for kind, factor in self.factors.items() if abs(factor - 1) > 0.01)
+        return (f"what whole designs lose, over the sum of their parts: {told}",) if told else ()
+
+
+def _budgets(problem: Problem, count: int) -> list[float]:
+    """Return budgets from nothing to what everything together can lose, evenly in the logarithm."""
+    most = sum(float(np.max(loss)) for loss in problem.losses)
+    least = min((float(value) for loss in problem.losses for value in loss if value > 0), default=most)
+    return [0.0, *np.geomspace(max(least, 1e-4 * most), max(most, least), count - 1).tolist()]
 
 
 def key_of(design: Design) -> str:
@@ -202,7 +252,7 @@ def by_kind(space: Space, found: Sensitivity, design: Design) -> dict[str, float
     """Return what the options of a design lose one by one, summed by the kind of their sites."""
     choice = choice_of(space, design)
     taken = {(site.name, site.options[choice[site.name]].name): site.kind for site in space.sites}
-    sums = dict.fromkeys(("precision", "width", "depth", "rank"), 0.0)
+    sums = dict.fromkeys(_KINDS, 0.0)
     for loss in found.losses:
         kind = taken.get((loss.site, loss.option))
         if kind is not None:

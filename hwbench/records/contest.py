@@ -87,7 +87,7 @@ class ContestPlan(Record, frozen=True, kw_only=True):
         check(0 < self.level < 1, f"level must be between 0 and 1, got {self.level}")
 
 
-class Contest(Record, frozen=True, kw_only=True):
+class Contest(Record, frozen=True, kw_only=True, tag_field="kind", tag="contest"):
     """What came out.
 
     ``reference``: the uniform entrant that ran twice in every heat. ``best_uniform``: that which the ratios are to.

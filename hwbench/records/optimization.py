@@ -100,12 +100,12 @@ class Proposals(Record, frozen=True, kw_only=True):
 
 
 class Made(Record, frozen=True, kw_only=True, tag_field="kind", tag="made"):
-    """A built network. ``bundle``: relative to the folder; ``network``: Missing where no step changed the structure."""
+    """A built network. ``bundle``: relative to the folder; ``network``: where a step changed its structure."""
 
     engine: EngineBuilt
     plan: PrecisionPlan
     steps: tuple[Step, ...]
-    network: NetworkFacts | Missing
+    network: NetworkFacts | None
     imported: ImportResult  # the bundle's own
     bundle: str
     took_s: float
@@ -181,10 +181,10 @@ class Feedback(Record, frozen=True, kw_only=True):
 
 
 class Stage(Record, frozen=True, kw_only=True):
-    """One stage of the run. ``took_s``: of the run that did it."""
+    """One stage of a run, over all of its runs. ``skipped``: there was nothing to do in it."""
 
     name: str
-    state: Literal["done", "left"]
+    state: Literal["done", "left", "skipped"]
     took_s: float
 
 

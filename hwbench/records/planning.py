@@ -147,13 +147,18 @@ class Platform(Record, frozen=True, kw_only=True):
 
 
 class ClusterTime(Record, frozen=True, kw_only=True):
-    """What one cluster took in one built network. ``scheme``: what was built, not what was asked for."""
+    """What one cluster took in one built network. ``scheme``: what was built, not what was asked for.
+
+    ``kernel``: of the unit that its first layer ran in, where the runtime tells. ``units``: how many were booked on it.
+    """
 
     cluster: str
     kind: str
     scheme: Scheme
     sizes: Sizes
     time_s: float
+    kernel: str | None = None
+    units: int = 1
 
     def __post_init__(self) -> None:
         check_finite(self, "time_s")
@@ -167,13 +172,20 @@ class BorderTime(Record, frozen=True, kw_only=True):
 
     elements: dict[str, int]
     time_s: float
+    units: int = 0
 
     def __post_init__(self) -> None:
         check_finite(self, "time_s")
 
 
 class CostSample(Record, frozen=True, kw_only=True):
-    """One network built and timed: ``median_s`` of ``samples_ns``, from end to end, and where the time went."""
+    """One network built and timed: ``median_s`` of ``samples_ns``, from end to end, and where the time went.
+
+    ``reference_s``: of the unchanged network in float, timed in turn with this one, so that ``median_s / reference_s``
+    is the median of the ratios of the two in each turn. A machine that is slower for a while is so for both.
+    ``profiled_s``: from end to end while its ``units`` were timed; what that is more is the profiler's, or the machine
+    was slower.
+    """
 
     platform: Platform
     hub_sha256: str
@@ -182,12 +194,15 @@ class CostSample(Record, frozen=True, kw_only=True):
     border: BorderTime
     samples_ns: tuple[int, ...]
     median_s: float
+    reference_s: float | Missing = Missing(code="not_timed", why="no other network was timed beside this one")
+    profiled_s: float | Missing = Missing(code="not_timed", why="the profiled inferences were not timed as a whole")
+    units: int = 0
 
     def __post_init__(self) -> None:
-        check_finite(self, "median_s")
+        check_finite(self, "median_s", "reference_s", "profiled_s")
 
 
-class Interval(Record, frozen=True, kw_only=True):
+class Interval(Record, frozen=True, kw_only=True, tag_field="kind", tag="interval"):
     """A prediction with the interval that holds the truth with ``coverage``.
 
     ``tier``: ``A`` measured on this device, ``B`` adapted from a probe of it, ``C`` from data sheets. ``n``: how many

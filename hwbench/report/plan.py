@@ -67,8 +67,8 @@ def _front(engine: EnginePlan) -> Table:
     grid = _grid("", "predicted latency", "of the best uniform", "predicted loss", "loss as a whole", "drop", "weights",
                  "what is changed")  # fmt: skip
     for name, interval in engine.baselines.items():
-        cells = (f"uniform {name}", _interval(interval), DASH, DASH, DASH, DASH, DASH, "precision alone")
-        grid.add_row(*(plain(cell) for cell in cells))
+        uniform = (f"uniform {name}", _interval(interval), DASH, DASH, DASH, DASH, DASH, "precision alone")
+        grid.add_row(*(plain(cell) for cell in uniform))
     best = min((interval.value for interval in engine.baselines.values()), default=None)
     for number, planned in enumerate(engine.front):
         cells = _planned(planned, best)

@@ -1,0 +1,106 @@
+"""What choices lose, one by one and as whole designs: asked of a child that holds the network and its statistics."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+
+import onnx_ir as ir
+
+from hwbench.children import thread_limits
+from hwbench.compression_pipeline import for_training
+from hwbench.dialogue import Dialogue
+from hwbench.errors import ModelError
+from hwbench.graph.linear import Linear, linear_layers
+from hwbench.graph.lower import fold_batch_norms
+from hwbench.intake import Intake
+from hwbench.planning_pipeline.exact import Base
+from hwbench.records.base import Missing
+from hwbench.records.data import DataResult
+from hwbench.records.plan import Joint, PlanRequest
+from hwbench.records.planning import Design, Sensitivity, Space
+from hwbench.records.quantization import Calibration
+from hwbench.records.sensitivity import SensitivityJob, SensitivitySettings, StitchAnswer, StitchQuestion
+from hwbench.sensitivity.masks import masked_exactly
+from hwbench.structure.groups import channel_groups
+
+_BATCH = 32  # of the samples that are run together; the network's own where it cannot have another
+_STATE = "losses"  # what was measured, kept between runs
+
+
+class Losses:
+    """Losses on samples. Use as a context manager: the child lives as long."""
+
+    def __init__(
+        self,
+        request: PlanRequest,
+        intake: Intake,
+        base: Base,
+        space: Space,
+        folder: Path,
+        judge: DataResult,
+        calibration: Calibration | None,
+    ) -> None:
+        imported, other, _ = for_training(intake, base.source, _BATCH, request.shapes, "base-of-many")
+        job = SensitivityJob(
+            imported=imported,
+            other_batch=other,
+            space=space,
+            calibration=calibration,
+            data_folder=judge.folder,
+            data_sha256=judge.facts.sha256,
+            state_folder=str((folder / _STATE).resolve()),
+            settings=SensitivitySettings(criterion=request.criterion, budget_s=request.losses_s),
+            threads=request.threads,
+            seed=request.seed,
+            resume=True,
+        )
+        (folder / _STATE).mkdir(parents=True, exist_ok=True)
+        where = intake.folder / "losses"
+        where.mkdir(parents=True, exist_ok=True)
+        self._stack = contextlib.ExitStack()
+        self._child = Dialogue(
+            "hwbench.sensitivity.worker",
+            job,
+            folder=where,
+            what="measuring what choices lose",
+            failure=ModelError,
+            timeout_s=intake.timeout_s,
+            env={**thread_limits(request.threads), "OMP_WAIT_POLICY": "passive"},
+            on_event=lambda event: intake.watch(event.get("what", "measuring losses"), event.get("fraction")),
+        )
+
+    def __enter__(self) -> Losses:
+        self._stack.enter_context(self._child)
+        self.found = self._child.hear(Sensitivity)
+        self.before = self._ask(Design())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def joint(self, design: Design) -> Joint | Missing:
+        """Run a whole design."""
+        answer = self._ask(design)
+        return Joint(
+            divergence=answer.divergence,
+            agreement=answer.agreement,
+            accuracy=answer.accuracy,
+            before=self.before.accuracy,
+            n=answer.n,
+        )
+
+    def _ask(self, design: Design) -> StitchAnswer:
+        return self._child.ask(StitchQuestion(design=design), StitchAnswer)
+
+
+def refused(hub: ir.Model) -> dict[str, Missing]:
+    """Return the widths whose losses cannot be found by zeros in the readers of their channels, by site, and why."""
+    model = hub.clone()
+    fold_batch_norms(model)
+    layers = {layer.name: layer for layer in linear_layers(model) if isinstance(layer, Linear)}
+    reasons = {group.name: masked_exactly(group, layers) for group in channel_groups(model).groups}
+    return {f"width:{name}": reason for name, reason in reasons.items() if reason is not None}

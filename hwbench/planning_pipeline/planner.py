@@ -1,0 +1,155 @@
+"""One network planned for one device, and kept ready to be asked again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+import onnx_ir as ir
+
+from hwbench.graph.onnx_file import infer_shapes
+from hwbench.intake import Intake
+from hwbench.inventory import Target
+from hwbench.plan.sites import space_of
+from hwbench.planning_pipeline.costs import Costing, Known
+from hwbench.planning_pipeline.exact import Base, simplified
+from hwbench.planning_pipeline.losses import Losses, refused
+from hwbench.planning_pipeline.solving import Found, Solving
+from hwbench.records.base import Missing
+from hwbench.records.data import DataResult
+from hwbench.records.plan import EnginePlan, Joint, NoPlan, PlanRequest
+from hwbench.records.planning import Space
+from hwbench.tables.edges import worthwhile
+from hwbench.units import MonotonicClock
+
+
+class Planner:
+    """Plans one network. Use as a context manager: it keeps a process alive that runs whole designs."""
+
+    def __init__(
+        self, request: PlanRequest, target: Target, intake: Intake, folder: Path, learn: DataResult, judge: DataResult
+    ) -> None:
+        """Take what is known; nothing is done yet.
+
+        Args:
+            request: what is wanted.
+            target: the device.
+            intake: runs children.
+            folder: kept between runs: the rewritten network, losses that were measured.
+            learn: samples for ranges and statistics.
+            judge: samples that losses are measured on.
+        """
+        self.request, self.target, self.intake, self.folder = request, target, intake, folder
+        self.learn, self.judge = learn, judge
+        self.took_s: dict[str, float] = {}
+        self._stack = contextlib.ExitStack()
+        self._clock = MonotonicClock()
+
+    def __enter__(self) -> Planner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def prepare(self) -> None:
+        """Find what can be chosen, what it costs, and what it loses.
+
+        Raises:
+            HwbenchError: the model fails, no runtime can be planned for, or losses cannot be measured.
+        """
+        request = self.request
+        with self._timed("exact rewrites"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.base: Base = simplified(request, self.intake, self.folder)
+            self.imported = self.intake.model(
+                self.base.source, "base", batch_size=request.batch_size, shapes=request.shapes
+            )
+            hub = infer_shapes(ir.load(Path(self.imported.files.folder) / self.imported.files.hub))
+            whole = space_of(
+                hub, self.imported.model.hub_sha256, kinds=request.kinds, exact=self.base.steps, refused=refused(hub)
+            )
+        with self._timed("costs"):
+            self.costing = Costing(request, self.target, self.intake, self.imported, self.learn, whole)
+            calibration = self.costing.calibrate()
+            self.known = self.costing.know(self.costing.runtimes(), calibration)
+            self.space = narrowed(whole, self.known)
+        with self._timed("losses"):
+            self.losses = self._stack.enter_context(
+                Losses(request, self.intake, self.base, self.space, self.folder, self.judge, calibration)
+            )
+        self._joint: dict[str, Joint | Missing] = {}
+
+    def fronts(self) -> dict[str, Found]:
+        """Solve for every runtime; by name of the engine, with the arithmetic where several were asked for."""
+        with self._timed("solving"):
+            found = {}
+            for known in self.known:
+                self.intake.watch(f"solving for {self._label(known)}", None)
+                found[self._label(known)] = self._solving(known).run()
+            return found
+
+    def plans(self) -> tuple[EnginePlan, ...]:
+        """Return the fronts as they are written down."""
+        fronts = self.fronts()
+        return tuple(
+            EnginePlan(
+                platform=known.platform,
+                samples=len(known.samples),
+                sampled_now=known.now,
+                baselines=known.baselines(self.space),
+                front=found.planned(),
+                chosen=found.chosen(),
+                notes=found.notes,
+            )
+            for known, found in zip(self.known, fronts.values(), strict=True)
+        )
+
+    def _label(self, known: Known) -> str:
+        several = len(self.request.floating) > 1
+        return f"{known.runtime.engine} {known.runtime.floating}" if several else known.runtime.engine
+
+    def _solving(self, known: Known) -> Solving:
+        return Solving(
+            space=self.space,
+            costs=known.costs,
+            sensitivity=self.losses.found,
+            ask=self.losses.joint,
+            max_drop=self.request.max_drop,
+            budgets=self.request.budgets,
+            objective=self.request.objective,
+            floating=known.runtime.floating,
+            known=self._joint,
+        )
+
+    @property
+    def not_planned(self) -> tuple[NoPlan, ...]:
+        """The runtimes without a plan, and why."""
+        return tuple(NoPlan(engine=name, reason=reason) for name, reason in self.costing.failed.items())
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begun_ns = self._clock.now_ns()
+        try:
+            yield
+        finally:
+            self.took_s[what] = self.took_s.get(what, 0.0) + (self._clock.now_ns() - begun_ns) / 1e9
+
+
+def narrowed(space: Space, known: Sequence[Known]) -> Space:
+    """Return the space without the widths that no runtime gains anything from: they lie on the tread of a stair."""
+    if not known:
+        return space
+    sites = []
+    for site in space.sites:
+        if site.kind != "width":
+            sites.append(site)
+            continue
+        kept = sorted({place for each in known for place in worthwhile(each.costs, space, site)})
+        if len(kept) > 1:
+            sites.append(msgspec.structs.replace(site, options=tuple(site.options[place] for place in kept)))
+    return msgspec.structs.replace(space, sites=tuple(sites))

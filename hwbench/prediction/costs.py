@@ -1,0 +1,83 @@
+"""Costs of clusters on a device that is not attached, in the shape that the planner takes measured ones in.
+
+The same three questions as of the cost model in ``hwbench/tables/``: what a cluster takes, what a border between two
+precisions takes, what a whole design takes. Here the answers come from a roofline; nothing was measured.
+"""
+
+from __future__ import annotations
+
+from hwbench.prediction.legality import bytes_of, check_scheme, floating_of
+from hwbench.prediction.ordering import ratio
+from hwbench.prediction.predict import Predictor, predict_design
+from hwbench.prediction.roofline import as_names, bases_of, border_bytes_s, times_of
+from hwbench.prediction.work import works_of_cluster
+from hwbench.records.planning import Cluster, Design, Interval, Sizes, Space
+from hwbench.records.prediction import Ordering
+from hwbench.records.quantization import Floating, Scheme
+
+
+class PredictedCosts:
+    """Costs of one space on one device.
+
+    A cluster's weights come from the memory level that the weights of the whole network fit at full size, so that the
+    cost of a cluster does not depend on what is chosen for the others.
+
+    Args:
+        space: what can be chosen.
+        predictor: of the device.
+        floating: the arithmetic of what is not quantised.
+
+    Raises:
+        Unsupported: the device has no such arithmetic.
+    """
+
+    def __init__(self, space: Space, predictor: Predictor, floating: Floating = "auto") -> None:
+        self.space = space
+        self.predictor = predictor
+        self.tier = predictor.tier
+        self._kind = floating_of(predictor.machine, floating)
+        works = [work for one in space.clusters for work in works_of_cluster(one, _full(one), "float")]
+        stored = sum(bytes_of(work, self._kind)[1] for work in works)
+        self._weights_at = predictor.machine.level(stored).name
+        self._values = as_names(predictor.logs)
+
+    def cluster(self, cluster: Cluster, sizes: Sizes, scheme: Scheme) -> float:
+        """Return the seconds that a cluster takes.
+
+        Raises:
+            Unsupported: the device cannot compute in that scheme.
+        """
+        machine = self.predictor.machine
+        check_scheme(machine, scheme)
+        works = works_of_cluster(cluster, sizes, scheme)
+        bases = bases_of(works, machine, self._kind, self._weights_at)
+        return float(times_of(bases, self.predictor.logs).units.sum())
+
+    def border(self, scheme_from: Scheme, scheme_to: Scheme, elements: int) -> float:
+        """Return the seconds that taking a tensor from one scheme to another costs; only static int8 is passed on."""
+        if (scheme_from == "int8") == (scheme_to == "int8"):
+            return 0.0
+        machine = self.predictor.machine
+        launch = times_of(bases_of((), machine, self._kind), self.predictor.logs).launch
+        return launch + border_bytes_s(elements, machine, self._kind) / self._values["border"]
+
+    def predict(self, space: Space, design: Design) -> Interval:
+        """Return the latency of a whole design, with the interval of its tier."""
+        return predict_design(space, design, self.predictor).latency
+
+    def compare(self, a: Design, b: Design) -> Ordering:
+        """Return how two designs are to each other on this device; better known than either time."""
+        first = predict_design(self.space, a, self.predictor, name="a")
+        second = predict_design(self.space, b, self.predictor, name="b")
+        return ratio(first, second, self.predictor)
+
+
+def _full(cluster: Cluster) -> Sizes:
+    return Sizes(
+        channels_in=cluster.channels_in,
+        channels_out=cluster.channels_out,
+        macs=cluster.macs,
+        elements_in=cluster.elements_in,
+        elements_out=cluster.elements_out,
+        weights=cluster.weights,
+    )

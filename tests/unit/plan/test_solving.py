@@ -1,0 +1,119 @@
+"""The front is corrected by what whole designs lose, and the chosen design is the fastest that is allowed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from compress_hubs import hub
+from test_assemble import Made, losses
+
+from hwbench.plan.designs import choice_of
+from hwbench.plan.sites import space_of
+from hwbench.planning_pipeline.solving import Solving, by_kind, held_nnls, key_of, rising
+from hwbench.records.base import Missing
+from hwbench.records.plan import Joint
+from hwbench.records.planning import Design, Interval
+
+TRUE = {"precision": 0.5, "width": 2.0, "depth": 1.0, "rank": 1.0}
+
+
+class Predicting(Made):
+    def predict(self, space, design):
+        from hwbench.plan.assemble import assemble
+
+        problem = assemble(space, self, losses(space))
+        choice = choice_of(space, design)
+        value = problem.totals([choice[site.name] for site in space.sites])["latency"]
+        return Interval(value=value, low=value, high=value, coverage=0.9, tier="A", n=1, method="made up")
+
+
+class World:
+    """Whole designs lose other than the sum of their parts; a nat is ten points."""
+
+    def __init__(self, space, sensitivity):
+        self.space, self.sensitivity, self.asked = space, sensitivity, []
+
+    def __call__(self, design):
+        self.asked.append(key_of(design))
+        lost = sum(TRUE[kind] * value for kind, value in by_kind(self.space, self.sensitivity, design).items())
+        away = Missing(code="no_labels", why="there are none")
+        return Joint(divergence=lost, agreement=math.exp(-lost / 10), accuracy=away, before=away, n=100)
+
+
+@pytest.fixture(scope="module")
+def solving():
+    space = space_of(hub("resnet20", 1), "it")
+    sensitivity = losses(space)
+    sensitivity = type(sensitivity)(hub_sha256="it", measure="kl", n=8, losses=sensitivity.losses, pairs=(), took_s=0)
+    return Solving(
+        space=space,
+        costs=Predicting(space),
+        sensitivity=sensitivity,
+        ask=World(space, sensitivity),
+        max_drop=0.1,
+        budgets=8,
+    )
+
+
+def test_the_chosen_design_is_allowed_and_no_faster_one_of_the_front_is(solving):
+    found = solving.run()
+    chosen = found.chosen()
+    times = [found.predict(design).value for _, design in found.row]
+    assert solving.drop(found.row[chosen][1]) <= 0.1
+    assert times == sorted(times, reverse=True)
+    assert all(solving.drop(design) > 0.1 for _, design in found.row[chosen + 1 :])
+    closest = found.row[chosen + 1][0].totals["loss"] / found.row[chosen][0].totals["loss"]
+    assert closest < 1.3, "budgets around the limit were looked at closely"
+
+
+def test_what_whole_designs_lose_corrects_the_parts(solving):
+    factors = solving.run().factors
+    for kind in ("precision", "width"):
+        assert factors[kind] == pytest.approx(TRUE[kind], rel=0.25), kind
+
+
+def test_every_design_is_run_once(solving):
+    world = solving.ask
+    solving.run()
+    assert len(world.asked) == len(set(world.asked))
+
+
+def test_asking_on_between_two_budgets_gives_something_between(solving):
+    found = solving.run()
+    careful, bold = found.within(0.05), found.within(0.3)
+    budget = math.sqrt(found.loss(careful) * found.loss(bold))
+    between = found.at(budget)
+    if between is not None:
+        assert found.loss(between) <= budget * (1 + 1e-9)
+        assert found.predict(bold).value <= found.predict(between).value <= found.predict(careful).value
+    assert found.decisions(bold)[0].site == solving.space.sites[0].name
+
+
+def test_nothing_is_chosen_where_nothing_is_allowed(solving):
+    found = solving.run()
+    assert found.within(-0.1) is None
+    reason = found.chosen(-0.1)
+    assert reason.code == "over_budget"
+
+
+def test_a_front_says_what_makes_each_design(solving):
+    planned = solving.run().planned()
+    assert planned[0].design == Design()
+    assert planned[0].steps == ()
+    assert planned[-1].steps[-1].method == "repair"
+    assert {each.solved.status for each in planned} == {"optimal"}
+
+
+def test_least_squares_that_holds_on_to_one():
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0, 1, (200, 3))
+    rows[:, 2] = 0.0
+    found = held_nnls(rows, rows @ np.array([2.0, 0.5, 7.0]))
+    assert found[:2] == pytest.approx([2.0, 0.5], rel=0.25)
+    assert found[2] == pytest.approx(1.0), "of what was never seen nothing is learnt"
+
+
+def test_a_sequence_that_never_falls():
+    assert rising([0.1, 0.3, 0.2, 0.5]) == pytest.approx([0.1, 0.25, 0.25, 0.5])
