@@ -127,7 +127,7 @@ class Bench:
         if not point.steps:
             model = self._imported(model, point.batch_size)
         if point.steps and all(step.method == "finetune" for step in point.steps):
-            self._look_early(point, model, where, state)
+            self._look_early(point, self._imported(model, point.batch_size), where, state)
         if point.steps:
             try:
                 model = self._made(point, model, where / NETWORK, judge)
