@@ -145,6 +145,8 @@ class Bench:
                 found = "; ".join(each.why for each in state.measurement.validity.findings)
                 raise InvalidMeasurement(f"its timing must not be believed: {found}")
             state.quantities += list(_timing(state.measurement, point.batch_size, "energy" in wanted))
+        if lacking := wanted - {each.metric for each in state.quantities}:
+            raise EngineError(f"nothing was measured of {', '.join(sorted(lacking))}")
 
     def _imported(self, text: str, batch_size: int) -> str:
         """Return the ONNX graph of a network, exported once for all points: torch takes seconds for that."""
