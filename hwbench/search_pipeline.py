@@ -44,7 +44,7 @@ from hwbench.search.ledger import DATABASE, TRIALS, Asked, Ledger
 from hwbench.search.loop import search as run_loop
 from hwbench.search.outcome import best, importances, pareto, rank_check
 from hwbench.search_work.again import CONTROLS, FINALS, contest, controls_in, time_control
-from hwbench.search_work.attempt import BUNDLE, HUBS, NETWORK, Bench, score_of
+from hwbench.search_work.attempt import BUNDLE, HUBS, NETWORK, TRAINED, Bench, score_of
 from hwbench.search_work.ranking import rank_candidates
 from hwbench.units import MonotonicClock
 from hwbench.verification_pipeline import verify
@@ -252,8 +252,8 @@ class _Search:
         kept = {*pareto(trials, wanted), *(() if top is None else (top,)), *(() if first is None else (first.number,))}
         for trial in trials:
             if trial.number not in kept:
-                shutil.rmtree(self.folder / trial.folder / BUNDLE, ignore_errors=True)
-                shutil.rmtree(self.folder / trial.folder / NETWORK, ignore_errors=True)
+                for name in (BUNDLE, TRAINED, NETWORK):
+                    shutil.rmtree(self.folder / trial.folder / name, ignore_errors=True)
 
     def _candidates(self) -> tuple[Candidate, ...]:
         request, path = self.request, self.folder / _CANDIDATES
