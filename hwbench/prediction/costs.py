@@ -1,15 +1,19 @@
 """Costs of clusters on a device that is not attached, in the shape that the planner takes measured ones in.
 
-The same three questions as of the cost model in ``hwbench/tables/``: what a cluster takes, what a border between two
+The same questions as of the cost model in ``hwbench/tables/``: what a cluster takes, what a border between two
 precisions takes, what a whole design takes. Here the answers come from a roofline; nothing was measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from hwbench.prediction.legality import bytes_of, check_scheme, floating_of
 from hwbench.prediction.ordering import ratio
 from hwbench.prediction.predict import Predictor, predict_design
-from hwbench.prediction.roofline import as_names, bases_of, border_bytes_s, times_of
+from hwbench.prediction.roofline import Array, as_names, bases_of, border_bytes_s, times_of
 from hwbench.prediction.work import works_of_cluster
 from hwbench.records.planning import Cluster, Design, Interval, Sizes, Space
 from hwbench.records.prediction import Ordering
@@ -41,21 +45,30 @@ class PredictedCosts:
         self._weights_at = predictor.machine.level(stored).name
         self._values = as_names(predictor.logs)
 
-    def cluster(self, cluster: Cluster, sizes: Sizes, scheme: Scheme) -> float:
-        """Return the seconds that a cluster takes.
+    @property
+    def start_s(self) -> float:
+        """What an inference takes beyond its clusters and borders."""
+        return times_of(bases_of((), self.predictor.machine, self._kind), self.predictor.logs).fixed
+
+    def cluster(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
+        """Return the seconds that a cluster takes at each of several sizes, [sizes].
 
         Raises:
             Unsupported: the device cannot compute in that scheme.
         """
         machine = self.predictor.machine
         check_scheme(machine, scheme)
-        works = works_of_cluster(cluster, sizes, scheme)
-        bases = bases_of(works, machine, self._kind, self._weights_at)
-        return float(times_of(bases, self.predictor.logs).units.sum())
+        parts = [works_of_cluster(cluster, one, scheme) for one in sizes]
+        owner = [place for place, works in enumerate(parts) for _ in works]
+        bases = bases_of([work for works in parts for work in works], machine, self._kind, self._weights_at)
+        times = times_of(bases, self.predictor.logs).units
+        found = np.zeros(len(sizes))
+        np.add.at(found, owner, times)
+        return found
 
-    def border(self, scheme_from: Scheme, scheme_to: Scheme, elements: int) -> float:
+    def border(self, of: Scheme, to: Scheme, elements: int) -> float:
         """Return the seconds that taking a tensor from one scheme to another costs; only static int8 is passed on."""
-        if (scheme_from == "int8") == (scheme_to == "int8"):
+        if (of == "int8") == (to == "int8"):
             return 0.0
         machine = self.predictor.machine
         launch = times_of(bases_of((), machine, self._kind), self.predictor.logs).launch

@@ -5,6 +5,7 @@ and a probe of it. One machine, one thread, times of the CPU (others may be on t
 planner.md: tier B within 5 to 15 %, tier C within 40 % or worse.
 
     pytest tests/benchmarks/test_probe_prediction.py --benchmark-only -s
+    HWBENCH_NETWORKS=resnet8,ds_cnn pytest ...     # only these
     HWBENCH_WRITE_PRIORS=priors.json pytest ...    # what hwbench/prediction/priors.json was made by
 """
 
@@ -64,8 +65,11 @@ def gathered(tmp_path_factory):
     intake = Intake(folder=folder, watch=lambda *_: None, threads=1, timeout_s=600, seed=0)
     files = [str(DATA / name) for name in FILES if (DATA / name).exists()]
     hubs, jobs = {}, {engine: {} for engine in ENGINES}
+    wanted = os.environ.get("HWBENCH_NETWORKS", "")
     for spec in (*(f"zoo:{name}" for name in ZOO), *files):
         name = Path(spec).stem.removeprefix("zoo:").partition("_v1")[0]
+        if wanted and name not in wanted.split(","):
+            continue
         imported = intake.model(spec, name, batch_size=1)
         place = folder / f"{name}.json"
         place.write_bytes(msgspec.json.encode(imported))
@@ -89,7 +93,7 @@ def built(folder, spec, name, imported, engine, precision):
         given = np.load(Path(imported.files.folder) / imported.files.inputs)
         np.savez(data, **{key: np.repeat(value, 8, 0) for key, value in given.items()})
     out = folder / f"{name}-{engine}-{precision}"
-    options = ["-e", engine, "-p", precision, "--data", data, "--threads", "1", "--no-measure", "--no-verify"]
+    options = ["-e", engine, "-p", precision, "--data", data, "--threads", "1", "--no-measure"]
     child(["-m", "hwbench", "build", spec, *options, "-o", out], folder)
     return next(path.parent for path in out.rglob("manifest.json"))
 
@@ -141,7 +145,7 @@ def test_an_unseen_runtime(benchmark, gathered, tmp_path):
             one = observed[engine][label].measured_s
             print(f"    {label:28s} measured {one * 1e3:9.4f} ms, predicted {one * np.exp(-error) * 1e3:9.4f} ms")
     if "HWBENCH_WRITE_PRIORS" in os.environ:
-        about = f"Fitted by tests/benchmarks/test_probe_prediction.py on one machine ({profile.title}), one thread, CPU time"
+        about = f"Fitted by tests/benchmarks/test_probe_prediction.py on {profile.title}, one thread, CPU time"
         measured = {engine: (times[engine][0], list(found.values())) for engine, found in observed.items()}
         write_record(Path(os.environ["HWBENCH_WRITE_PRIORS"]), fit_priors(measured, PROFILE, about))
     benchmark.pedantic(lambda: predictor_of(profile, engine="litert"), rounds=1)

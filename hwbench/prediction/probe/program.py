@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Measures the anchors of a probe pack on this device and writes probe.json. Needs numpy and one runtime, not hwbench.
 
     python run_probe.py                       # about 60 seconds, one thread
@@ -8,6 +7,10 @@
 Python 3.8 or newer. All anchors are loaded and warmed up, then timed in turns, so that a change of the clock or another
 program meets all of them alike. Every sample is kept. Nothing is sent anywhere.
 """
+
+# mypy: ignore-errors
+
+from __future__ import annotations
 
 import argparse
 import datetime

@@ -2,13 +2,16 @@
 
 import math
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from hwbench.devices.profiles import load_profiles
 from hwbench.errors import UsageError
+from hwbench.plan.assemble import assemble
 from hwbench.plan.designs import design_of, sizes_of, uniform
+from hwbench.plan.milp import solve
 from hwbench.plan.sites import space_of
 from hwbench.prediction import priors, spread
 from hwbench.prediction.costs import PredictedCosts
@@ -21,7 +24,7 @@ from hwbench.prediction.probe.observed import anchor_works
 from hwbench.prediction.probe.onnx_files import onnx_model
 from hwbench.prediction.roofline import PARAMETERS, bases_of, times_of
 from hwbench.records.base import Missing
-from hwbench.records.planning import Design
+from hwbench.records.planning import Design, Loss, Sensitivity
 
 PROFILES = load_profiles()
 GENOA = PROFILES["amd-epyc-genoa"]
@@ -169,9 +172,34 @@ class TestCosts:
         costs = PredictedCosts(space, predictor)
         design = uniform(space, scheme)
         found = predict_design(space, design, predictor)
-        clusters = sum(costs.cluster(one, sizes_of(one, space, design), design.of(one.name)) for one in space.clusters)
-        assert clusters + found.borders_s + found.fixed_s == pytest.approx(costs.predict(space, design).value)
+        clusters = sum(
+            costs.cluster(one, [sizes_of(one, space, design)], design.of(one.name))[0] for one in space.clusters
+        )
+        assert clusters + found.borders_s + costs.start_s == pytest.approx(costs.predict(space, design).value)
         assert (found.borders_s > 0) is (scheme == "int8")  # the ends of the network are floats
+
+    def test_several_sizes_at_once_are_each_alone(self, space, predictor):
+        costs = PredictedCosts(space, predictor)
+        cluster = space.clusters[3]
+        whole = sizes_of(cluster, space, Design())
+        some = [whole, msgspec.structs.replace(whole, rank=4), msgspec.structs.replace(whole, macs=whole.macs // 2)]
+        found = costs.cluster(cluster, some, "float")
+        assert found == pytest.approx([costs.cluster(cluster, [one], "float")[0] for one in some])
+        assert len(set(found)) == 3
+
+    def test_a_plan_is_assembled_from_them(self, space, predictor):
+        losses = tuple(
+            Loss(site=site.name, option=option.name, divergence=0.01 * place, n=1, how="forward")
+            for site in space.sites
+            for place, option in enumerate(site.options)
+            if place
+        )
+        found = Sensitivity(hub_sha256="0" * 64, measure="kl", n=1, losses=losses, pairs=(), took_s=0.0)
+        problem = assemble(space, PredictedCosts(space, predictor), found)
+        fast = solve(problem, objective="latency", bounds={"loss": 0.05})
+        assert fast.status == "optimal"
+        whole = solve(problem, objective="latency", bounds={"loss": 0.0})
+        assert fast.objective < whole.objective
 
     def test_a_border_is_paid_between_int8_and_float_alone(self, space, predictor):
         costs = PredictedCosts(space, predictor)
