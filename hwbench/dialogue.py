@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -51,11 +51,13 @@ class Dialogue:
         failure: type[HwbenchError],
         timeout_s: float,
         env: Mapping[str, str] | None = None,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Start ``module``; the arguments are those of :func:`hwbench.children.run_child`."""
         write_record(folder / "job.json", job)
         (folder / "result.json").unlink(missing_ok=True)
         self._folder, self._what, self._failure, self._timeout_s = folder, what, failure, timeout_s
+        self._on_event = on_event
         self._log = folder / "log.txt"
         with self._log.open("wb") as log_stream:
             self._process = subprocess.Popen(
@@ -126,6 +128,8 @@ class Dialogue:
             if event.get("event") == wanted:
                 return event
             self._raise_reported(event)
+            if event and self._on_event is not None:
+                self._on_event(event)
 
     def _raise_reported(self, event: dict[str, Any]) -> None:
         if event.get("event") == "error":

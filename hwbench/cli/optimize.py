@@ -94,6 +94,7 @@ def optimize(
     from hwbench.inventory import default_threads, find_target
     from hwbench.optimization_pipeline import PAGE
     from hwbench.optimization_pipeline import optimize as run
+    from hwbench.optimization_pipeline.planned import FromCosts
     from hwbench.optimization_pipeline.saving import predictions
     from hwbench.records.optimization import OptimizeRequest
     from hwbench.records.quantization import CalibrationSettings
@@ -136,7 +137,7 @@ def optimize(
         replace=force,
         timeout_s=parse_seconds(timeout),
     )
-    found = run(request, output, target=target, watch=terminal.steps())
+    found = run(request, output, target=target, watch=terminal.steps(), planner=FromCosts)
     write_bytes(output / PAGE, render_optimization_page(found, predictions(found)).encode())
     if json:
         write_stdout(encode(found))

@@ -32,6 +32,7 @@ from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibrat
 from hwbench.units import MonotonicClock
 
 BUNDLES = "bundles"
+_RECOVERY = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.1}
 _PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
 
 
@@ -98,7 +99,7 @@ class Maker:
     def designed(self, engine: str, space: Space, design: Design, name: str) -> Made:
         """Realise a design; raises like :meth:`made`."""
         steps = steps_of(space, design)
-        if steps and self.request.recover_epochs:
+        if design.cuts and self.request.recover_epochs:
             steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs}))
         layers = [layer.name for layer in (self._network(steps) if steps else self.original).imported.model.layers]
         return self.made(engine, precision_plan(space, design, layers), name, steps)

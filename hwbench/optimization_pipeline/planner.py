@@ -44,5 +44,9 @@ class Planner(Protocol):
         """Return designs that differ from the best measured one at a site; none: it has no more."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
 
 PlannerOf = Callable[[Known], Planner]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -80,7 +81,8 @@ class Optimization:
         eligibility = Eligibility(self.request.max_drop, baselines.candidates)
         loop = Loop(workshop, self.timer, kept, eligibility, baselines.candidates)
         if self.planner_of is not None:
-            loop.run(self._planner(self.planner_of, imported, parts, loop.candidates))
+            with contextlib.closing(self._planner(self.planner_of, imported, parts, loop.candidates)) as planner:
+                loop.run(planner)
         kept.skip(*_LOOP)
         contest = kept.stage("contest", Contest, lambda: self._contest(loop))
         verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop.candidates, parts))

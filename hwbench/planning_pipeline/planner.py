@@ -87,7 +87,11 @@ class Planner:
     def fronts(self) -> dict[str, Found]:
         """Solve for every runtime; by name of the engine, with the arithmetic where several were asked for."""
         with self._timed("solving"):
-            return {self._label(known): self._solving(known).run() for known in self.known}
+            found = {}
+            for known in self.known:
+                self.intake.watch(f"solving for {self._label(known)}", None)
+                found[self._label(known)] = self._solving(known).run()
+            return found
 
     def plans(self) -> tuple[EnginePlan, ...]:
         """Return the fronts as they are written down."""

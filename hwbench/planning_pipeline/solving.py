@@ -29,7 +29,7 @@ _KINDS = ("precision", "width", "depth", "rank")
 ROUNDS = 3
 CLOSER = 3  # budgets between the last that is allowed and the first that is not
 _SETTLED = 0.15  # largest |log| by which a factor still moves
-_HOLD = 0.1  # how strongly the factors hold on to one, as if it had been measured so
+_HOLD = 0.02  # how strongly the factors hold on to one, as if it had been measured so
 _FACTORS = (0.05, 20.0)
 _TIME_LIMIT_S = 5.0  # of one budget
 

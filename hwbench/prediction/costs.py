@@ -59,7 +59,7 @@ class PredictedCosts:
             return 0.0
         machine = self.predictor.machine
         launch = times_of(bases_of((), machine, self._kind), self.predictor.logs).launch
-        return launch + border_bytes_s(elements, machine, self._kind) / self._values["elementwise"]
+        return launch + border_bytes_s(elements, machine, self._kind) / self._values["border"]
 
     def predict(self, space: Space, design: Design) -> Interval:
         """Return the latency of a whole design, with the interval of its tier."""

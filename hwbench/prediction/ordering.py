@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 from hwbench.errors import UsageError
 from hwbench.prediction import spread
-from hwbench.prediction.predict import Predictor, spread_of_ratio
+from hwbench.prediction.predict import Predictor
 from hwbench.records.prediction import Ordering, Prediction
 
 _LEAST_SPREAD = 0.02
@@ -30,8 +30,8 @@ def ratio(a: Prediction, b: Prediction, predictor: Predictor) -> Ordering:
     if places != {here}:
         raise UsageError("a ratio is of two predictions for one device, runtime, power mode and probe")
     value = a.latency.value / b.latency.value
-    own = max(spread_of_ratio(predictor, unlikeness(a, b)), _LEAST_SPREAD)
-    half = spread.t_quantile(max(predictor.n - 1, 1)) * own
+    own, half = predictor.ratio_spreads(unlikeness(a, b))
+    own = max(own, _LEAST_SPREAD)
     return Ordering(
         a=a.model,
         b=b.model,

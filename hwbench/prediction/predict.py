@@ -62,6 +62,19 @@ class Predictor:
             return spread.around(value_s, half, tier="B", n=n, method="split conformal, leave-one-anchor-out")
         return spread.from_data_sheet(value_s, between=self.between, judged=self.judged, within=self.within, n=self.n)
 
+    def ratio_spreads(self, unlike: float) -> tuple[float, float]:
+        """Return the log spread of a ratio of two times on this device, and the half-width of its interval.
+
+        What a device does to all networks cancels; two networks' own residuals do not, nor what falls on a kind of
+        layer of which one has more: ``unlike``, the share of the time that is spent on other kinds (0 to 1).
+        """
+        if self.errors:
+            own = math.sqrt(2) * _root_mean_square(self.errors)
+            return own, min(math.sqrt(2) * spread.conformal(self.errors), spread.MOST)
+        own = math.sqrt(2) * self.within
+        half = spread.half_width(between=self.between * unlike, judged=self.judged * unlike, within=own, n=self.n)
+        return math.hypot(own, math.hypot(self.between, self.judged) * unlike), half
+
 
 def predictor_of(
     profile: DeviceProfile,
@@ -143,17 +156,19 @@ def predict_design(space: Space, design: Design, predictor: Predictor, *, name: 
     Raises:
         Unsupported: the device lacks an arithmetic of the design.
     """
-    units: list[Work] = []
     reads: dict[str, dict[str, int]] = {}
     for one in space.clusters:
         for reader, elements in one.readers.items():
             reads.setdefault(reader, {})[one.name] = elements
+    units: list[Work] = []
     for cluster in space.clusters:
         sizes = sizes_of(cluster, space, design)
         if sizes is None:
             continue
-        parts = works_of_cluster(cluster, sizes, design.of(cluster.name))
-        units += [msgspec.structs.replace(parts[0], reads=reads.get(cluster.name, {})), *parts[1:]]
+        first, *more = works_of_cluster(cluster, sizes, design.of(cluster.name))
+        before = reads.get(cluster.name, {})
+        ends = (0 if before else sizes.elements_in) + (0 if cluster.readers else sizes.elements_out)
+        units += [msgspec.structs.replace(first, reads=before, ends=ends), *more]
     return _prediction(
         Works(units=tuple(units)), predictor, name=name, hub_sha256=space.hub_sha256,
         precision="mixed" if design.schemes else design.floating, floating=design.floating,
@@ -197,18 +212,6 @@ def _prediction(
         assumptions=(predictor.basis, *machine.assumptions),
         not_counted=works.not_counted,
     )
-
-
-def spread_of_ratio(predictor: Predictor, unlike: float) -> float:
-    """Return the log spread of a ratio of two times on this device.
-
-    What a device does to all networks cancels; two networks' own residuals do not, nor what falls on a kind of layer
-    of which one has more: ``unlike``, the share of the time that is spent on other kinds (0 to 1).
-    """
-    own = predictor.within
-    if predictor.errors:
-        own = _root_mean_square(predictor.errors)
-    return math.hypot(own * math.sqrt(2), math.hypot(predictor.between, predictor.judged) * unlike)
 
 
 def _root_mean_square(errors: Sequence[float]) -> float:

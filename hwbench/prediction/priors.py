@@ -31,6 +31,8 @@ _JUDGED_GPU = {
     "matmul.int8": 0.3,
     "memory": 0.7,
     "elementwise": 0.6,
+    "function": 0.4,
+    "border": 0.5,
     "launch": 5e-6,
     "fixed": 40e-6,
 }
@@ -43,7 +45,9 @@ _JUDGED_CPU = {
     "matmul.float": 0.5,
     "matmul.int8": 0.3,
     "memory": 0.6,
-    "elementwise": 0.3,
+    "elementwise": 0.4,
+    "function": 0.1,
+    "border": 0.15,
     "launch": 2e-6,
     "fixed": 20e-6,
 }

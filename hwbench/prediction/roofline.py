@@ -24,11 +24,12 @@ from hwbench.records.prediction import Bound, UnitPrediction, Work
 
 SHARES = (
     *("conv.float", "conv.int8", "depthwise.float", "depthwise.int8", "matmul.float", "matmul.int8"),
-    *("memory", "elementwise"),
+    *("memory", "elementwise", "function", "border"),
 )
 SECONDS = ("launch", "fixed")
 PARAMETERS = (*SHARES, *SECONDS)
 REFERENCE_HZ = 3.8e9  # the clock that launches and fixed costs on CPUs were fitted at; they scale with it
+_REGRID_CYCLES = 12.0  # of a vector of sums: convert, scale, round, clip, pack; by judgement
 _INDEX = {name: place for place, name in enumerate(PARAMETERS)}
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -43,7 +44,7 @@ class Bases:
     share: np.ndarray[Any, np.dtype[np.intp]]
     memory_share: np.ndarray[Any, np.dtype[np.intp]]
     launches: float  # how much slower than the reference this machine launches
-    borders_s: float  # at efficiency 1 of memory
+    borders_s: float  # at efficiency 1
     borders: int
     units: tuple[Work, ...]
     arithmetics: tuple[str, ...]
@@ -64,7 +65,7 @@ def bases_of(works: Sequence[Work], machine: Machine, floating: str, weights_at:
         levels.append(level.name)
         memory.append(moved / level.bytes_per_s + weights / min(stored.bytes_per_s, level.bytes_per_s))
         peak = rate_of(machine, kind) or machine.peaks["fp32"]
-        arithmetic.append(2 * work.macs / (peak * tile_share(work, machine, kind)))
+        arithmetic.append(2 * work.macs / (peak * tile_share(work, machine, kind)) + _regrid_s(work, machine))
     borders_s, borders = _borders(works, machine, floating)
     slower = REFERENCE_HZ / machine.clock_hz if machine.processor == "cpu" else 1.0
     return Bases(
@@ -73,7 +74,7 @@ def bases_of(works: Sequence[Work], machine: Machine, floating: str, weights_at:
         share=np.array(
             [_share_index(work, kind) for work, kind in zip(works, arithmetics, strict=True)], dtype=np.intp
         ),
-        memory_share=np.array([_INDEX["memory" if work.macs else "elementwise"] for work in works], dtype=np.intp),
+        memory_share=np.array([_INDEX["memory" if work.macs else work.family] for work in works], dtype=np.intp),
         launches=slower,
         borders_s=borders_s,
         borders=borders,
@@ -88,9 +89,17 @@ def _named(machine: Machine, name: str) -> Any:
 
 
 def _share_index(work: Work, arithmetic: str) -> int:
-    if work.family == "elementwise":
-        return _INDEX["elementwise"]
+    if not work.macs:
+        return _INDEX[work.family]
     return _INDEX[f"{work.family}.{'int8' if arithmetic == 'int8' else 'float'}"]
+
+
+def _regrid_s(work: Work, machine: Machine) -> float:
+    """Return the seconds in which a CPU brings 32-bit sums of an int8 layer back to its grid, at efficiency 1."""
+    if work.scheme != "int8" or machine.processor == "gpu":
+        return 0.0
+    lanes = 16 if "avx512f" in machine.isa else 8 if "avx2" in machine.isa else 4
+    return work.elements_out * _REGRID_CYCLES / (lanes * machine.clock_hz * machine.threads)
 
 
 def tile_share(work: Work, machine: Machine, arithmetic: str) -> float:
@@ -126,7 +135,10 @@ def quanta(machine: Machine, arithmetic: str) -> tuple[int, int, int]:
 
 
 def _borders(works: Sequence[Work], machine: Machine, floating: str) -> tuple[float, int]:
-    """Return the seconds and the number of conversions between units of unlike schemes; one a result and scheme."""
+    """Return the seconds and the number of conversions between units of unlike schemes; one a result and scheme.
+
+    The ends of a network are floats.
+    """
     by_name = {work.name: work for work in works}
     crossed: dict[tuple[str, bool], int] = {}
     for work in works:
@@ -135,6 +147,8 @@ def _borders(works: Sequence[Work], machine: Machine, floating: str) -> tuple[fl
             other = by_name.get(name)
             if other is not None and (other.scheme == "int8") != quantised:
                 crossed[name, quantised] = elements
+        if quantised and work.ends:
+            crossed[f"{work.name} (end)", True] = work.ends
     return sum(border_bytes_s(elements, machine, floating) for elements in crossed.values()), len(crossed)
 
 
@@ -171,7 +185,7 @@ def times_of(bases: Bases, logs: Array) -> Times:
         arithmetic=arithmetic,
         memory=memory,
         launch=launch,
-        borders=bases.borders * launch + bases.borders_s / float(values[_INDEX["elementwise"]]),
+        borders=bases.borders * launch + bases.borders_s / float(values[_INDEX["border"]]),
         fixed=float(values[_INDEX["fixed"]]) * bases.launches,
     )
 

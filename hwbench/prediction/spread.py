@@ -16,7 +16,7 @@ from hwbench.records.planning import Interval
 COVERAGE = 0.9
 _T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)  # Student's t, one-sided 0.95, by freedom
 _Z95 = 1.645
-_MOST = 3.4  # ln 30: beyond it an interval says nothing
+MOST = 3.4  # ln 30: beyond it an interval says nothing
 
 
 def t_quantile(freedom: int) -> float:
@@ -46,10 +46,15 @@ def from_data_sheet(value: float, *, between: float, judged: float, within: floa
         within: log spread of networks on one device.
         n: groups; 0 where none was measured, and ``between`` counts nothing.
     """
-    groups = t_quantile(n - 1) * between * math.sqrt(1 + 1 / n) if n > 1 else 0.0
-    half = min(math.hypot(groups, _Z95 * judged, _Z95 * within), _MOST)
+    half = half_width(between=between, judged=judged, within=within, n=n)
     rests = "spread by judgement" if not n else "Student's t over runtimes"
     return around(value, half, tier="C", n=n, method=f"roofline, class priors, {rests}")
+
+
+def half_width(*, between: float, judged: float, within: float, n: int) -> float:
+    """Return the half-width of tier C, of a logarithm; as :func:`from_data_sheet` has its arguments."""
+    groups = t_quantile(n - 1) * between * math.sqrt(1 + 1 / n) if n > 1 else 0.0
+    return min(math.hypot(groups, _Z95 * judged, _Z95 * within), MOST)
 
 
 def around(value: float, half: float, *, tier: Literal["B", "C"], n: int, method: str) -> Interval:

@@ -31,6 +31,14 @@ KEEP_INT8 = frozenset({
 """Layers that do not multiply and run in int8 where what they read is int8; others take and give floats."""
 
 
+FUNCTIONS = frozenset({
+    *("Softmax", "LogSoftmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "Erf", "Gelu"),
+    *("Exp", "Sigmoid", "Tanh", "LRN", "Pow", "Sqrt", "SkipLayerNormalization", "FastGelu", "BiasGelu"),
+    "RMSNormalization",
+})  # fmt: skip
+"""Layers of many instructions an element."""
+
+
 @dataclass
 class _Unit:
     """A unit in the making; ``tail``: its last layer so far."""
@@ -67,7 +75,7 @@ def works_of(model: ir.Model, schemes: Mapping[str, Scheme] | None = None, defau
         name = _name(unit.first)
         if name not in built:  # it reads units before it alone, since nothing is fused to it
             built[name] = _kept(unit.first, [built[other] for other in reads])
-        made.append(_work(unit, built[name], reads))
+        made.append(_work(unit, built[name], reads, _ends(unit, model.graph)))
     return Works(units=tuple(made), not_counted=tuple(sorted(unknown)))
 
 
@@ -79,7 +87,7 @@ def works_of_cluster(cluster: Cluster, sizes: Sizes, scheme: Scheme) -> tuple[Wo
     deep, wide = max(sizes.channels_in // groups, 1), max(sizes.channels_out // groups, 1)
     taps = max(cluster.weights * max(cluster.groups, 1) // max(cluster.channels_out * cluster.channels_in, 1), 1)
     depths = [(deep, sizes.rank, taps), (sizes.rank, wide, 1)] if sizes.rank else [(deep, wide, taps)]
-    family: Family = "elementwise"
+    family: Family = "function" if set(cluster.kind.split()) & FUNCTIONS else "elementwise"
     if sizes.macs:
         family = "depthwise" if depthwise else "conv" if convolution else "matmul"
     each = sum(into * out * area for into, out, area in depths)
@@ -192,7 +200,19 @@ def _kept(node: ir.Node, before: Sequence[Scheme]) -> Scheme:
     return "int8" if before and set(before) == {"int8"} and node.op_type in KEEP_INT8 else "float"
 
 
-def _work(unit: _Unit, scheme: Scheme, reads: dict[str, int]) -> Work:
+def _ends(unit: _Unit, graph: ir.Graph) -> int:
+    """Return the elements that a unit takes from the network's inputs, or gives to its outputs."""
+    read = {value for node in unit.nodes for value in node.inputs if value in graph.inputs and not _is_weight(value)}
+    return sum(_elements(value) for value in read) + sum(
+        _elements(value) for node in unit.nodes for value in node.outputs if value in graph.outputs
+    )
+
+
+def _rest(unit: _Unit) -> Family:
+    return "function" if any(node.op_type in FUNCTIONS for node in unit.nodes) else "elementwise"
+
+
+def _work(unit: _Unit, scheme: Scheme, reads: dict[str, int], ends: int) -> Work:
     macs = macs_of(unit.first)
     macs = 0 if isinstance(macs, Missing) else macs
     family, groups, deep, wide = _product(unit.first)
@@ -202,7 +222,7 @@ def _work(unit: _Unit, scheme: Scheme, reads: dict[str, int]) -> Work:
     return Work(
         name=_name(unit.first),
         layers=tuple(_name(node) for node in unit.nodes),
-        family=family if macs else "elementwise",
+        family=family if macs else _rest(unit),
         scheme=scheme,
         macs=macs,
         positions=max(macs // max(depth * wide * groups, 1), 1) if macs else 1,
@@ -213,6 +233,7 @@ def _work(unit: _Unit, scheme: Scheme, reads: dict[str, int]) -> Work:
         elements_out=sum(_elements(value) for value in unit.tail.outputs),
         weights=weights,
         reads=reads,
+        ends=ends,
     )
 
 

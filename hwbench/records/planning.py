@@ -149,7 +149,7 @@ class Platform(Record, frozen=True, kw_only=True):
 class ClusterTime(Record, frozen=True, kw_only=True):
     """What one cluster took in one built network. ``scheme``: what was built, not what was asked for.
 
-    ``kernel``: of the unit that its first layer ran in, where the runtime tells.
+    ``kernel``: of the unit that its first layer ran in, where the runtime tells. ``units``: how many were booked on it.
     """
 
     cluster: str
@@ -158,6 +158,7 @@ class ClusterTime(Record, frozen=True, kw_only=True):
     sizes: Sizes
     time_s: float
     kernel: str | None = None
+    units: int = 1
 
     def __post_init__(self) -> None:
         check_finite(self, "time_s")
@@ -171,6 +172,7 @@ class BorderTime(Record, frozen=True, kw_only=True):
 
     elements: dict[str, int]
     time_s: float
+    units: int = 0
 
     def __post_init__(self) -> None:
         check_finite(self, "time_s")
@@ -181,6 +183,8 @@ class CostSample(Record, frozen=True, kw_only=True):
 
     ``reference_s``: of the unchanged network in float, timed in turn with this one, so that ``median_s / reference_s``
     is the median of the ratios of the two in each turn. A machine that is slower for a while is so for both.
+    ``profiled_s``: from end to end while its ``units`` were timed; what that is more is the profiler's, or the machine
+    was slower.
     """
 
     platform: Platform
@@ -191,9 +195,11 @@ class CostSample(Record, frozen=True, kw_only=True):
     samples_ns: tuple[int, ...]
     median_s: float
     reference_s: float | Missing = Missing(code="not_timed", why="no other network was timed beside this one")
+    profiled_s: float | Missing = Missing(code="not_timed", why="the profiled inferences were not timed as a whole")
+    units: int = 0
 
     def __post_init__(self) -> None:
-        check_finite(self, "median_s", "reference_s")
+        check_finite(self, "median_s", "reference_s", "profiled_s")
 
 
 class Interval(Record, frozen=True, kw_only=True, tag_field="kind", tag="interval"):

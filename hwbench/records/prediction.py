@@ -17,7 +17,7 @@ PREDICTION_SCHEMA = 1
 PROBE_SCHEMA = 1
 PRIORS_SCHEMA = 1
 
-Family = Literal["conv", "depthwise", "matmul", "elementwise"]
+Family = Literal["conv", "depthwise", "matmul", "elementwise", "function"]
 Bound = Literal["arithmetic", "memory", "launch"]
 
 
@@ -25,7 +25,9 @@ class Work(Record, frozen=True, kw_only=True):
     """What one executed unit has to do: a layer that multiplies with what is fused to it, or a layer that does not.
 
     The product is of ``positions`` rows, ``channels_in`` deep and ``channels_out`` wide, ``groups`` times; all of them
-    are 1 where nothing is multiplied. ``reads``: the works whose results it takes, with the elements that pass.
+    are 1 where nothing is multiplied. ``function``: many instructions an element (Softmax, LayerNormalization, GELU).
+    ``reads``: the works whose results it takes, with the elements that pass; ``ends``: elements that come from outside
+    the network or leave it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Work(Record, frozen=True, kw_only=True):
     elements_out: int
     weights: int
     reads: dict[str, int] = {}
+    ends: int = 0
 
 
 class UnitPrediction(Record, frozen=True, kw_only=True):

@@ -2,8 +2,8 @@
 
 A sample belongs to a platform (device, runtime in one version, instruction set, threads, batch size, arithmetic, power
 mode) and to a network. A network that is planned again starts with its samples; a new one on the same platform starts
-with the times of clusters of the same kinds. Samples are only ever added, each in a transaction of its own, so several
-processes may write at once and a crash loses nothing that was there.
+with those of others that have clusters of the same kinds. Samples are only ever added, each in a transaction of its
+own, so several processes may write at once and a crash loses nothing that was there.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import statistics
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import msgspec
 
 from hwbench.errors import StorageError, UsageError
 from hwbench.records.base import Missing
-from hwbench.records.planning import ClusterTime, CostSample, Platform
+from hwbench.records.planning import CostSample, Platform
 from hwbench.resources import user_folder
 
 STORE_SCHEMA = 1
@@ -100,13 +99,16 @@ class CostStore:
         )
         return self._read(asked)
 
-    def cluster_times(self, platform: Platform, kinds: Collection[str], *, but: str = "") -> list[ClusterTime]:
-        """Return what clusters of these kinds took in other networks on a platform, at the pace of the whole machine.
+    def samples_with(self, platform: Platform, kinds: Collection[str], *, but: str = "") -> list[CostSample]:
+        """Return the samples of other networks on a platform that have clusters of any of these kinds, oldest first.
 
         Args:
             platform: of the measurements.
             kinds: of clusters.
             but: a network, by the hash of its hub, that is left out.
+
+        Raises:
+            StorageError: one cannot be read.
         """
         samples, table = self._tables["samples"], self._tables["kinds"]
         asked = (
@@ -118,7 +120,7 @@ class CostStore:
             )
             .order_by(samples.c.id)
         )
-        return _at_one_pace(self._read(asked), kinds)
+        return self._read(asked)
 
     def _read(self, asked: Any) -> list[CostSample]:
         with self._translated(), self._engine.connect() as connection:
@@ -199,27 +201,6 @@ def platform_key(platform: Platform) -> str:
     }
     facts["isa"] = sorted(platform.isa)
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
-
-
-def _at_one_pace(samples: Sequence[CostSample], kinds: Collection[str]) -> list[ClusterTime]:
-    """Return the times of clusters of some kinds, each by how slow the machine was beside its network's usual."""
-    paces: dict[str, list[float]] = {}
-    for sample in samples:
-        if not isinstance(sample.reference_s, Missing):
-            paces.setdefault(sample.hub_sha256, []).append(sample.reference_s)
-    usual = {hub: statistics.median(mine) for hub, mine in paces.items()}
-    found = []
-    for sample in samples:
-        own = sample.reference_s
-        scale = 1.0 if isinstance(own, Missing) else usual[sample.hub_sha256] / own
-        found += [
-            msgspec.structs.replace(
-                time, cluster=f"{sample.hub_sha256[:12]}:{time.cluster}", time_s=time.time_s * scale
-            )
-            for time in sample.clusters
-            if time.kind in kinds
-        ]
-    return found
 
 
 def _sqlalchemy() -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from hwbench.measure.layers import reconcile
 from hwbench.plan.designs import sizes_of
@@ -22,12 +23,23 @@ from hwbench.tables.variant import Variant
 _BY_UNIT: frozenset[Scheme] = frozenset({"float", "int8"})  # what the precision of a unit tells apart
 
 
+@dataclass(frozen=True, kw_only=True)
+class Booked:
+    """Times of the quiet inferences of a profile: as a whole, by cluster, and of what was inserted."""
+
+    clusters: tuple[ClusterTime, ...]
+    border: BorderTime
+    profiled_s: float
+    units: int
+
+
 def booked(
     space: Space, design: Design, made: Variant, lowered: Lowered, run: LayerRun, median_s: float
-) -> tuple[tuple[ClusterTime, ...], BorderTime] | Missing:
+) -> Booked | Missing:
     """Return what each cluster took and what borders took, of a network that takes ``median_s`` from end to end.
 
-    A cluster that no unit stands for took nothing: it ran inside another's.
+    Times are the profiler's own, and not scaled to ``median_s``: a profiler's overhead is one for each unit and no
+    share of its time. A cluster that no unit stands for took nothing: it ran inside another's.
     """
     table = reconcile(run, made.model.layers, median_s)
     if isinstance(table, Missing):
@@ -35,13 +47,15 @@ def booked(
     owner = owners(space, made.pieces)
     place = {layer.name: at for at, layer in enumerate(made.model.layers)}
     times: dict[str, float] = {}
+    counts: Counter[str] = Counter()
     inserted = 0.0
     for row in table.rows:
         first = _first(row, owner, place)
         if first is not None:
-            times[first] = times.get(first, 0.0) + row.scaled_s
+            times[first] = times.get(first, 0.0) + row.measured_s
+            counts[first] += 1
         elif not row.unit.members:
-            inserted += row.scaled_s
+            inserted += row.measured_s
     units = [row.unit for row in table.rows]
     clusters = []
     for cluster in space.clusters:
@@ -57,12 +71,19 @@ def booked(
                 sizes=sizes,
                 time_s=times.get(cluster.name, 0.0),
                 kernel=None if unit is None or isinstance(unit.kernel, Missing) else unit.kernel,
+                units=counts[cluster.name],
             )
         )
     elements: Counter[str] = Counter()
     for crossing in crossings(space, design):
         elements[crossing.kind] += crossing.elements
-    return tuple(clusters), BorderTime(elements=dict(elements), time_s=inserted)
+    measured, scaled = (sum(getattr(row, name) for row in table.rows) for name in ("measured_s", "scaled_s"))
+    return Booked(
+        clusters=tuple(clusters),
+        border=BorderTime(elements=dict(elements), time_s=inserted, units=sum(not unit.members for unit in units)),
+        profiled_s=median_s * measured / scaled,
+        units=len(table.rows),
+    )
 
 
 def owners(space: Space, pieces: Mapping[str, Sequence[str]]) -> dict[str, str]:

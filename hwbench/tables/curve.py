@@ -2,11 +2,12 @@
 
     time = trend(sizes) * exp(residual)
 
-The trend is a non-negative combination of one start, multiply-adds (as they are, and with channels rounded up to what
-the machine computes at once), elements read and written, and weights, fitted with relative errors. The residual is a
-Gaussian process over the logarithms of channels and of positions (kriging of a regression's residuals), with a part
-that only measurements of the same cluster share: near a measured point the measurement prevails, several of them
-are averaged, and far from any the trend does. Measurements in another kernel of the runtime have no say.
+The trend is a non-negative combination of one start, multiply-adds (as they are, with channels rounded up to what the
+machine computes at once, and more where they do not fit that), elements read and written, and weights, fitted with
+relative errors. The residual is a Gaussian process over the logarithms of channels and of positions (kriging of a
+regression's residuals), with a part that only measurements of the same cluster share: near a measured point the
+measurement prevails, several of them are averaged, and far from any the trend does. Measurements in another kernel of
+the runtime have no say.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hwbench.tables.quantum import padded
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
+_APART = 0.5  # how far sizes on the two sides of fitting a step are apart, as if in logarithms of channels
 TINY_S = 5e-7  # below this, relative errors mean nothing: runtimes count whole microseconds
 _SCALES = (0.15, 0.3, 0.6)  # standard deviations of the residual that sizes share ...
 _OWN = (0.05, 0.15)  # ... that a cluster has of its own ...
@@ -39,22 +41,34 @@ class Points:
     owner: np.ndarray[Any, np.dtype[np.int64]]
     kernel: np.ndarray[Any, np.dtype[np.int64]]
 
-    def places(self) -> Array:
-        """Return where the points lie, [points, 4]."""
+    def places(self, step: int) -> Array:
+        """Return where the points lie, [points, 6]: logarithms of sizes, and whether channels fit the step."""
         rows = [
             (each.channels_in, each.channels_out, max(1.0, each.elements_out / each.channels_out), max(1, each.rank))
             for each in self.sizes
         ]
-        found: Array = np.log(np.array(rows, np.float64).reshape(-1, 4))
-        return found
+        logarithms: Array = np.log(np.array(rows, np.float64).reshape(-1, 4))
+        return np.hstack([logarithms, _APART * odd(self.sizes, step)])
 
     def features(self, step: int) -> Array:
-        """Return what the trend is made of, [points, 7]; ``step``: channels that are computed at once."""
+        """Return what the trend is made of, [points, 11]; ``step``: channels that are computed at once."""
         rows = [
             (1.0, each.macs, *_padded_macs(each, step), each.elements_in, each.elements_out, each.weights)
             for each in self.sizes
         ]
-        return np.array(rows, np.float64).reshape(-1, 7)
+        plain: Array = np.array(rows, np.float64).reshape(-1, 7)
+        unfit = odd(self.sizes, step)
+        return np.hstack([plain, plain[:, 1:2] * unfit, plain[:, 4:6] * unfit])
+
+
+def odd(sizes: Sequence[Sizes], step: int) -> Array:
+    """Return 1 where channels do not fit the step, else 0, for input and output channels, [sizes, 2].
+
+    Runtimes have other kernels and layouts there (ONNX Runtime's blocks of 16 channels), so that what is a channel
+    more may be another curve.
+    """
+    rows = [(each.channels_in % step > 0, each.channels_out % step > 0) for each in sizes]
+    return np.array(rows, np.float64).reshape(-1, 2)
 
 
 def _padded_macs(sizes: Sizes, step: int) -> tuple[float, float]:
@@ -93,8 +107,7 @@ class Curve:
         points, times_s, counts = _averaged(points, times_s)
         self._points, self._step = points, step
         self.trend = robust_nnls(points.features(step), times_s, 1 / (times_s + TINY_S))
-        self._places, self._times = points.places(), times_s
-        self._counts = counts
+        self._places = points.places(step)
         residual = np.log((times_s + TINY_S) / (self._trend(points) + TINY_S))
         self.spread = spread or _likeliest(points, self._distances(points), residual, counts)
         inner = _covariance(self._distances(points), _same(points, points), self.spread) * _same_kernel(points)
@@ -121,7 +134,7 @@ class Curve:
         return found
 
     def _distances(self, points: Points) -> Array:
-        difference = points.places()[:, None, :] - self._places[None, :, :]
+        difference = points.places(self._step)[:, None, :] - self._places[None, :, :]
         found: Array = np.sum(difference**2, axis=2)
         return found
 

@@ -13,17 +13,14 @@ absolute logarithms of measured / predicted, each of a network that the model wh
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes_of
-from hwbench.records.base import Missing
 from hwbench.records.planning import (
     Cluster,
     ClusterTime,
@@ -35,9 +32,11 @@ from hwbench.records.planning import (
     Space,
 )
 from hwbench.records.quantization import Scheme
-from hwbench.tables.borders import Crossing, crossings
+from hwbench.tables.border_costs import BorderCosts
+from hwbench.tables.borders import crossings
 from hwbench.tables.curve import Curve, Points, Spread, points_of
 from hwbench.tables.least_squares import Array, robust_nnls
+from hwbench.tables.pace import at_one_pace, known_times
 from hwbench.tables.quantum import quantum
 
 FEWEST = 10  # networks: fewer have no 90 % interval
@@ -93,8 +92,8 @@ class CostModel:
         Raises:
             UsageError: no network was measured in which a cluster of this kind was of this scheme.
         """
-        profiled = self._parts.cluster(cluster, sizes, scheme)
-        return self.whole.clusters * profiled + self.whole.each_cluster_s
+        profiled, inserted = self._parts.cluster(cluster, sizes, scheme), self._parts.layout(cluster, sizes, scheme)
+        return self.whole.clusters * profiled + self.whole.borders * inserted + self.whole.each_cluster_s
 
     def uncertainty(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
         """Return the standard deviation of the logarithm of a cluster's part, [sizes]; raises like :meth:`cluster`."""
@@ -137,23 +136,22 @@ class CostModel:
 
 
 def fit(
-    samples: Sequence[CostSample], space: Space, *, known: Sequence[ClusterTime] = (), folds: int = _FOLDS
+    samples: Sequence[CostSample], space: Space, *, known: Sequence[CostSample] = (), folds: int = _FOLDS
 ) -> CostModel:
     """Return the costs that samples of one platform and one network tell.
 
     Args:
         samples: networks that were built and timed; :data:`FEWEST` at least.
         space: what could be chosen for the network.
-        known: times of clusters of other networks on the same platform, which help where this one has few.
+        known: samples of other networks on the same platform, whose clusters help where this one has few of a kind.
         folds: of the cross-validation that the interval rests on.
 
     Raises:
         UsageError: samples are too few, or of several platforms or networks; or scipy is not installed.
     """
     _check(samples, space)
-    scaled = [normalised(sample, level) for level in [reference_level(samples)] for sample in samples]
-    names = {each.name for each in space.clusters}
-    foreign = [time for time in known if time.cluster not in names]
+    scaled = at_one_pace(samples)
+    foreign = known_times(known, {each.kind for each in space.clusters})
     model = _fitted(scaled, space, foreign, None)
     spreads = {key: curve.spread for key, curve in model._parts.curves.items()}
     order = np.random.default_rng(0).permutation(len(scaled))
@@ -183,24 +181,6 @@ def conformal(residuals: Sequence[float], coverage: float) -> float:
     if place > len(residuals):
         raise UsageError(f"{len(residuals)} networks hold no interval of {coverage:.0%}", hint="measure more")
     return sorted(abs(each) for each in residuals)[place - 1]
-
-
-def reference_level(samples: Sequence[CostSample]) -> float | None:
-    """Return what the unchanged network takes when the machine is as it mostly was, or None where it was not timed."""
-    found = [sample.reference_s for sample in samples if not isinstance(sample.reference_s, Missing)]
-    return statistics.median(found) if found else None
-
-
-def normalised(sample: CostSample, level: float | None) -> CostSample:
-    """Return a sample as it would be had the machine been as it mostly was: all times by the reference's."""
-    if level is None or isinstance(sample.reference_s, Missing):
-        return sample
-    scale = level / sample.reference_s
-    clusters = tuple(msgspec.structs.replace(each, time_s=each.time_s * scale) for each in sample.clusters)
-    border = msgspec.structs.replace(sample.border, time_s=sample.border.time_s * scale)
-    return msgspec.structs.replace(
-        sample, clusters=clusters, border=border, median_s=sample.median_s * scale, reference_s=level
-    )
 
 
 def _check(samples: Sequence[CostSample], space: Space) -> None:
@@ -255,7 +235,7 @@ class _Parts:
             )
             for key, mine in times.items()
         }
-        self._borders = _border_costs(samples, space)
+        self._borders = BorderCosts(samples, space)
 
     def _points(self, times: Sequence[ClusterTime]) -> Points:
         return Points(
@@ -276,6 +256,10 @@ class _Parts:
                 curve, points, factor = self._curve(cluster, [sizes[index] for index in at], scheme, ranked=ranked)
                 found[at] = curve.at(points) * factor
         return found
+
+    def layout(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
+        """Return what a runtime inserts around a cluster, whatever its neighbours are."""
+        return self._borders.around(sizes, self.built(cluster, scheme))
 
     def deviation(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
         found = np.zeros(len(sizes))
@@ -306,8 +290,7 @@ class _Parts:
 
     def border(self, kind: str, elements: int) -> float:
         """Return what one tensor that crosses takes; a kind of border that never was takes nothing."""
-        each, per_element = self._borders.get(kind, (0.0, 0.0))
-        return each + per_element * elements
+        return self._borders.crossing(kind, elements)
 
     def columns(self, space: Space, designs: Sequence[Design]) -> Array:
         """Return by design 1, the clusters' sum, the borders' sum and the number of clusters, [designs, 4]."""
@@ -323,9 +306,10 @@ class _Parts:
                     mine.append(sizes)
             for scheme, (indices, mine) in at.items():
                 rows[indices, 1] += self.cluster(cluster, mine, scheme)
+                rows[indices, 2] += self.layout(cluster, mine, scheme)
                 rows[indices, 3] += 1
         for index, design in enumerate(designs):
-            rows[index, 2] = sum(self.border(each.kind, each.elements) for each in crossings(space, design))
+            rows[index, 2] += sum(self.border(each.kind, each.elements) for each in crossings(space, design))
         return rows
 
 
@@ -338,18 +322,3 @@ def _refusals(samples: Sequence[CostSample]) -> dict[tuple[str, Scheme], Counter
             for name in (time.cluster, time.kind):
                 found.setdefault((name, asked), Counter())[time.scheme] += 1
     return found
-
-
-def _border_costs(samples: Sequence[CostSample], space: Space) -> dict[str, tuple[float, float]]:
-    """Return by kind of border what a tensor takes, and each of its elements, in seconds."""
-    found: list[tuple[Crossing, ...]] = [crossings(space, sample.design) for sample in samples]
-    kinds = sorted({each.kind for one in found for each in one})
-    rows = np.ones((len(samples), 1 + 2 * len(kinds)))
-    for row, borders in zip(rows, found, strict=True):
-        for at, kind in enumerate(kinds):
-            mine = [each.elements for each in borders if each.kind == kind]
-            row[1 + 2 * at : 3 + 2 * at] = len(mine), sum(mine)
-    times = np.array([sample.border.time_s for sample in samples])
-    weights = 1 / np.array([sample.median_s for sample in samples])
-    solution = robust_nnls(rows, times, weights)
-    return {kind: (float(solution[1 + 2 * at]), float(solution[2 + 2 * at])) for at, kind in enumerate(kinds)}

@@ -174,16 +174,17 @@ class _Sampler:
         if isinstance(found, Missing):
             self.failed.append(NotSampled(design=one.design, reason=found))
             return
-        clusters, border = found
         sample = CostSample(
             platform=self.platform,
             hub_sha256=self.job.space.hub_sha256,
             design=one.design,
-            clusters=clusters,
-            border=border,
+            clusters=found.clusters,
+            border=found.border,
             samples_ns=times.samples_ns,
             median_s=times.median_s,
             reference_s=times.reference_s,
+            profiled_s=found.profiled_s,
+            units=found.units,
         )
         self.timed += 1
         self._say("timed", number, sample=msgspec.to_builtins(sample))

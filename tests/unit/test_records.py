@@ -53,6 +53,10 @@ WITHOUT_UNIT = {
     *("budget", "loss", "divergence", "extra", "gap"),  # nats or shares; a share
     *("params", "step", "when", "violations"),  # values of parameters; fractions of a limit
     *("score", "tau", "shares"),  # a log-determinant, a rank correlation, shares
+    *("damping", "agreement", "accuracy"),  # shares
+    *("control", "floor", "expected", "measured"),  # logs and shares; the metric's and the objective's unit
+    *("learn", "select", "certify"),  # shares
+    *("accuracy", "agreement", "before"),  # shares
     *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
     "miss",  # a share of the limit beside it
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit

@@ -1,0 +1,152 @@
+"""The original network as patches see it: BatchNorm folded, a bias everywhere, and what its layers read.
+
+Statistics are gathered once, in one streaming pass each: Gram matrices of the layers whose inputs may be cut or whose
+rank may be lowered, means of what the others read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from hwbench.compress.base import Report, Subject
+from hwbench.compress.narrow.choose import best, unit_scores
+from hwbench.compress.scores.criteria import channel_criterion, refused, score_channels
+from hwbench.compress.statistics.grams import Gram, input_grams, no_gram
+from hwbench.data.samples import Samples
+from hwbench.errors import UsageError
+from hwbench.graph.linear import Linear, linear_layers
+from hwbench.graph.lower import fold_batch_norms
+from hwbench.records.quantization import TensorRange
+from hwbench.sensitivity.means import input_means
+from hwbench.structure.blocks import Block, residual_blocks
+from hwbench.structure.groups import Group, channel_groups
+
+if TYPE_CHECKING:
+    import torch
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass
+class Network:
+    """A network, the samples that patches are made and judged with, and how they are made.
+
+    ``hub``: as it came in, its batch fixed to that of the samples. ``ranges``: of the folded network's tensors, where
+    activations are to be rounded. ``runtime``: whose arithmetic int8 follows. ``damping``: of least squares, in units
+    of the mean square of a layer's inputs, as in ``hwbench compress``.
+    """
+
+    hub: ir.Model
+    samples: Samples
+    ranges: Mapping[str, TensorRange] = field(default_factory=dict)
+    runtime: str = "onnxruntime"
+    criterion: str = "l2"
+    damping: float = 0.01
+    refit: bool = True
+    seed: int = 0
+    threads: int = 1
+    report: Report = lambda what, fraction: None  # noqa: ARG005 - nobody listens
+
+    def __post_init__(self) -> None:
+        channel_criterion(self.criterion)
+        self.model = _prepared(self.hub)
+        self.layers: dict[str, Linear] = {
+            layer.name: layer for layer in linear_layers(self.model) if isinstance(layer, Linear)
+        }
+        self.groups: dict[str, Group] = {group.name: group for group in channel_groups(self.model).groups}
+        self.blocks: dict[str, Block] = {block.name: block for block in residual_blocks(self.model)}
+        self._grams: dict[str, Gram] = {}
+        self._means: dict[str, Array] = {}
+
+    @cached_property
+    def batch(self) -> int:
+        """How many samples go through the network at once."""
+        return self.samples.batch
+
+    def view(self) -> torch.fx.GraphModule:
+        """Return a fresh torch view of the folded network."""
+        return self._subject(self.model).view()
+
+    def gather(self, grams: Collection[str], means: Collection[str]) -> None:
+        """Collect the statistics of layers that patches will ask for; a layer whose rows cannot be cut out has none."""
+        wanted = [name for name in grams if name not in self._grams and self._can(name)]
+        subject = self._subject(self.model)
+        if wanted:
+            self._grams |= input_grams(subject, wanted)
+        rest = [name for name in means if name not in self._grams and name not in self._means and self._can(name)]
+        if rest:
+            self._means |= input_means(subject, rest)
+
+    def gram(self, layer: str) -> Gram | None:
+        """Return E[x x^T] of a layer's inputs in the original, or None where its rows cannot be cut out."""
+        if layer not in self._grams:
+            self.gather([layer], [])
+        return self._grams.get(layer)
+
+    def mean(self, layer: str) -> Array | None:
+        """Return E[x] of a layer's inputs in the original, groups x d, or None where its rows cannot be cut out."""
+        if layer in self._grams:
+            return self._grams[layer].mean
+        if layer not in self._means:
+            self.gather([], [layer])
+        return self._means.get(layer)
+
+    def kept(self, group: str, units: int) -> Array:
+        """Return the ``units`` units of a group that stay by the criterion, in order of place.
+
+        Raises:
+            UsageError: there is no such group, or it has fewer units.
+        """
+        found = self.groups.get(group)
+        if found is None:
+            raise UsageError(f"there is no group of channels '{group}'", hint=f"groups: {', '.join(self.groups)}")
+        if not 1 <= units <= found.size:
+            raise UsageError(f"group '{group}' has {found.size} units, and {units} were to stay")
+        return best(self._importance[group], units)
+
+    @cached_property
+    def _importance(self) -> dict[str, Array]:
+        """The importance of the units of every group, as ``width`` of ``hwbench compress`` sees it."""
+        subject = self._subject(self.hub)
+        there = subject.layers()
+        makers = [name for name in there if any(name in group.producers for group in self.groups.values())]
+        unscored = refused(subject, makers, self.criterion, "channels")
+        asked = [name for name in makers if name not in unscored]
+        scores = score_channels(subject, asked, self.criterion, rng=np.random.default_rng(self.seed))
+        return {
+            name: unit_scores(group, scores)
+            for name, group in self.groups.items()
+            if any(layer in scores for layer in group.producers)
+        }
+
+    def _can(self, name: str) -> bool:
+        return name in self.layers and no_gram(self.layers[name]) is None
+
+    def _subject(self, model: ir.Model) -> Subject:
+        return Subject(
+            model=model,
+            original=model,
+            batch=self.samples.batch,
+            samples=self.samples,
+            folder=Path(),
+            report=self.report,
+            seed=self.seed,
+            threads=self.threads,
+        )
+
+
+def _prepared(hub: ir.Model) -> ir.Model:
+    """Return a copy with BatchNorm folded, and a bias of zeros where a layer could have one and has none."""
+    model = hub.clone()
+    fold_batch_norms(model)
+    for layer in linear_layers(model):
+        if isinstance(layer, Linear) and layer.takes_bias and layer.bias() is None:
+            layer.set_bias(np.zeros(layer.output_channels), name=f"{layer.name}.no_bias")
+    return model

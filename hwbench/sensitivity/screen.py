@@ -1,0 +1,77 @@
+"""What every option loses, told from one backward pass: a second-order estimate.
+
+With g the gradient, at a tensor Y, of the loss of a label drawn from the network's own output, and dY what an option
+does to Y, E[(g . dY)^2] is the Fisher information in the direction of dY, and half of it the divergence to second
+order (NVIDIA's ModelOpt scores precisions so; Fisher by drawn labels: arXiv:1905.12558). An option that changes several
+tensors changes g . dY by the sum over them, to first order. Where the output has no scores of classes, g is that of its
+product with random numbers, and E[(g . dY)^2] is the squared error of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from hwbench.sensitivity.flow import Values
+from hwbench.sensitivity.patches import Patch
+from hwbench.sensitivity.stitch import Stitch
+from hwbench.train.losses import label_free_loss
+
+Made = Callable[[], Patch]
+_NOTHING = Patch()
+
+
+def screened(stitch: Stitch, options: Mapping[str, Made], samples: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Return the estimated divergence of each option on the first ``samples``, and where it first changes anything.
+
+    Patches are made when they are needed, once a batch, so that they need not all be in memory at once.
+    """
+    batches = stitch.batches[: stitch.count(samples)]
+    rng = np.random.default_rng([stitch.network.seed, 1])
+    starts = {name: stitch.flow.start(make()) for name, make in options.items()}
+    marked = {node for make in options.values() for node in stitch.flow.touched(make())}
+    total = dict.fromkeys(options, 0.0)
+    size = 0.0
+    for at, batch in enumerate(batches):
+        stitch.network.report("estimating what each choice loses", at / len(batches))
+        values, gradients, weight = _backward(stitch, batch.values, marked, rng)
+        size += weight
+        for name, make in options.items():
+            total[name] += _squared(stitch, values, gradients, make())
+    return {name: found / size for name, found in total.items()}, starts
+
+
+def _backward(
+    stitch: Stitch, inputs: Values, marked: set[torch.fx.Node], rng: np.random.Generator
+) -> tuple[Values, dict[torch.fx.Node, torch.Tensor], float]:
+    """Return values, gradients by node, and what the sum of squares is to be divided by for this batch."""
+    output, count = stitch.output, stitch.network.batch
+    assert output is not None
+    floats = {node for node in marked if node not in inputs or inputs[node].is_floating_point()}
+    given = {node: value.clone().requires_grad_() if node in floats else value for node, value in inputs.items()}
+    with torch.enable_grad():
+        values = stitch.flow.run(given, 0, _NOTHING, keep=True, marked=floats)
+        found = output.pick(stitch.flow.outputs(values))
+        loss = label_free_loss([found], rng, kinds=[output.kind], axes=[output.axis]) * count
+    points = [node for node in stitch.flow.nodes if node in floats]
+    raw = torch.autograd.grad(loss, [values[node] for node in points], allow_unused=True)
+    pairs: Iterable[tuple[torch.fx.Node, torch.Tensor | None]] = zip(points, raw, strict=True)
+    gradients = {node: gradient for node, gradient in pairs if gradient is not None}
+    if output.measure == "relative":
+        return values, gradients, float(found.detach().double().square().sum())
+    rows = output.rows(found.detach()).shape[0]
+    return values, gradients, 2.0 * count * count / rows  # a sample's loss is a mean over its rows
+
+
+def _squared(stitch: Stitch, values: Values, gradients: Mapping[torch.fx.Node, torch.Tensor], patch: Patch) -> float:
+    count = stitch.network.batch
+    change: Any = torch.zeros(count, dtype=torch.float64)
+    with torch.no_grad(), stitch.flow.patched(patch):
+        for node in stitch.flow.touched(patch):
+            if node in gradients:
+                off = stitch.flow.computed(node, values, patch) - values[node]
+                change += (off.double() * gradients[node].double()).reshape(count, -1).sum(1)
+    return float(change.square().sum())

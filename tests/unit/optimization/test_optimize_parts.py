@@ -1,0 +1,299 @@
+"""What ``hwbench optimize`` is made of: data divided, stages kept, who counts, the certificate, the Pareto set."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from fake_contests import FakeClock, Machine, contest, entrants
+from scipy import stats
+
+from hwbench.data.split import split_stored
+from hwbench.data.store import LABELS, InputWriter, stored_inputs
+from hwbench.errors import UsageError
+from hwbench.optimization_pipeline.ending import binding, certify, outcome, pareto, values_of, word_of
+from hwbench.optimization_pipeline.judging import Eligibility, distance, drop_of
+from hwbench.optimization_pipeline.kept import Kept
+from hwbench.records.base import Missing
+from hwbench.records.data import DataResult
+from hwbench.records.model import DataFacts, TensorSpec
+from hwbench.records.optimization import Candidate, Drop, OptimizeRequest, Round, Scored, Shares
+from hwbench.records.planning import Design
+from hwbench.records.quantization import CalibrationSettings
+from hwbench.records.verification import Agreement, Certificate, ScoreResult
+
+NO = Missing(code="no", why="there is none")
+SPEC = TensorSpec(name="x", dtype="float32", shape=(1, 2))
+
+
+class Inputs:
+    inputs = (SPEC,)
+
+
+def stored(folder, count, labels=True):
+    folder.mkdir()
+    values = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    with InputWriter(folder, [SPEC]) as writer:
+        writer.add({"x": values})
+        writer.finish()
+    given = np.arange(count) if labels else None
+    if labels:
+        np.save(folder / LABELS, given)
+    facts = DataFacts(source="d.npz", sha256=writer.sha256(given), samples=count, labels=labels)
+    return DataResult(facts=facts, folder=str(folder))
+
+
+class TestSplit:
+    @pytest.mark.parametrize("count", [3, 10, 1001])
+    def test_every_sample_is_in_one_part_with_its_label(self, tmp_path, count):
+        shares = {"learn": 0.4, "select": 0.2, "certify": 0.4}
+        parts = split_stored(stored(tmp_path / "all", count), Inputs, shares, 0, tmp_path)
+        seen = []
+        for name, part in parts.items():
+            values, labels = stored_inputs(tmp_path / name)["x"], np.load(tmp_path / name / LABELS)
+            np.testing.assert_array_equal(values[:, 0], 2 * labels)
+            assert part.facts.samples == len(labels)
+            assert list(labels) == sorted(labels)
+            seen += list(labels)
+        assert sorted(seen) == list(range(count))
+        if count > 100:
+            for name, share in shares.items():
+                assert parts[name].facts.samples == pytest.approx(share * count, abs=2)
+
+    def test_the_seed_decides(self, tmp_path):
+        source = stored(tmp_path / "all", 50)
+        shares = {"a": 0.5, "b": 0.5}
+        hashes = [split_stored(source, Inputs, shares, seed, tmp_path / f"{n}")["a"].facts.sha256
+                  for n, seed in enumerate((0, 0, 1))]  # fmt: skip
+        assert hashes[0] == hashes[1] != hashes[2]
+
+    def test_refuses_what_cannot_be_divided(self, tmp_path):
+        with pytest.raises(UsageError, match="too few to be divided"):
+            split_stored(stored(tmp_path / "two", 2), Inputs, {"a": 0.3, "b": 0.3, "c": 0.4}, 0, tmp_path)
+        source = stored(tmp_path / "more", 5)
+        np.save(tmp_path / "more" / LABELS, np.arange(10))
+        with pytest.raises(UsageError, match="10 labels for 5 samples"):
+            split_stored(source, Inputs, {"a": 1.0}, 0, tmp_path)
+
+    def test_shares_add_up(self):
+        with pytest.raises(ValueError, match="add up to 1"):
+            Shares(learn=0.5, select=0.5, certify=0.5)
+
+
+def request(**changes):
+    fields = {
+        "model": "m", "device": "cpu", "data": "d", "verify_data": None, "preprocess": None, "samples": None,
+        "task": "auto", "metric": None, "max_drop": 0.01, "objective": "latency", "engines": (), "precisions": (),
+        "recover_epochs": 0, "calibration": CalibrationSettings(), "time_budget_s": 100.0, "batch_size": None,
+        "training_batch_size": 32, "shapes": {}, "memory_limit_bytes": 1, "threads": 1, "seed": 0, "resume": False,
+        "replace": False, "timeout_s": 10.0,
+    }  # fmt: skip
+    return OptimizeRequest(**{**fields, **changes})
+
+
+class TestKept:
+    def kept(self, folder, clock, **changes):
+        self.said = []
+        return Kept(folder, request(**changes), ("one", "two"), clock, lambda what, fraction: self.said.append(what))
+
+    def made(self, clock, calls, value):
+        def make():
+            calls.append(value)
+            clock.sleep(30)
+            return DataFacts(source=value, sha256="", samples=1, labels=False)
+
+        return make
+
+    def test_what_was_done_is_not_done_again_and_its_time_counts(self, tmp_path):
+        clock, calls = FakeClock(), []
+        kept = self.kept(tmp_path, clock)
+        first = kept.stage("one", DataFacts, self.made(clock, calls, "first"))
+        with pytest.raises(KeyboardInterrupt):
+            kept.stage("two", DataFacts, self.interrupted)
+        kept.save()
+        again = self.kept(tmp_path, FakeClock(), resume=True, time_budget_s=50.0)
+        assert again.stage("one", DataFacts, self.made(clock, calls, "second")) == first
+        assert calls == ["first"]
+        assert (again.stages["one"].state, again.stages["two"].state) == ("done", "left")
+        assert again.spent_s == pytest.approx(30)
+        assert again.left_s == pytest.approx(20)
+        assert self.said[-1].startswith("[1/2] one; 20.0 s left; best so far: nothing yet")
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    def test_another_request_does_not_go_on(self, tmp_path):
+        self.kept(tmp_path, FakeClock())
+        with pytest.raises(UsageError, match="seed: 0 then, 1 now"):
+            self.kept(tmp_path, FakeClock(), seed=1)
+
+    def test_what_is_skipped_is_not_left(self, tmp_path):
+        kept = self.kept(tmp_path, FakeClock())
+        kept.skip("one")
+        assert kept.stages["one"].state == "skipped"
+
+
+def scored(worse=0, better=0, n=1000, certify=1000, max_drop=0.01, labels=True, finite=True):
+    """What verifying says of so many samples lost and won."""
+    from hwbench.verify.intervals import paired_shares
+
+    drop = (worse - better) / n
+    low, high = paired_shares(worse, better, n)
+    word = "CERTIFIED" if high <= max_drop else "FAILED" if low > max_drop else "NOT ENOUGH DATA"
+    certificate = Certificate(
+        word=word, metric="accuracy", max_drop=max_drop, drop=drop, low=low, high=high, n=n, worse=worse,
+        better=better, enough=NO if word != "NOT ENOUGH DATA" else 5 * n, method="Tango",
+    )  # fmt: skip
+    if not labels:
+        certificate = Missing(code="no_labels", why="without labels")
+    different = worse + better
+    interval = stats.binomtest(different, n).proportion_ci(0.95, "exact")
+    agreement = Agreement(
+        what="decision", n=n, different=different, rate=different / n, low=interval.low, high=interval.high
+    )
+    found = ScoreResult(task="classification", scores=(), agreement=agreement, outputs=NO, certificate=certificate)
+    return Scored(
+        part="select", task="classification", scores=(), agreement=agreement, certificate=certificate,
+        drop=drop_of(found, certify), finite=finite,
+    )  # fmt: skip
+
+
+def candidate(name, selected, *, uniform=False, counts=True):
+    return Candidate(
+        name=name, engine="e", precision="int8" if uniform else None, round=0 if uniform else 1, design=Design(),
+        predicted=NO, decisions=(), made=NO, selected=selected, counts=counts, why="",
+    )  # fmt: skip
+
+
+class TestWhoCounts:
+    def test_what_is_to_be_expected_of_more_samples_is_their_interval(self):
+        drop = scored(worse=2, n=500, certify=2000).drop
+        assert drop.expected == pytest.approx(scored(worse=8, n=2000).certificate.high)
+        assert drop.drop < drop.expected < drop.high
+
+    def test_counts_when_its_certificate_is_to_be_expected(self):
+        best = candidate("fp32", scored(), uniform=True)
+        eligibility = Eligibility(0.01, [best])
+        assert eligibility.certifiable
+        assert eligibility.judge(scored(worse=2))[0]
+        counts, why = eligibility.judge(scored(worse=9))  # 0.9 pp on 1000, and up to 1.5 pp
+        assert not counts
+        assert "to be certified as at most" in why
+        assert eligibility.settled(candidate("a", scored(worse=9))).counts is False
+
+    def test_where_nothing_can_be_certified_the_drop_that_is_seen_decides(self):
+        eligibility = Eligibility(0.01, [candidate("fp32", scored(n=100, certify=100), uniform=True)])
+        assert not eligibility.certifiable
+        assert eligibility.judge(scored(worse=1, n=100, certify=100))[0]
+        assert not eligibility.judge(scored(worse=2, n=100, certify=100))[0]
+
+    def test_without_labels_other_decisions_are_counted(self):
+        drop = scored(worse=3, better=2, labels=False).drop
+        exact = stats.binomtest(5, 1000).proportion_ci(0.95, "exact")
+        assert (drop.metric, drop.drop) == ("other decisions", 0.005)
+        assert drop.high == pytest.approx(exact.high)
+        assert drop.expected == pytest.approx(exact.high, rel=1e-6)
+
+    def test_what_puts_out_nan_or_failed_does_not_count(self):
+        eligibility = Eligibility(1.0, [candidate("fp32", scored(), uniform=True)])
+        assert eligibility.judge(scored(finite=False)) == (False, "its outputs hold NaN or infinity")
+        assert eligibility.judge(NO) == (False, "there is none")
+        assert distance(NO, 0.01) == math.inf
+        assert distance(scored(worse=30), 0.01) == pytest.approx(0.02)
+
+
+LATENCY_S = {"fp32": 2e-3, "int8": 1e-3, "plan a": 0.7e-3, "plan b": 0.9e-3}
+
+
+@pytest.fixture(scope="module")
+def held():
+    machine = Machine(LATENCY_S, between=0.002)
+    return contest(machine, entrants(("fp32", "int8"), ("plan a", "plan b")))[0]
+
+
+def candidates(**lost):
+    return [
+        candidate(name, scored(worse=lost.get(name.replace(" ", "_"), 0)), uniform="plan" not in name)
+        for name in LATENCY_S
+    ]
+
+
+class TestEnding:
+    def certified(self, held, lost, max_drop=0.01, counts=()):
+        """Certify with so many samples lost by each on the certification split."""
+        found = [msgspec.structs.replace(each, counts=not counts or each.name in counts) for each in candidates()]
+        return certify(held, found, max_drop, lambda each: scored(worse=lost.get(each.name, 0), max_drop=max_drop))
+
+    def test_the_fastest_is_certified_alone(self, held):
+        verdicts = self.certified(held, {})
+        assert [each.entrant for each in verdicts.certified] == ["plan a"]
+        assert verdicts.choice.word == "FASTER"
+        assert outcome(verdicts) == "MET"
+
+    def test_where_it_fails_the_next_is_tried_and_all_are_told(self, held):
+        verdicts = self.certified(held, {"plan a": 50, "plan b": 40})
+        assert [each.entrant for each in verdicts.certified] == ["plan a", "plan b", "int8"]
+        assert [each.word for each in verdicts.certified] == ["FAILED", "FAILED", "CERTIFIED"]
+        assert (verdicts.choice.entrant, verdicts.choice.word) == ("int8", "UNIFORM")
+        assert outcome(verdicts) == "MET"
+
+    def test_what_cannot_be_settled_is_taken_where_nothing_is_certified(self, held):
+        verdicts = self.certified(held, dict.fromkeys(LATENCY_S, 9))
+        assert (verdicts.certified[-1].entrant, verdicts.certified[-1].word) == ("plan a", "NOT ENOUGH DATA")
+        assert outcome(verdicts) == "UNSETTLED"
+        (found,) = binding(verdicts, candidates(), {"plan a": 1.0}, 0.01, 1000)
+        assert (found.constraint, found.relax) == ("samples", "5000 samples to certify with")
+
+    def test_the_goal_is_missed_when_everything_fails(self, held):
+        verdicts = self.certified(held, dict.fromkeys(LATENCY_S, 90))
+        assert outcome(verdicts) == "MISSED"
+        (found,) = binding(verdicts, candidates(), {}, 0.01, 1000)
+        assert found.constraint == "max-drop"
+        assert float(found.relax.split()[1]) == pytest.approx(verdicts.certified[-1].found.drop.high, rel=1e-3)
+
+    def test_the_nearest_is_saved_where_nothing_counts(self, held):
+        verdicts = self.certified(held, {"int8": 30}, counts=("nobody",))
+        assert verdicts.choice.word == "NONE"
+        assert outcome(verdicts) == "MISSED"
+
+    def test_what_would_be_faster_with_a_larger_drop_is_named(self, held):
+        verdicts = self.certified(held, {}, counts=("fp32", "int8", "plan b"))
+        found = [msgspec.structs.replace(each, counts=each.name != "plan a") for each in candidates(plan_a=30)]
+        (bound,) = binding(verdicts, found, LATENCY_S, 0.01, 1000)
+        assert "plan a takes 0.778 of what was chosen" in bound.why
+        assert float(bound.relax.split()[1]) > 0.03
+
+    def test_without_labels_decisions_certify(self):
+        assert word_of(scored(worse=1, labels=False), 0.01) == ("CERTIFIED", Missing(code="settled", why="it is"))
+        word, enough = word_of(scored(worse=5, labels=False), 0.01)
+        assert word == "NOT ENOUGH DATA"
+        assert isinstance(enough, int)
+        assert stats.binomtest(round(0.005 * enough), enough).proportion_ci(0.95, "exact").high < 0.0105
+        assert word_of(scored(worse=20, labels=False), 0.01)[1].code == "no_labels"
+        assert word_of(scored(finite=False), 0.01)[0] == "FAILED"
+
+
+def test_the_pareto_set_is_that_of_brute_force():
+    chance = np.random.default_rng(0)
+    for _ in range(50):
+        count = int(chance.integers(1, 12))
+        found = [candidate(f"c{number}", scored(worse=int(chance.integers(0, 8)))) for number in range(count)]
+        values = {each.name: float(chance.integers(1, 8)) for each in found}
+        points = {(values[each.name], each.selected.drop.drop) for each in found}
+        front = {
+            p for p in points
+            if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)
+        }  # fmt: skip
+        assert {(point.value, point.drop) for point in pareto(found, values)} == front
+
+
+def test_values_of_rounds_are_put_on_the_scale_of_the_last_contest(held):
+    machine = Machine({name: 2 * value for name, value in {**LATENCY_S, "early": 3e-3}.items()})
+    earlier = contest(machine, entrants(("fp32", "int8"), ("plan a", "early")), restarts=2)[0]
+    values = values_of(held, [Round(number=1, kind="proposals", candidates=(), contest=earlier)])
+    assert values["early"] == pytest.approx(3e-3, rel=0.02)
+    assert values["plan a"] == held.standing("plan a").value
+
+
+def test_a_drop_has_an_end_on_the_certification_split():
+    assert isinstance(scored().drop, Drop)
