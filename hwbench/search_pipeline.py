@@ -38,13 +38,13 @@ from hwbench.records.search import (
     Trial,
 )
 from hwbench.records.verification import VerifyRequest
-from hwbench.search.candidates import named, narrowed
+from hwbench.search.candidates import architectures, named, narrowed
 from hwbench.search.goals import DROP, needed
 from hwbench.search.ledger import DATABASE, TRIALS, Asked, Ledger
 from hwbench.search.loop import search as run_loop
 from hwbench.search.outcome import best, importances, pareto, rank_check
 from hwbench.search_work.again import CONTROLS, FINALS, contest, controls_in, time_control
-from hwbench.search_work.attempt import BUNDLE, HUBS, NETWORK, Bench, score_of
+from hwbench.search_work.attempt import BUNDLE, HUBS, NETWORK, TRAINED, Bench, score_of
 from hwbench.search_work.ranking import rank_candidates
 from hwbench.units import MonotonicClock
 from hwbench.verification_pipeline import verify
@@ -113,6 +113,8 @@ def _check(request: SearchRequest, target: Target) -> None:
         raise UsageError("there are no data to train on", hint="give --data")
     if request.rank and request.data is None:
         raise UsageError("candidates are ranked on inputs", hint="give --data; labels are not needed for that")
+    if request.rank:
+        architectures(request.space, 1, request.seed)  # refuses a space that has none
     if "energy" in wanted:
         require(request.timing.meter, target.device)
     if request.sampler != "grid" and request.trials is None and request.time_budget_s is None:
@@ -250,8 +252,8 @@ class _Search:
         kept = {*pareto(trials, wanted), *(() if top is None else (top,)), *(() if first is None else (first.number,))}
         for trial in trials:
             if trial.number not in kept:
-                shutil.rmtree(self.folder / trial.folder / BUNDLE, ignore_errors=True)
-                shutil.rmtree(self.folder / trial.folder / NETWORK, ignore_errors=True)
+                for name in (BUNDLE, TRAINED, NETWORK):
+                    shutil.rmtree(self.folder / trial.folder / name, ignore_errors=True)
 
     def _candidates(self) -> tuple[Candidate, ...]:
         request, path = self.request, self.folder / _CANDIDATES

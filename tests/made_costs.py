@@ -92,11 +92,13 @@ class Machine:
     """Takes time by a formula with stairs of 16 channels.
 
     ``refuses``: clusters that it builds in float whatever is asked. ``noise``: standard deviation of the logarithm of a
-    part's time and of the whole's. ``slower``: where set, how much slower it is at each sample in turn.
+    part's time and of the whole's. ``slower``: where set, how much slower it is at each sample in turn. ``profiler``:
+    what it takes for a unit, and what share of that it counts as the unit's.
     """
 
-    def __init__(self, noise=0.0, refuses=(), slower=(), slow_widths=()):
+    def __init__(self, noise=0.0, refuses=(), slower=(), slow_widths=(), profiler=(0.0, 0.0)):
         self.noise, self.refuses, self.slower, self.slow_widths = noise, refuses, slower, slow_widths
+        self.profiler = profiler
         self.rng = np.random.default_rng(7)
 
     def scheme(self, cluster, design):
@@ -123,29 +125,34 @@ class Machine:
 
     def sample(self, space, design, number=0):
         slow = self.slower[number % len(self.slower)] if self.slower else 1.0
+        each, own = slow * self.profiler[0], slow * self.profiler[0] * self.profiler[1]
         clusters = []
         for cluster in space.clusters:
             sizes = sizes_of(cluster, space, design)
             if sizes is not None:
                 scheme = self.scheme(cluster, design)
-                time = slow * self._noisy(self.part(cluster, sizes, scheme))
+                time = slow * self._noisy(self.part(cluster, sizes, scheme)) + own
                 clusters.append(
                     ClusterTime(cluster=cluster.name, kind=cluster.kind, scheme=scheme, sizes=sizes, time_s=time)
                 )
         found = crossings(space, design)
-        elements = {each.kind: 0 for each in found}
-        for each in found:
-            elements[each.kind] += each.elements
+        elements = {one.kind: 0 for one in found}
+        for one in found:
+            elements[one.kind] += one.elements
         median = slow * self._noisy(self.whole(space, design))
         return CostSample(
             platform=PLATFORM,
             hub_sha256=space.hub_sha256,
             design=design,
             clusters=tuple(clusters),
-            border=BorderTime(elements=elements, time_s=slow * sum(self.border(each) for each in found)),
+            border=BorderTime(
+                elements=elements, time_s=sum(slow * self.border(one) + own for one in found), units=len(found)
+            ),
             samples_ns=(round(median * 1e9),),
             median_s=median,
             reference_s=slow * self.whole(space, Design()),
+            profiled_s=median + each * (len(clusters) + len(found)),
+            units=len(clusters) + len(found),
         )
 
     def _noisy(self, time):

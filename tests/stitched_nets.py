@@ -20,19 +20,19 @@ from hwbench.sensitivity.network import Network
 from hwbench.sensitivity.patches import Composer
 
 
-def mixed_net(batch: int = 2) -> ir.Model:
-    """A stem, a depthwise pair, a convolution in groups, two residual blocks, a hidden linear layer, a head."""
+def mixed_net(batch: int = 2, blocks: int = 2) -> ir.Model:
+    """A stem, residual blocks with a depthwise layer, a convolution in groups, a hidden linear layer, a head."""
     net = Net(batch, 3, 6, 6, seed=1)
     x = net.node("Relu", net.norm(net.conv("x", 3, 16, 3, name="stem", bias=False), 16, "stem.bn"))
-    for index in range(2):
+    for index in range(blocks):
         y = net.node("Relu", net.conv(x, 16, 32, name=f"b{index}.wide"))
         y = net.node("Relu", net.conv(y, 32, 32, 3, group=32, name=f"b{index}.deep"))
         x = net.node("Relu", net.node("Add", x, net.conv(y, 32, 16, name=f"b{index}.back"), name=f"b{index}.add"))
     x = net.node("Relu", net.conv(x, 16, 16, 3, group=2, name="grouped"))
     flat = net.node("Flatten", net.node("AveragePool", x, kernel_shape=[3, 3], strides=[3, 3]))
     hidden = net.node("Relu", net.gemm(flat, 16 * 4, 40, "hidden"))
-    net.node("Mul", net.gemm(hidden, 40, 5, "head"), net.constant(np.float32(0.02)), name="scaled")
-    return net.model("scaled.out")
+    scaled = net.node("Mul", hidden, net.constant(np.float32(2e-5)))  # so that scores are no certainties
+    return net.model(net.gemm(scaled, 40, 5, "head"))
 
 
 def small_samples(model: ir.Model, count: int = 8, *, classes: int | None = None) -> Samples:

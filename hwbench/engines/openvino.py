@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from hwbench.engines.edge import artefact_of_another, installed, require_built, require_precision, translated
 from hwbench.engines.openvino_artefact import name_of, read_model, show_layers
-from hwbench.engines.openvino_counters import told_apart
 from hwbench.engines.openvino_units import constant_bytes, dominant, hint_of, text_of, units_of
 from hwbench.errors import EngineError
 from hwbench.protocols import ArtefactFacts, BuildRequest, LayerProfile, LowerRequest, Tensors, UnitTimes
@@ -201,6 +200,8 @@ class OpenVinoRunner:
 
     def profile_layers(self, inputs: Tensors, iterations: int) -> LayerProfile | Missing:
         import numpy as np
+
+        from hwbench.engines.openvino_counters import told_apart
 
         bound = self.bind(inputs)
         for _ in range(max(3, iterations // 5)):

@@ -37,10 +37,15 @@ def told_apart(means_s: Array, end_to_end_s: Array, before: int) -> Array:
     stalls = np.zeros_like(steps)
     usual = float(np.quantile(end_to_end_s, _QUIET))
     held = end_to_end_s > _STALL * usual
+    typical = np.median(steps, axis=0)
     for at in np.flatnonzero(held):
-        excess, unit = end_to_end_s[at] - usual, int(np.argmax(steps[at]))
-        if excess > _HIDDEN_S * counts[at + 1] and steps[at, unit] > excess / 2:
-            stalls[at, unit] = excess
+        left, hidden = end_to_end_s[at] - usual, _HIDDEN_S * counts[at + 1]
+        for unit in np.argsort(typical - steps[at]):  # the one that jumped most first
+            jumped = min(left, steps[at, unit] - typical[unit])
+            if jumped <= hidden:
+                break
+            stalls[at, unit] = jumped
+            left -= jumped
     each = (totals[-1] - totals[0] - stalls.sum(axis=0)) / len(steps)
     each = np.where(means_s[-1] > 0, np.maximum(each, 0.0) + _ROUNDED_S, 0.0)
     alike = np.where(held, usual, end_to_end_s)

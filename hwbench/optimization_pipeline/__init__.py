@@ -12,13 +12,15 @@ a design into a bundle, :mod:`judging` says how good it is and whether it may be
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
-from hwbench.errors import Interrupted, StorageError, UsageError
+from hwbench.errors import HwbenchError, Interrupted, StorageError, UsageError
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Watch
 from hwbench.inventory import Target, find_target
+from hwbench.optimization_pipeline.candidates import CANDIDATES
 from hwbench.optimization_pipeline.planner import PlannerOf
 from hwbench.optimization_pipeline.run import Optimization
 from hwbench.optimization_pipeline.saving import BUNDLE, OPTIMIZATION, PAGE, PARETO, PLAN, WORK
@@ -55,9 +57,12 @@ def optimize(
     try:
         return Optimization(request, folder, target, watch, planner).run()
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            "stopped by Ctrl-C", hint="finished stages are kept: the same command with --resume"
-        ) from None
+        hint = "finished stages are kept: the same command with --resume"
+        raise Interrupted("stopped by Ctrl-C", hint=hint if _anything_made(folder) else _left_alone(folder)) from None
+    except HwbenchError:
+        if not _anything_made(folder):
+            _left_alone(folder)
+        raise
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         raise StorageError(f"cannot use {folder}:{where} {error.strerror or error}") from error
@@ -81,3 +86,15 @@ def _prepare(request: OptimizeRequest, folder: Path) -> None:
         (folder / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot use {folder}: {error.strerror or error}") from error
+
+
+def _anything_made(folder: Path) -> bool:
+    return any((folder / WORK / CANDIDATES).glob("*.json"))
+
+
+def _left_alone(folder: Path) -> str:
+    """Take away the work folder, and the folder itself where nothing else is in it."""
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return "nothing was built yet, and nothing is kept"

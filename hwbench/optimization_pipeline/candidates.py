@@ -19,6 +19,7 @@ from hwbench.records.measurement import NotMeasured
 from hwbench.records.optimization import Baselines, Candidate, Made, OptimizeRequest, Proposal, Scored
 from hwbench.records.planning import Design, Space
 
+CANDIDATES = "candidates"
 UNIFORM = ("fp32", "bf16", "fp16", "auto", "int8", "int8-dynamic")
 _NOT_YET = Missing(code="not_yet", why="it has not been built")
 _BASELINE = Missing(code="uniform", why="it is a baseline: nothing was predicted of it")
@@ -81,7 +82,7 @@ class Workshop:
         )
 
     def _realised(self, candidate: Candidate, make: Callable[[], Made]) -> Candidate:
-        place = f"candidates/{plain(candidate.name)}"
+        place = f"{CANDIDATES}/{plain(candidate.name)}"
         return self.kept.once(place, Candidate, lambda: self._tried(candidate, make))
 
     def _tried(self, candidate: Candidate, make: Callable[[], Made]) -> Candidate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from hwbench.records.optimization import (
     OptimizationResult,
     OptimizeRequest,
     Parts,
+    Round,
     Scored,
     Verdicts,
 )
@@ -116,7 +118,7 @@ class Optimization:
     def _contest(self, loop: Loop) -> Contest:
         """Time all that count, in one run; where nothing does, all that were built; uniform ones in any case."""
         made = [each for each in loop.candidates if isinstance(each.made, Made)]
-        near = [each for each in made if not _far(each, loop)]
+        near = [each for each in made if not _far(each, loop.rounds)]
         timed = [each for each in near if each.counts] or near
         if not any(each.uniform for each in timed):
             timed += [each for each in made if each.uniform]
@@ -175,12 +177,12 @@ class Optimization:
         return tuple(found)
 
 
-def _far(candidate: Candidate, loop: Loop) -> bool:
+def _far(candidate: Candidate, rounds: Sequence[Round]) -> bool:
     """Say whether a round has shown a candidate to be far slower than the best that counted there."""
-    for done in loop.rounds:
+    for done in rounds:
         standing = None if isinstance(done.contest, Missing) else done.contest.standing(candidate.name)
         if standing is not None and isinstance(done.contest, Contest):
-            best = min(each.value for each in done.contest.standings if each.counts or each.uniform)
-            if standing.value > _FAR * best:
+            counting = [each.value for each in done.contest.standings if each.counts]
+            if counting and standing.value > _FAR * min(counting):
                 return True
     return False

@@ -77,11 +77,11 @@ def price(answers: Sequence[Answer], number: int, *, budget_of: str = LOSS) -> f
     The neighbours are the nearest answers with another choice, ordered by what they use of the budget; None where there
     is none to compare with. It stands in for the dual price of the budget, which a mixed-integer problem does not have.
     """
+    points = [(each.totals[budget_of], each.objective) for each in answers if each.objective is not None]
     mine = answers[number]
-    if mine.choice is None:
+    if mine.objective is None:
         return None
-    points = {(a.totals[budget_of], a.objective) for a in answers if a.choice is not None and a.objective is not None}
-    ordered = sorted(points)
-    at = ordered.index((mine.totals[budget_of], mine.objective))  # type: ignore[arg-type]
+    ordered = sorted(set(points))
+    at = ordered.index((mine.totals[budget_of], mine.objective))
     (used_low, high), (used_high, low) = ordered[max(0, at - 1)], ordered[min(len(ordered) - 1, at + 1)]
     return (high - low) / (used_high - used_low) if used_high > used_low else None

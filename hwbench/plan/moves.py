@@ -43,7 +43,7 @@ class Moves:
 def polished(moves: Moves, choice: Choice, objective: str, bounds: Mapping[str, float]) -> Choice:
     """Improve by single changes until none helps: a lower objective, or the same one with less loss, within bounds.
 
-    What the solver leaves inside its gap is taken up here, so that a plan never carries a loss that buys nothing.
+    What the solver leaves inside its gap is taken up here, as far as one change at a time can.
     """
     problem = moves.problem
     here = _rank(problem.totals(choice), objective)

@@ -31,7 +31,9 @@ CLOSER = 3  # budgets between the last that is allowed and the first that is not
 _SETTLED = 0.15  # largest |log| by which a factor still moves
 _HOLD = 0.02  # how strongly the factors hold on to one, as if it had been measured so
 _FACTORS = (0.05, 20.0)
+_USELESS = 1.0  # nats, or relative error: a network that loses so much is another one
 _TIME_LIMIT_S = 5.0  # of one budget
+_GAP, _ROUGH = 1e-3, 5e-3  # of an answer; while the losses are still being corrected
 
 AskJoint = Callable[[Design], Joint | Missing]
 _Each = tuple[Answer, Design]
@@ -62,24 +64,24 @@ class Solving:
     def run(self) -> Found:
         """Solve, correct, and solve again; then look closely at the budgets around the one that is allowed."""
         factors = dict.fromkeys(_KINDS, 1.0)
-        problem, row = self._front(factors)
         for _ in range(ROUNDS - 1):
+            _, row = self._front(factors, _ROUGH)
             again = self._factors(row)
             if again is None or max(abs(np.log(again[kind] / factors[kind])) for kind in factors) < _SETTLED:
                 break
             factors = again
-            problem, row = self._front(factors)
+        problem, row = self._front(factors, _GAP)
         found = Found(solving=self, problem=problem, row=row, factors=factors)
         found.look_closer()
         return found
 
-    def _front(self, factors: Mapping[str, float]) -> tuple[Problem, list[_Each]]:
+    def _front(self, factors: Mapping[str, float], gap: float) -> tuple[Problem, list[_Each]]:
         problem = assemble(self.space, self.costs, scaled(self.sensitivity, factors), floating=self.floating)
-        return problem, self.solved(problem, _budgets(problem, self.budgets))
+        return problem, self.solved(problem, _budgets(problem, self.budgets), gap)
 
-    def solved(self, problem: Problem, budgets: Sequence[float]) -> list[_Each]:
+    def solved(self, problem: Problem, budgets: Sequence[float], gap: float = _GAP) -> list[_Each]:
         """Return the distinct designs of a row of budgets, each run as a whole, the most careful first."""
-        answers = front(problem, budgets, objective=self.name, time_limit_s=_TIME_LIMIT_S)
+        answers = front(problem, budgets, objective=self.name, time_limit_s=_TIME_LIMIT_S, gap=gap)
         return self.distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
 
     def distinct(self, row: Sequence[_Each]) -> list[_Each]:
@@ -237,10 +239,10 @@ class Found:
 
 
 def _budgets(problem: Problem, count: int) -> list[float]:
-    """Return budgets from nothing to what everything together can lose, evenly in the logarithm."""
-    most = sum(float(np.max(loss)) for loss in problem.losses)
+    """Return budgets from nothing to what no plan takes, or everything together can lose, evenly in the logarithm."""
+    most = min(_USELESS, sum(float(np.max(loss)) for loss in problem.losses))
     least = min((float(value) for loss in problem.losses for value in loss if value > 0), default=most)
-    return [0.0, *np.geomspace(max(least, 1e-4 * most), max(most, least), count - 1).tolist()]
+    return [0.0, *np.geomspace(max(least, 1e-3 * most), max(most, least), count - 1).tolist()]
 
 
 def key_of(design: Design) -> str:

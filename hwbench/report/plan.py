@@ -11,12 +11,13 @@ from rich.table import Table
 
 from hwbench.records.base import Missing
 from hwbench.records.plan import EnginePlan, Planned, PlanResult
-from hwbench.records.planning import Decision, Design, Interval
+from hwbench.records.planning import Decision, Design
 from hwbench.report.text import plain
 from hwbench.report.words import DASH
 from hwbench.units import format_bytes, format_seconds
 
 _MOST_REASONS = 4
+_MOST_DECISIONS = 12
 
 
 def render_plan(found: PlanResult) -> RenderableType:
@@ -54,26 +55,27 @@ def _engine(engine: EnginePlan) -> Iterator[RenderableType]:
     )
     yield from (plain(f"  {note}", "dim") for note in engine.notes)
     yield _front(engine)
+    if engine.front:
+        yield plain(_intervals(engine), "dim")
     if isinstance(engine.chosen, Missing):
         yield plain(f"nothing chosen: {engine.chosen}", "bold")
         return
     chosen = engine.front[engine.chosen]
     if chosen.solved.decisions:
-        yield plain("why, by site (the runner-up's difference to the plan):", "bold")
-        yield _decisions(chosen.solved.decisions)
+        yield plain("why, by site (the runner-up's difference to the plan), what moves most time first:", "bold")
+        yield from _decisions(chosen.solved.decisions)
 
 
 def _front(engine: EnginePlan) -> Table:
-    grid = _grid("", "predicted latency", "of the best uniform", "predicted loss", "loss as a whole", "drop", "weights",
-                 "what is changed")  # fmt: skip
+    grid = _grid("", "latency", "of best", "loss", "as a whole", "drop", "weights", "changed")
     for name, interval in engine.baselines.items():
-        uniform = (f"uniform {name}", _interval(interval), DASH, DASH, DASH, DASH, DASH, "precision alone")
+        uniform = (f"uniform {name}", format_seconds(interval.value), *[DASH] * 5, "precision alone")
         grid.add_row(*(plain(cell) for cell in uniform))
     best = min((interval.value for interval in engine.baselines.values()), default=None)
     for number, planned in enumerate(engine.front):
-        cells = _planned(planned, best)
         style = "bold" if number == engine.chosen else ""
-        grid.add_row(plain(f"plan {number + 1}", style), *(plain(cell, style) for cell in cells))
+        name = f"plan {number + 1}{' *' if number == engine.chosen else ''}"
+        grid.add_row(plain(name, style), *(plain(cell, style) for cell in _planned(planned, best)))
     return grid
 
 
@@ -81,10 +83,10 @@ def _planned(planned: Planned, best: float | None) -> tuple[str, ...]:
     joint, solved = planned.joint, planned.solved
     drop = joint if isinstance(joint, Missing) else joint.drop
     return (
-        _interval(planned.latency),
+        format_seconds(planned.latency.value),
         DASH if best is None else f"{planned.latency.value / best:.3f}",
-        f"{solved.loss:.4g}",
-        DASH if isinstance(joint, Missing) else f"{joint.divergence:.4g} (N {joint.n})",
+        f"{solved.loss:.3g}",
+        DASH if isinstance(joint, Missing) else f"{joint.divergence:.3g}",
         DASH if isinstance(drop, Missing) else f"{100 * drop:+.2f} pp",
         format_bytes(solved.weight_bytes),
         changed(solved.design),
@@ -103,19 +105,26 @@ def changed(design: Design) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _interval(interval: Interval) -> str:
-    low, high = format_seconds(interval.low), format_seconds(interval.high)
-    return f"{format_seconds(interval.value)} [{low}, {high}] tier {interval.tier}"
+def _intervals(engine: EnginePlan) -> str:
+    """Say once how sure the predictions are: the interval is as wide for each, in the logarithm."""
+    one = engine.front[0].latency
+    low, high = 100 * (one.low / one.value - 1), 100 * (one.high / one.value - 1)
+    return (
+        f"  latencies are predictions, tier {one.tier}: {one.coverage:.0%} interval {low:+.0f} to {high:+.0f} % from "
+        f"{one.n} networks; * is the best whose drop is allowed"
+    )
 
 
-def _decisions(decisions: tuple[Decision, ...]) -> Table:
-    grid = _grid("site", "chosen", "runner-up", "latency", "loss", "why")
-    for each in decisions:
+def _decisions(decisions: tuple[Decision, ...]) -> Iterator[RenderableType]:
+    """Show the decisions that move most time: what was changed first, then what was not."""
+    ranked = sorted(decisions, key=lambda each: -abs(each.latency_s) if isinstance(each.latency_s, float) else 0.0)
+    for each in ranked[:_MOST_DECISIONS]:
         latency = DASH if isinstance(each.latency_s, Missing) else _signed(each.latency_s)
         loss = DASH if isinstance(each.loss, Missing) else f"{each.loss:+.3g}"
-        runner_up = DASH if isinstance(each.runner_up, Missing) else each.runner_up
-        grid.add_row(*(plain(cell) for cell in (each.site, each.option, runner_up, latency, loss, each.why)))
-    return grid
+        second = "" if isinstance(each.runner_up, Missing) else f"; {each.runner_up}: {latency}, loss {loss}"
+        yield plain(f"  {each.site}: {each.option}{second}. {each.why}")
+    if len(ranked) > _MOST_DECISIONS:
+        yield plain(f"  and {len(ranked) - _MOST_DECISIONS} more sites in plan.json", "dim")
 
 
 def _signed(seconds: float) -> str:

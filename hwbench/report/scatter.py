@@ -12,6 +12,7 @@ _WIDTH, _HEIGHT = 860, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 20, 50
 _COLOURS = {"chosen": "var(--good)", "uniform": "var(--dim)", "planned": "#0077bb"}
 _TICKS = 5
+_LABEL_WIDTH, _LABEL_HEIGHT = 130, 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
     parts.append(
         Markup('<polyline points="{}" fill="none" stroke="var(--good)" stroke-dasharray="4 3"/>').format(front)
     )
+    taken: list[tuple[float, float]] = []
     for point in points:
         x, y = place(point.x, point.y)
         told = f"{point.label}: {point.x:.4g}, {point.y:+.4g}"
@@ -61,8 +63,16 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
                 x, y, 7 if point.kind == "chosen" else 5, Markup(_COLOURS[point.kind]), told
             )
         )
-        parts.append(_text(x + 9, y - 6, point.label, "start"))
+        parts.append(_text(x + 9, _free(taken, x, y - 6), point.label, "start"))
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
+    """Return how far down a label must go so that it lies on no earlier one, and take that place."""
+    while any(abs(x - other_x) < _LABEL_WIDTH and abs(y - other_y) < _LABEL_HEIGHT for other_x, other_y in taken):
+        y += _LABEL_HEIGHT
+    taken.append((x, y))
+    return y
 
 
 def ticks(low: float, high: float) -> list[float]:

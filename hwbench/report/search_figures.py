@@ -105,7 +105,7 @@ def history(found: SearchResult, objective: Objective) -> Figure:
     ]
     best = {"type": "scatter", "mode": "lines", "name": "best so far", "x": numbers, "y": so_far, "meta": "ink"}
     data.append({**best, "line": {"shape": "hv", "width": 1.5}, "hoverinfo": "skip"})
-    return {"data": data, "layout": layout(320, xaxis=axis("trial"), yaxis=_axis(objective.metric))}
+    return {"data": data, "layout": layout(320, xaxis=axis("trial", tickformat="d"), yaxis=_axis(objective.metric))}
 
 
 def importance(found: Sequence[Importance]) -> Figure:

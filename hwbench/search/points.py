@@ -129,8 +129,9 @@ def _suggested(one: Parameter, trial: optuna.trial.Trial) -> Scalar:
 class Point:
     """What is to be done at a point.
 
-    ``steps`` are of ``hwbench compress``, training among them (``trains``). ``batch_size`` is of inference,
-    ``training_batch_size`` of training and statistics.
+    ``training`` makes the network that ``steps`` then compress and recover, all of them steps of ``hwbench compress``:
+    two runs, since what is compressed must be held against the trained network, not against the first weights.
+    ``batch_size`` is of inference, ``training_batch_size`` of training and statistics.
     """
 
     engine: str
@@ -140,9 +141,14 @@ class Point:
     samples: int
     calibration: CalibrationSettings
     arguments: dict[str, Scalar]
+    training: Step | None
     steps: tuple[Step, ...]
     training_batch_size: int
-    trains: bool
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the network is built as it came."""
+        return self.training is None and not self.steps
 
 
 def point_of(space: SearchSpace, params: Mapping[str, Scalar], seed: int) -> Point:
@@ -160,11 +166,10 @@ def point_of(space: SearchSpace, params: Mapping[str, Scalar], seed: int) -> Poi
         settings = msgspec.convert({**calibration, "seed": seed}, CalibrationSettings)
     except msgspec.ValidationError as error:
         raise UsageError(f"calibration: {error}") from error
-    steps = [] if not training else [Step(method="finetune", settings={"teacher": "taught_by" in training, **training})]
-    cuts = [step for step in (_cut(space, values, each.name) for each in space.steps) if step is not None]
-    steps += cuts
-    if cuts and recovery.get("epochs", 1):
-        steps += [Step(method="finetune", settings=recovery)] if recovery else []
+    taught = {"teacher": "taught_by" in training, **training}
+    steps = [step for step in (_cut(space, values, each.name) for each in space.steps) if step is not None]
+    if steps and recovery and recovery.get("epochs", 1):
+        steps.append(Step(method="finetune", settings=recovery))
     return Point(
         engine=str(runtime["engine"]),
         precision=str(runtime["precision"]),
@@ -173,9 +178,9 @@ def point_of(space: SearchSpace, params: Mapping[str, Scalar], seed: int) -> Poi
         samples=int(samples),
         calibration=settings,
         arguments=_of(values, "model"),
+        training=Step(method="finetune", settings=taught) if training else None,
         steps=tuple(steps),
         training_batch_size=int(batch),
-        trains=any(step.method == "finetune" for step in steps),
     )
 
 

@@ -57,7 +57,7 @@ def make_sampler(name: Sampler, seed: int, *, constrained: bool, trials: int | N
     """Return the sampler called so.
 
     ``grid`` is not one of Optuna's: the points of the space are enumerated, as conditional parameters want it, and what
-    is enqueued needs no sampler. Others: random; TPE (Bergstra et al. 2011; with constraints arXiv:2304.11127 has the
+    is enqueued needs no sampler. Others: random; TPE (Bergstra et al. 2011; arXiv:2304.11127 describes the
     present form); Gaussian processes with expected improvement; NSGA-II (Deb et al. 2002) and NSGA-III (2014) with a
     population of a fifth of ``trials``, 4 to 50.
 
@@ -66,7 +66,7 @@ def make_sampler(name: Sampler, seed: int, *, constrained: bool, trials: int | N
     """
     found = load_optuna().samplers
     more: dict[str, Any] = {"seed": seed}
-    if constrained and name not in {"grid", "random"} and not own_constraints():
+    if constrained and name in {"tpe", "nsga2", "nsga3"} and not own_constraints():
         more["constraints_func"] = _constraints_of
     if name in {"nsga2", "nsga3"}:
         more["population_size"] = max(_FEWEST, min(_MOST, (trials or 5 * _MOST) // 5))
@@ -79,15 +79,18 @@ def make_sampler(name: Sampler, seed: int, *, constrained: bool, trials: int | N
         "nsga3": "NSGAIIISampler",
     }
     if name == "gp":
+        _need_gp()
         more["warn_independent_sampling"] = False  # conditional parameters are drawn independently; the docs say so
-        _need_torch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", load_optuna().exceptions.ExperimentalWarning)
         made: optuna.samplers.BaseSampler = getattr(found, classes[name])(**more)
         return made
 
 
-def _need_torch() -> None:
+def _need_gp() -> None:
+    if not own_constraints():
+        version = load_optuna().__version__
+        raise EngineError(f"the sampler gp needs Optuna 5, this is {version}", hint="pip install 'optuna>=5'")
     try:
         importlib.import_module("torch")
     except ImportError as error:

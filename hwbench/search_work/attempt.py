@@ -42,7 +42,7 @@ from hwbench.verification_pipeline import verify
 
 HUBS = "hubs"  # networks as they came in
 _WHOLE = "whole"  # marks one that is there to its last byte
-BUNDLE, NETWORK, TIMING, EARLY = "bundle", "network", "timing", "early"
+BUNDLE, TRAINED, NETWORK, TIMING, EARLY = "bundle", "trained", "network", "timing", "early"
 _TIMED = {"latency", "latency-per-sample", "energy", "memory"}
 _EARLY_COUNT = 30  # inferences of the first look at a network that is not trained yet
 
@@ -124,15 +124,12 @@ class Bench:
     def _tried(self, asked: Asked, where: Path, state: _State, judge: CurveJudge) -> None:
         point = point_of(self.space, asked.params, self.request.seed)
         model = with_arguments(self.request.model, self._arguments(point))
-        if not point.steps:
-            model = self._imported(model, point.batch_size)
-        if point.steps and all(step.method == "finetune" for step in point.steps):
-            self._look_early(point, model, where, state)
-        if point.steps:
-            try:
-                model = self._made(point, model, where / NETWORK, judge)
-            finally:
-                state.curve = judge.curve
+        if point.training is not None and not point.steps:
+            self._look_early(point, self._imported(model, point.batch_size), where, state)
+        try:
+            model = self._made(point, model, where, judge)
+        finally:
+            state.curve = judge.curve
         state.bundle = self._built(point, model, where / BUNDLE, state)
         path = where / BUNDLE / state.bundle.path
         wanted = needed(self.request.objectives, self.request.constraints)
@@ -145,6 +142,8 @@ class Bench:
                 found = "; ".join(each.why for each in state.measurement.validity.findings)
                 raise InvalidMeasurement(f"its timing must not be believed: {found}")
             state.quantities += list(_timing(state.measurement, point.batch_size, "energy" in wanted))
+        if lacking := wanted - {each.metric for each in state.quantities}:
+            raise EngineError(f"nothing was measured of {', '.join(sorted(lacking))}")
 
     def _imported(self, text: str, batch_size: int) -> str:
         """Return the ONNX graph of a network, exported once for all points: torch takes seconds for that."""
@@ -195,10 +194,22 @@ class Bench:
                 msg = f"before it was trained: {quantity.metric} is {quantity.value:.4g} and '{broken.text}' is wanted"
                 raise Pruned(msg)
 
-    def _made(self, point: Point, model: str, folder: Path, judge: CurveJudge) -> str:
+    def _made(self, point: Point, model: str, where: Path, judge: CurveJudge) -> str:
         """Train and compress a network, and return where it lies."""
+        if point.as_it_is:
+            return self._imported(model, point.batch_size)
+        if point.training is not None:
+            model = self._carried_out((point.training,), point, model, where / TRAINED, judge)
+        if not point.steps:
+            return model
+        steps = point.steps if self.request.data is None else with_repairs(point.steps, "default")
+        listener = judge if point.training is None else None
+        return self._carried_out(steps, point, model, where / NETWORK, listener)
+
+    def _carried_out(
+        self, steps: tuple[Step, ...], point: Point, model: str, folder: Path, judge: CurveJudge | None
+    ) -> str:
         request = self.request
-        steps = point.steps if request.data is None else with_repairs(point.steps, "default")
         job = CompressRequest(
             model=model,
             steps=steps,
@@ -217,7 +228,8 @@ class Bench:
             seed=request.seed,
             timeout_s=request.timeout_s,
         )
-        compress(job, folder, target=self.target, watch=_Listening(self.watch, _epochs_of(steps, folder), judge))
+        watch = self.watch if judge is None else _Listening(self.watch, _epochs_of(steps, folder), judge)
+        compress(job, folder, target=self.target, watch=watch)
         return str(folder / MODEL)
 
     def _built(self, point: Point, model: str, folder: Path, state: _State) -> Bundled:
@@ -266,7 +278,8 @@ class Bench:
     def _tidy(self, where: Path) -> None:
         """Take away what a trial no longer needs: its training's work, and the build of before that."""
         shutil.rmtree(where / EARLY, ignore_errors=True)
-        shutil.rmtree(where / NETWORK / WORK, ignore_errors=True)
+        for made in (TRAINED, NETWORK):
+            shutil.rmtree(where / made / WORK, ignore_errors=True)
 
 
 def timed(request: ProfileRequest, folder: Path, target: Target, watch: Watch) -> Measurement:

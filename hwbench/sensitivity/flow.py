@@ -114,7 +114,7 @@ class Flow:
         for at in range(start, end):
             node = self.nodes[at]
             value = self.computed(node, values, patch)
-            if node in marked and not value.requires_grad:
+            if node in marked and isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad:
                 value = value.detach().requires_grad_()
             values[node] = value
             if not keep:

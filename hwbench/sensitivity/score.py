@@ -77,6 +77,7 @@ class _Scoring:
     prefixed: set[Key] = field(default_factory=set)
     took: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    screened_n: int = 0
 
     def run(self) -> Sensitivity:
         designs = {
@@ -106,8 +107,10 @@ class _Scoring:
     def _screen(self, designs: dict[Key, Design]) -> dict[Key, float]:
         names = {f"{place}@{site}": (site, place) for site, place in designs}
         made = {name: partial(self.composer.compose, designs[key]) for name, key in names.items()}
-        screens, starts = screened(self.stitch, made, self.settings.screen_samples)
+        screens, starts, self.screened_n = screened(self.stitch, made, self.settings.screen_samples)
         self.stitch.cut_at(list(starts.values()))
+        if self.clock() - self.begun > self.settings.budget_s:
+            self.notes.append("the statistics and estimates alone took longer than the time that was given")
         end = len(self.stitch.flow.nodes)
         same = [names[name][0] for name, start in starts.items() if start == end]
         if same:
@@ -211,13 +214,12 @@ class _Scoring:
             {place - 1: one.divergence for place, one in known.items()},
             factor,
         )
-        few = self.stitch.count(self.settings.screen_samples) * self.stitch.network.batch
         return [
             Loss(
                 site=site.name,
                 option=site.options[place].name,
                 divergence=guessed[place - 1],
-                n=known[place].n if place in known else few,
+                n=known[place].n if place in known else self.screened_n,
                 how="screened"
                 if place not in known
                 else "prefix"

@@ -21,49 +21,54 @@ from hwbench.sensitivity.stitch import Stitch
 from hwbench.train.losses import label_free_loss
 
 Made = Callable[[], Patch]
+HELD_BYTES = 1 << 30
 _NOTHING = Patch()
 
 
-def screened(stitch: Stitch, options: Mapping[str, Made], samples: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Return the estimated divergence of each option on the first ``samples``, and where it first changes anything.
+def screened(stitch: Stitch, options: Mapping[str, Made], samples: int) -> tuple[dict[str, float], dict[str, int], int]:
+    """Return the estimated divergence of each option, where it first changes anything, and on how many samples.
 
-    Patches are made when they are needed, once a batch, so that they need not all be in memory at once.
+    Values and gradients of all layers are held while patches are made, one after the other and each once: of the first
+    ``samples``, or of as many batches as fit into :data:`HELD_BYTES`, of one at least.
     """
-    batches = stitch.batches[: stitch.count(samples)]
+    held = max(1, min(stitch.count(samples), int(HELD_BYTES // max(1, 2 * stitch.batch_bytes))))
     rng = np.random.default_rng([stitch.network.seed, 1])
-    starts = {name: stitch.flow.start(make()) for name, make in options.items()}
-    marked = {node for make in options.values() for node in stitch.flow.touched(make())}
-    total = dict.fromkeys(options, 0.0)
-    size = 0.0
-    for at, batch in enumerate(batches):
-        stitch.network.report("estimating what each choice loses", at / len(batches))
-        values, gradients, weight = _backward(stitch, batch.values, marked, rng)
-        size += weight
-        for name, make in options.items():
-            total[name] += _squared(stitch, values, gradients, make())
-    return {name: found / size for name, found in total.items()}, starts
+    scenes = [_backward(stitch, batch.values, rng) for batch in stitch.batches[:held]]
+    size = sum(scene[2] for scene in scenes)
+    estimates: dict[str, float] = {}
+    starts: dict[str, int] = {}
+    for at, (name, make) in enumerate(options.items()):
+        stitch.network.report("estimating what each choice loses", at / len(options))
+        patch = make()
+        starts[name] = stitch.flow.start(patch)
+        estimates[name] = sum(_squared(stitch, values, gradients, patch) for values, gradients, _ in scenes) / size
+    return estimates, starts, held * stitch.network.batch
 
 
 def _backward(
-    stitch: Stitch, inputs: Values, marked: set[torch.fx.Node], rng: np.random.Generator
+    stitch: Stitch, inputs: Values, rng: np.random.Generator
 ) -> tuple[Values, dict[torch.fx.Node, torch.Tensor], float]:
     """Return values, gradients by node, and what the sum of squares is to be divided by for this batch."""
     output, count = stitch.output, stitch.network.batch
     assert output is not None
-    floats = {node for node in marked if node not in inputs or inputs[node].is_floating_point()}
-    given = {node: value.clone().requires_grad_() if node in floats else value for node, value in inputs.items()}
+    given = {node: value.clone().requires_grad_() if value.is_floating_point() else value
+             for node, value in inputs.items()}  # fmt: skip
+    marked = {node for node in stitch.flow.nodes if node.op == "call_module"}
     with torch.enable_grad():
-        values = stitch.flow.run(given, 0, _NOTHING, keep=True, marked=floats)
+        values = stitch.flow.run(given, 0, _NOTHING, keep=True, marked=marked)
         found = output.pick(stitch.flow.outputs(values))
         loss = label_free_loss([found], rng, kinds=[output.kind], axes=[output.axis]) * count
-    points = [node for node in stitch.flow.nodes if node in floats]
+    points = [
+        node for node in stitch.flow.nodes if isinstance(values[node], torch.Tensor) and values[node].requires_grad
+    ]
     raw = torch.autograd.grad(loss, [values[node] for node in points], allow_unused=True)
     pairs: Iterable[tuple[torch.fx.Node, torch.Tensor | None]] = zip(points, raw, strict=True)
     gradients = {node: gradient for node, gradient in pairs if gradient is not None}
+    kept = {node: value.detach() if isinstance(value, torch.Tensor) else value for node, value in values.items()}
     if output.measure == "relative":
-        return values, gradients, float(found.detach().double().square().sum())
+        return kept, gradients, float(found.detach().double().square().sum())
     rows = output.rows(found.detach()).shape[0]
-    return values, gradients, 2.0 * count * count / rows  # a sample's loss is a mean over its rows
+    return kept, gradients, 2.0 * count * count / rows  # a sample's loss is a mean over its rows
 
 
 def _squared(stitch: Stitch, values: Values, gradients: Mapping[torch.fx.Node, torch.Tensor], patch: Patch) -> float:

@@ -61,6 +61,11 @@ class Stitch:
         assert self.output is not None
         return self.output.measure
 
+    @property
+    def batch_bytes(self) -> int:
+        """What all values take that one batch makes on its way."""
+        return sum(self._sizes)
+
     def judge(self, patch: Patch, *, what: str, samples: int | None = None, prefix: bool = True) -> StitchAnswer:
         """Return what a patch loses on the first ``samples`` (rounded up to whole batches; None: all).
 

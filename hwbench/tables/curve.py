@@ -30,6 +30,7 @@ TINY_S = 5e-7  # below this, relative errors mean nothing: runtimes count whole 
 _SCALES = (0.15, 0.3, 0.6)  # standard deviations of the residual that sizes share ...
 _OWN = (0.05, 0.15)  # ... that a cluster has of its own ...
 _NOISES = (0.02, 0.05, 0.12)  # ... and of a measurement, all of logarithms
+_JUDGED = 200  # points that the settings are judged by
 _LENGTHS = (0.25, 0.6)  # in natural logarithms of channels
 
 
@@ -165,7 +166,9 @@ def _covariance(distances: Array, same: np.ndarray[Any, np.dtype[np.bool_]], spr
 
 def _likeliest(points: Points, distances: Array, residual: Array, counts: Array) -> Spread:
     """Return the settings of the largest marginal likelihood (Rasmussen and Williams 2006, eq. 5.8)."""
-    same, kernel = _same(points, points), _same_kernel(points)
+    some = np.linspace(0, len(residual) - 1, min(len(residual), _JUDGED)).astype(int)
+    distances, residual, counts = distances[np.ix_(some, some)], residual[some], counts[some]
+    same, kernel = (found[np.ix_(some, some)] for found in (_same(points, points), _same_kernel(points)))
 
     def unlikely(spread: Spread) -> float:
         inner = _covariance(distances, same, spread) * kernel

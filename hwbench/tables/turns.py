@@ -2,36 +2,24 @@
 
 A disturbance that lasts longer than a turn strikes all of them alike, and one that is shorter strikes few of the
 blocks. So a network is known by its ratio to the reference in each turn, and by the median over turns. What is sought
-is what an inference takes that nobody holds up: those during which the operating system took a CPU away are left out,
-and of the others in a block the faster half counts, of all networks alike.
+is what an inference takes that nobody holds up: those during which a thread waited for a CPU are left out, and of the
+others in a block the faster half counts, of all networks alike.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwbench.measure.loop import Call, undisturbed
+from hwbench.tables.held import Held
 from hwbench.units import Clock
-
-if sys.platform == "win32":  # pragma: no cover - it does not tell
-
-    def switched() -> int:
-        """Return 0: how often a CPU was taken away is not told."""
-        return 0
-else:
-    import resource
-
-    def switched() -> int:
-        """Return how often the operating system has taken a CPU away from a thread of this process."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
 
 TURNS = 7
 _BLOCK_S = 0.03  # of a turn, for each network
 _FEWEST = 3  # inferences of a block
+_WAITED = 0.01  # of an inference: threads that waited for a CPU longer have held it up
 _SETTLE_S = 0.004  # untimed, before each block: caches hold another's data
 _SETTLE_FEWEST = 2
 
@@ -74,12 +62,13 @@ def _until(call: Call, clock: Clock, seconds: float, fewest: int) -> list[tuple[
     """Call for a while and return what each call took, and whether it was held up."""
     found: list[tuple[int, bool]] = []
     end = clock.now_ns() + int(seconds * 1e9)
-    while len(found) < fewest or clock.now_ns() < end:
-        switches = switched()
-        started = clock.now_ns()
-        call()
-        took = clock.now_ns() - started
-        found.append((took, switched() != switches))
+    with Held() as held:
+        while len(found) < fewest or clock.now_ns() < end:
+            waited = held.waited_ns()
+            started = clock.now_ns()
+            call()
+            took = clock.now_ns() - started
+            found.append((took, held.waited_ns() - waited > _WAITED * took))
     return found
 
 

@@ -107,6 +107,13 @@ def test_it_ends_when_nobody_is_left_to_tell_apart():
     assert machine.clock.now_ns() / 1e9 < 600
 
 
+def test_one_alone_is_timed_against_itself():
+    found, seats, _ = held({"int8": 1e-3}, uniform=("int8",))
+    assert [each.entrant for each in found.standings] == [found.best_uniform] == ["int8"]
+    assert (found.restarts, len(seats)) == (2, 5)
+    assert found.control.low <= 1 <= found.control.high
+
+
 def test_an_objective_without_values_says_so():
     machine = Machine({"int8": 1e-3, "plan": 1e-3})
     found = hold(

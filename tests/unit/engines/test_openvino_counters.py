@@ -29,7 +29,7 @@ def test_the_first_inference_is_not_in_them():
     found = told_apart(counted(times), times[BEFORE:].sum(axis=1), BEFORE)
     assert found.shape == (80, 4)
     assert found.mean(axis=0)[:3] == pytest.approx(UNITS_S[:3], abs=1e-6)
-    assert np.abs(counted(times)[-1] - UNITS_S).max() > 3e-6  # which the counters themselves are off by
+    assert np.abs(counted(times)[-1] - UNITS_S).max() > 2.5e-6  # which the counters themselves are off by
 
 
 def test_a_stall_is_booked_where_and_when_it_was():

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="patches are put into the torch view
 
 from hwbench.errors import UsageError  # noqa: E402
 from hwbench.plan.designs import design_of  # noqa: E402
-from hwbench.records.planning import Design  # noqa: E402
+from hwbench.records.planning import Design, Loss, PairLoss, Sensitivity  # noqa: E402
 from hwbench.records.sensitivity import SensitivitySettings, StitchAnswer  # noqa: E402
 from hwbench.sensitivity.curve import filled, typical_factor  # noqa: E402
 from hwbench.sensitivity.ledger import Ledger  # noqa: E402
@@ -17,6 +17,7 @@ from hwbench.sensitivity.near import near_pairs  # noqa: E402
 from hwbench.sensitivity.patches import Patch  # noqa: E402
 from hwbench.sensitivity.score import measure_losses  # noqa: E402
 from hwbench.sensitivity.screen import screened  # noqa: E402
+from hwbench.sensitivity.spread import spread_pairs  # noqa: E402
 from hwbench.sensitivity.stitch import Stitch  # noqa: E402
 
 
@@ -55,7 +56,8 @@ class TestScreen:
         layer = network.layers["head"]
         off = 0.002 * np.random.default_rng(0).normal(size=layer.weight.shape)
         patch = Patch(weights={("head", 1): (layer.weight + off).astype(np.float32)})
-        found, starts = screened(stitch, {"it": lambda: patch}, 2048)
+        found, starts, count = screened(stitch, {"it": lambda: patch}, 2048)
+        assert count == 2048
         x = network.samples.inputs["x"].reshape(2048, 12).astype(float)
         z, dz = x @ layer.weight.T + layer.bias(), x @ off.T
         p = np.exp(z - z.max(1, keepdims=True))
@@ -66,11 +68,13 @@ class TestScreen:
         assert starts["it"] == stitch.flow.at_layer["head"]
 
     def test_orders_the_options_of_a_site_as_runs_do(self):
-        network, space, composer = bench(mixed_net(8), samples=small_samples(mixed_net(8), 32))
+        network, space, composer = bench(mixed_net(8, blocks=1), samples=small_samples(mixed_net(8), 16))
         stitch = Stitch(network)
-        site = next(site for site in space.sites if site.name == "width:b1.wide")
+        site = next(site for site in space.sites if site.name == "width:b0.wide")
         designs = {str(at): design_of(space, {site.name: at}) for at in range(1, len(site.options))}
-        found, _ = screened(stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32)
+        found, _, _ = screened(
+            stitch, {name: lambda d=design: composer.compose(d) for name, design in designs.items()}, 32
+        )
         run = {name: stitch.judge(composer.compose(design), what=name).divergence for name, design in designs.items()}
         assert sorted(found, key=found.get) == sorted(run, key=run.get)
 
@@ -78,43 +82,60 @@ class TestScreen:
 @pytest.fixture(scope="module")
 def scene():
     """A network with small weights in its head, its space and what it takes to run it."""
-    model = mixed_net(4)
-    network, space, composer = bench(model, samples=small_samples(model, 16, classes=5), ranges=True)
+    model = mixed_net(4, blocks=1)
+    network, space, composer = bench(model, samples=small_samples(model, 8, classes=5), ranges=True)
     return network, space, composer, Stitch(network)
 
 
 def measured(scene, folder, *, resume=False, clock=None, **settings):
-    network, space, composer, stitch = scene
+    _, space, composer, stitch = scene
     ledger = Ledger(folder, "it", resume=resume)
-    kwargs = {"screen_samples": 8, "budget_s": 1e6} | settings
+    kwargs = {"screen_samples": 4, "budget_s": 1e6, "pairs": 12} | settings
     try:
-        return measure_losses(space, stitch, composer, ledger, SensitivitySettings(**kwargs), clock=clock or (lambda: 0.0))
+        return measure_losses(
+            space, stitch, composer, ledger, SensitivitySettings(**kwargs), clock=clock or (lambda: 0.0)
+        )
     finally:
         ledger.close()
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """The folder of a run that had all the time."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def whole(scene, state):
+    """What it found."""
+    return measured(scene, state)
+
+
 class TestLosses:
-    def test_every_option_has_a_loss_that_was_run(self, scene, tmp_path):
+    def test_every_option_has_a_loss_that_was_run(self, scene, whole):
         _, space, composer, stitch = scene
-        found = measured(scene, tmp_path)
+        found = whole
         options = [(site, place) for site in space.sites for place in range(1, len(site.options))]
         assert [(one.site, one.option) for one in found.losses] == [(s.name, s.options[at].name) for s, at in options]
         assert {one.how for one in found.losses} <= {"forward", "prefix"}
         for one, (site, place) in list(zip(found.losses, options, strict=True))[::5]:
             patch = composer.compose(design_of(space, {site.name: place}))
             assert one.divergence == stitch.judge(patch, what="it", samples=one.n, prefix=False).divergence
-        assert {one.n for one in found.losses if one.divergence < 1} == {16}
+        assert {one.n for one in found.losses if one.divergence < 1} == {8}
 
-    def test_pairs_are_what_two_lose_beyond_the_sum(self, scene, tmp_path):
+    def test_pairs_are_what_two_lose_beyond_the_sum(self, scene, whole):
         _, space, composer, stitch = scene
-        found = measured(scene, tmp_path)
+        found = whole
         place = {(site.name, option.name): at for site in space.sites for at, option in enumerate(site.options)}
         near = near_pairs(space)
-        assert 0 < len(found.pairs) <= 150
+        assert len(found.pairs) == 12
         for pair in found.pairs[::4]:
-            choices = [{pair.site: place[pair.site, pair.option]}, {pair.other_site: place[pair.other_site, pair.other_option]}]
+            choices = [
+                {pair.site: place[pair.site, pair.option]},
+                {pair.other_site: place[pair.other_site, pair.other_option]},
+            ]
             losses = [
-                stitch.judge(composer.compose(design_of(space, choice)), what="it", samples=8).divergence
+                stitch.judge(composer.compose(design_of(space, choice)), what="it", samples=4).divergence
                 for choice in (choices[0] | choices[1], *choices)
             ]
             assert pair.extra == pytest.approx(losses[0] - losses[1] - losses[2], abs=1e-12)
@@ -127,24 +148,53 @@ class TestLosses:
         assert any("options were not run for want of time" in note for note in found.notes)
         assert all(np.isfinite(one.divergence) for one in found.losses)
 
-    def test_with_some_time_each_site_is_run_before_any_is_run_twice(self, scene, tmp_path):
+    def test_with_some_time_each_site_is_run_before_any_is_run_twice(self, scene, whole, tmp_path):
         _, space, _, _ = scene
-        found = measured(scene, tmp_path, budget_s=170.0, pairs=0, clock=itertools.count().__next__)
+        found = measured(scene, tmp_path, budget_s=70.0, pairs=0, clock=itertools.count().__next__)
         run = [one for one in found.losses if one.how != "screened"]
         assert len(space.sites) <= len(run) < len(found.losses)
         assert {one.site for one in run} == {site.name for site in space.sites}
-        full = {(one.site, one.option): one.divergence for one in measured(scene, tmp_path / "2").losses}
+        full = {(one.site, one.option): one.divergence for one in whole.losses}
         told = [(one.divergence, full[one.site, one.option]) for one in found.losses if one.how == "screened"]
         assert np.corrcoef(*np.log(np.maximum(np.array(told).T, 1e-9)))[0, 1] > 0.7
 
-    def test_a_killed_run_goes_on(self, scene, tmp_path):
-        first = measured(scene, tmp_path / "a")
-        path = tmp_path / "b" / "evaluated.jsonl"
-        path.parent.mkdir()
-        path.write_bytes(b"\n".join((tmp_path / "a" / "evaluated.jsonl").read_bytes().splitlines()[:-3])[:-7])
-        again = measured(scene, tmp_path / "b", resume=True)
-        assert again == first
-        assert path.read_bytes().count(b"\n") == (tmp_path / "a" / "evaluated.jsonl").read_bytes().count(b"\n")
+    def test_a_killed_run_goes_on(self, scene, whole, state, tmp_path, monkeypatch):
+        lines = (state / "evaluated.jsonl").read_bytes().splitlines()
+        (tmp_path / "evaluated.jsonl").write_bytes(b"\n".join(lines[:-3])[:-7])
+        again = []
+        judge = Stitch.judge
+        monkeypatch.setattr(
+            Stitch, "judge", lambda self, *args, **kw: again.append(kw["what"]) or judge(self, *args, **kw)
+        )
+        assert measured(scene, tmp_path, resume=True) == whole
+        assert len(again) == 4
+        assert (tmp_path / "evaluated.jsonl").read_bytes().splitlines()[:-4] == lines[:-4]
+
+
+def test_pairs_of_other_options_go_with_the_lengths_of_both_changes():
+    """Of a quadratic loss, whose options are lengths along one direction a site, that is exact."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(8, 8))
+    hessian, directions = root @ root.T, rng.normal(size=(2, 8))
+
+    def loss(*lengths):
+        change = np.asarray(lengths) @ directions
+        return 0.5 * change @ hessian @ change
+
+    lengths = {"a": 0.1, "b": 0.3, "c": 1.0}
+    losses = [
+        Loss(site=site, option=name, divergence=loss(*length), n=1, how="forward")
+        for name, size in lengths.items()
+        for site, length in (("x", (size, 0)), ("y", (0, size)))
+    ]
+
+    def extra(one, other):
+        return loss(lengths[one], lengths[other]) - loss(lengths[one], 0) - loss(0, lengths[other])
+
+    run = PairLoss(site="x", option="b", other_site="y", other_option="a", extra=extra("b", "a"))
+    found = spread_pairs(Sensitivity(hub_sha256="0", measure="kl", n=1, losses=tuple(losses), pairs=(run,), took_s=0.0))
+    assert len(found.pairs) == 9
+    assert all(pair.extra == pytest.approx(extra(pair.option, pair.other_option)) for pair in found.pairs)
 
 
 class TestLedger:

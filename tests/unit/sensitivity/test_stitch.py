@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from compress_subjects import imported
 from stitched_nets import bench, mixed_net, small_samples
 from structure_graphs import Net
 
@@ -66,9 +65,8 @@ def test_an_output_without_classes_is_held_against_by_its_size():
     assert isinstance(found.agreement, Missing)
 
 
-@pytest.mark.parametrize("name", ["mixed", "resnet8"])
-def test_from_a_cut_on_gives_the_same_bits(name, tmp_path):
-    model = mixed_net() if name == "mixed" else imported(name, tmp_path, batch=2)
+def test_from_a_cut_on_gives_the_same_bits():
+    model = mixed_net()
     network, space, composer = bench(model, samples=small_samples(model, 4), ranges=True)
     stitch = Stitch(network)
     designs = [design_of(space, {site.name: 1}) for site in space.sites]

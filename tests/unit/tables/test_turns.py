@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from hwbench.tables import turns
+from hwbench.tables.held import Held
 
 
 class Clock:
@@ -51,22 +58,20 @@ def test_inferences_that_are_held_up_do_not_count():
     assert one.reference_s == pytest.approx(1e-3)
 
 
-def test_inferences_during_which_a_cpu_was_taken_away_are_left_out(monkeypatch):
-    clock, taken = Clock(), [0]
+def test_inferences_that_waited_for_a_cpu_are_left_out(monkeypatch):
+    """Two of three are held up, so that no quantile of all of them would tell what a free one takes."""
+    clock, waited, count = Clock(), [0], [0]
 
     def run():
-        taken[0] += taken[0] % 5 != 0 or clock.ns % 2_000_000 == 0  # most of the time
-        clock.ns += 1_000_000 if clock.ns % 3_000_000 else 700_000
+        count[0] += 1
+        held = count[0] % 3 > 0
+        waited[0] += held * 1_000_000
+        clock.ns += 2_000_000 if held else 1_000_000
 
-    def counted():
-        return taken[0]
-
-    monkeypatch.setattr(turns, "switched", counted)
-    kept = turns._until(run, clock, 0.03, 3)
-    assert any(held for _, held in kept)
-    free = [time for time, held in kept if not held]
-    block = turns._block(run, clock)
-    assert len(block) >= min(3, len(free))
+    monkeypatch.setattr(Held, "waited_ns", lambda self: waited[0])
+    (one,) = turns.in_turn(network(clock, 1_000_000), [run], clock)
+    assert one.median_s == pytest.approx(1e-3)
+    assert set(one.samples_ns) == {1_000_000}
 
 
 def test_a_slow_network_gets_a_few_inferences_all_the_same():
@@ -74,3 +79,23 @@ def test_a_slow_network_gets_a_few_inferences_all_the_same():
     (one,) = turns.in_turn(network(clock, 1_000_000), [network(clock, 200_000_000)], clock, turns=3)
     assert len(one.samples_ns) == 3 * 2  # the faster half of three
     assert one.median_s == pytest.approx(0.2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell")
+def test_threads_that_want_one_cpu_wait_for_it():
+    was = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(was)})
+    try:
+        code = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
+        rival = subprocess.Popen([sys.executable, "-c", code])
+        try:
+            with Held() as held:
+                before, end = held.waited_ns(), time.perf_counter() + 0.6
+                while time.perf_counter() < end:
+                    pass
+                assert 50e6 < held.waited_ns() - before < 600e6
+        finally:
+            rival.kill()
+            rival.wait()
+    finally:
+        os.sched_setaffinity(0, was)
