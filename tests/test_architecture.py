@@ -62,4 +62,4 @@ def test_nothing_prints_but_the_command_line():
             line.lstrip().startswith(("print(", "sys.stdout.write(")) for line in path.read_text().splitlines()
         )
     ]  # fmt: skip
-    assert sorted(found) == ["bundles/examples.py", "prediction/probe/program.py", "testing/engines.py"], "theirs are scripts"
+    assert sorted(found) == ["bundles/examples.py", "prediction/probe/program.py", "testing/engines.py"], "scripts"

@@ -25,10 +25,14 @@ def optimize(
     data: Annotated[
         str, typer.Option("--data", help="To learn from: data.npz, a folder of images, or file.py:function.")
     ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle and how it is known.")],
     max_drop: Annotated[
         str, typer.Option("--max-drop", help="What the metric may fall by: 1pp, or a number in its own unit.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle and how it is known.")],
+    ] = "1pp",
+    goals: Annotated[
+        list[str] | None,
+        typer.Option("--goal", metavar="<str>", help='Repeat: "latency percent-min-improvement 30 priority 2".'),
+    ] = None,
     verify_data: Annotated[
         str | None,
         typer.Option("--verify-data", help="To select and to certify with. Default: parts of --data."),
@@ -94,8 +98,10 @@ def optimize(
     from hwbench.inventory import default_threads, find_target
     from hwbench.optimization_pipeline import PAGE
     from hwbench.optimization_pipeline import optimize as run
+    from hwbench.optimization_pipeline.aims import allowed_drop
     from hwbench.optimization_pipeline.planned import FromCosts
     from hwbench.optimization_pipeline.saving import predictions
+    from hwbench.plan.goals import parse_goal
     from hwbench.records.optimization import OptimizeRequest
     from hwbench.records.quantization import CalibrationSettings
     from hwbench.report.optimization import render_optimization, render_optimization_page
@@ -108,6 +114,7 @@ def optimize(
         raise UsageError("--task and --metric both say what is measured", hint="give one of them")
     if resume and force:
         raise UsageError("--resume goes on and --force begins anew", hint="give one of them")
+    wanted = tuple(parse_goal(text) for text in goals or ())
     drop = parse_drop(max_drop)
     assert drop is not None
     target = find_target(device)
@@ -120,7 +127,8 @@ def optimize(
         samples=samples,
         task=task,
         metric=metric,
-        max_drop=drop,
+        max_drop=allowed_drop(wanted, drop),
+        goals=wanted,
         objective=objective,
         engines=tuple(dict.fromkeys(engines or ())),
         precisions=tuple(dict.fromkeys(precisions or ())),

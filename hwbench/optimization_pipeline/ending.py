@@ -8,8 +8,10 @@ from typing import Literal
 
 from hwbench.compare.guard import choose
 from hwbench.optimization_pipeline.judging import distance
+from hwbench.plan.goals import shown
 from hwbench.records.base import Missing
 from hwbench.records.contest import Choice, Contest
+from hwbench.records.goals import PlanGoalOutcome
 from hwbench.records.optimization import (
     Binding,
     Candidate,
@@ -79,12 +81,27 @@ def word_of(found: Scored, max_drop: float) -> tuple[Word, int | Missing]:
     return "NOT ENOUGH DATA", math.ceil(drop.n * ((drop.high - drop.drop) / room) ** 2)
 
 
-def outcome(verdicts: Verdicts) -> Literal["MET", "MISSED", "UNSETTLED"]:
-    """Return whether the goal is met by what was chosen."""
+def outcome(verdicts: Verdicts, goals: Sequence[PlanGoalOutcome] = ()) -> Literal["MET", "MISSED", "UNSETTLED"]:
+    """Return whether the goals are met by what was chosen; one of which nothing is known is not."""
     word = verdicts.certified[-1].word
-    if verdicts.choice.word == "NONE" or word == "FAILED":
+    if verdicts.choice.word == "NONE" or word == "FAILED" or not all(each.met for each in goals):
         return "MISSED"
     return "MET" if word == "CERTIFIED" else "UNSETTLED"
+
+
+def missed(goals: Sequence[PlanGoalOutcome]) -> tuple[Binding, ...]:
+    """Return the goals that were missed, the most important first, and what would be in reach."""
+    found = sorted((each for each in goals if not each.met), key=lambda each: each.goal.priority)
+    return tuple(
+        Binding(
+            constraint=each.goal.text,
+            why=each.why,
+            relax=str(each.value)
+            if isinstance(each.value, Missing)
+            else f"{each.goal.metric} threshold {shown(each.goal.metric, each.value)}",
+        )
+        for each in found
+    )
 
 
 def pareto(candidates: Sequence[Candidate], values: Mapping[str, float]) -> tuple[ParetoPoint, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from hwbench.devices import environment
 from hwbench.errors import ModelError, UsageError
 from hwbench.intake import Intake, Watch
 from hwbench.inventory import Target
-from hwbench.optimization_pipeline import ending, saving
+from hwbench.optimization_pipeline import aims, ending, saving
 from hwbench.optimization_pipeline.candidates import Workshop, plain
 from hwbench.optimization_pipeline.judging import Eligibility, Judge
 from hwbench.optimization_pipeline.kept import Kept
@@ -22,6 +22,7 @@ from hwbench.optimization_pipeline.rounds import ROUNDS, Loop
 from hwbench.optimization_pipeline.timing import Timer
 from hwbench.records.base import Missing
 from hwbench.records.contest import Contest
+from hwbench.records.goals import PlanGoalOutcome
 from hwbench.records.model import ImportResult
 from hwbench.records.optimization import (
     OPTIMIZATION_SCHEMA,
@@ -143,6 +144,7 @@ class Optimization:
         verdicts: Verdicts,
     ) -> OptimizationResult:
         values = ending.values_of(contest, loop.rounds)
+        goals = self._held(imported, parts, loop.candidates, verdicts, values)
         certify, max_drop = parts.certify.facts.samples, self.request.max_drop
         return OptimizationResult(
             schema_version=OPTIMIZATION_SCHEMA,
@@ -159,13 +161,42 @@ class Optimization:
             rounds=tuple(loop.rounds),
             contest=contest,
             verdicts=verdicts,
-            word=ending.outcome(verdicts),
+            goals=goals,
+            word=ending.outcome(verdicts, goals),
             bundle=saving.BUNDLE,
             pareto=ending.pareto(loop.candidates, values),
-            binding=ending.binding(verdicts, loop.candidates, values, max_drop, certify),
+            binding=(
+                *ending.binding(verdicts, loop.candidates, values, max_drop, certify),
+                *ending.missed(goals),
+            ),
             stages=tuple(self.kept.stages.values()),
             took_s=self.kept.spent_s,
             warnings=self._warnings(imported),
+        )
+
+    def _held(
+        self,
+        imported: ImportResult,
+        parts: Parts,
+        candidates: list[Candidate],
+        verdicts: Verdicts,
+        values: Mapping[str, float],
+    ) -> tuple[PlanGoalOutcome, ...]:
+        """Hold the goals against what was chosen, on the samples that chose nothing."""
+        if not self.request.goals:
+            return ()
+        last = verdicts.certified[-1]
+        chosen = next(each for each in candidates if each.name == last.entrant)
+        before = aims.as_it_came(candidates, imported.model.arithmetic, values)
+        scores = self.judge.reference(parts.certify).scores
+        batch = imported.model.batch_size
+        return aims.held(
+            self.request.goals,
+            (chosen, last.found),
+            (before, scores),
+            values,
+            self.request.objective,
+            batch if isinstance(batch, int) else 1,
         )
 
     def _warnings(self, imported: ImportResult) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from hwbench.records.build import EngineBuilt
 from hwbench.records.compression import NetworkFacts, Step
 from hwbench.records.contest import Choice, Contest, Objective
 from hwbench.records.device import Device, Environment
+from hwbench.records.goals import PlanGoal, PlanGoalOutcome
 from hwbench.records.measurement import NotMeasured
 from hwbench.records.model import DataFacts, ImportResult, Model
 from hwbench.records.planning import Decision, Design, Interval
@@ -36,6 +37,7 @@ class Shares(Record, frozen=True, kw_only=True):
 class OptimizeRequest(Record, frozen=True, kw_only=True):
     """A whole ``hwbench optimize`` request, resolved.
 
+    ``max_drop``: what accuracy may fall by; a goal that says so is in it already. ``goals``: all of them, as given.
     ``verify_data``: to select and to certify with; None: parts of ``data``. ``recover_epochs``: of training after each
     cut, 0 for none.
     """
@@ -49,6 +51,7 @@ class OptimizeRequest(Record, frozen=True, kw_only=True):
     task: Task | Literal["auto"]
     metric: str | None
     max_drop: float
+    goals: tuple[PlanGoal, ...] = ()
     objective: Objective
     engines: tuple[str, ...]  # empty: every one that can build
     precisions: tuple[str, ...]  # of the uniform baselines; empty: every one that an engine offers
@@ -265,6 +268,7 @@ class OptimizationResult(Record, frozen=True, kw_only=True):
     rounds: tuple[Round, ...]
     contest: Contest
     verdicts: Verdicts
+    goals: tuple[PlanGoalOutcome, ...] = ()  # held against what was chosen
     word: Literal["MET", "MISSED", "UNSETTLED"]
     bundle: str
     pareto: tuple[ParetoPoint, ...]

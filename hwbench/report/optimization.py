@@ -46,6 +46,7 @@ def render_optimization(found: OptimizationResult, folder: Path) -> RenderableTy
         *(plain(f"warning: {warning}", "yellow") for warning in found.warnings),
         grid,
         *(plain(line) for line in evidence(found)),
+        *(plain(f"goal '{each.goal.text}': {each.why}", "" if each.met else "yellow") for each in found.goals),
         *(plain(f"{each.constraint} binds: {each.why}; what would relax it: {each.relax}") for each in found.binding),
         *(plain(f"not built: {line}", "dim") for line in not_built(found)[:_MOST_REASONS]),
         plain(f"check it where it is deployed: python {folder / found.bundle}/run_example.py", "dim"),
