@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
 from types import TracebackType
 
-import onnx_ir as ir
+import msgspec
 
 from hwbench.children import thread_limits
 from hwbench.compression_pipeline import for_training
 from hwbench.dialogue import Dialogue
 from hwbench.errors import ModelError
-from hwbench.graph.linear import Linear, linear_layers
-from hwbench.graph.lower import fold_batch_norms
 from hwbench.intake import Intake
 from hwbench.planning_pipeline.exact import Base
 from hwbench.records.base import Missing
@@ -22,8 +21,7 @@ from hwbench.records.plan import Joint, PlanRequest
 from hwbench.records.planning import Design, Sensitivity, Space
 from hwbench.records.quantization import Calibration
 from hwbench.records.sensitivity import SensitivityJob, SensitivitySettings, StitchAnswer, StitchQuestion
-from hwbench.sensitivity.masks import masked_exactly
-from hwbench.structure.groups import channel_groups
+from hwbench.sensitivity.spread import spread_pairs
 
 _BATCH = 32  # of the samples that are run together; the network's own where it cannot have another
 _STATE = "losses"  # what was measured, kept between runs
@@ -42,6 +40,7 @@ class Losses:
         judge: DataResult,
         calibration: Calibration | None,
     ) -> None:
+        state = folder / _STATE / _identity(request, space, judge, calibration)
         imported, other, _ = for_training(intake, base.source, _BATCH, request.shapes, "base-of-many")
         job = SensitivityJob(
             imported=imported,
@@ -50,13 +49,13 @@ class Losses:
             calibration=calibration,
             data_folder=judge.folder,
             data_sha256=judge.facts.sha256,
-            state_folder=str((folder / _STATE).resolve()),
+            state_folder=str(state.resolve()),
             settings=SensitivitySettings(criterion=request.criterion, budget_s=request.losses_s),
             threads=request.threads,
             seed=request.seed,
             resume=True,
         )
-        (folder / _STATE).mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
         where = intake.folder / "losses"
         where.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
@@ -73,7 +72,7 @@ class Losses:
 
     def __enter__(self) -> Losses:
         self._stack.enter_context(self._child)
-        self.found = self._child.hear(Sensitivity)
+        self.found = spread_pairs(self._child.hear(Sensitivity))
         self.before = self._ask(Design())
         return self
 
@@ -97,10 +96,8 @@ class Losses:
         return self._child.ask(StitchQuestion(design=design), StitchAnswer)
 
 
-def refused(hub: ir.Model) -> dict[str, Missing]:
-    """Return the widths whose losses cannot be found by zeros in the readers of their channels, by site, and why."""
-    model = hub.clone()
-    fold_batch_norms(model)
-    layers = {layer.name: layer for layer in linear_layers(model) if isinstance(layer, Linear)}
-    reasons = {group.name: masked_exactly(group, layers) for group in channel_groups(model).groups}
-    return {f"width:{name}": reason for name, reason in reasons.items() if reason is not None}
+def _identity(request: PlanRequest, space: Space, judge: DataResult, calibration: Calibration | None) -> str:
+    """Return what tells apart measurements that must not be mixed: another network, other data, another criterion."""
+    ranges = b"" if calibration is None else msgspec.json.encode(calibration.tensors, order="sorted")
+    told = f"{space.hub_sha256} {judge.facts.sha256} {request.criterion} {request.seed} ".encode()
+    return hashlib.sha256(told + ranges).hexdigest()[:16]

@@ -16,12 +16,13 @@ from hwbench.inventory import Target
 from hwbench.plan.sites import space_of
 from hwbench.planning_pipeline.costs import Costing, Known
 from hwbench.planning_pipeline.exact import Base, simplified
-from hwbench.planning_pipeline.losses import Losses, refused
+from hwbench.planning_pipeline.losses import Losses
 from hwbench.planning_pipeline.solving import Found, Solving
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.plan import EnginePlan, Joint, NoPlan, PlanRequest
 from hwbench.records.planning import Space
+from hwbench.sensitivity.masks import refused_widths
 from hwbench.tables.edges import worthwhile
 from hwbench.units import MonotonicClock
 
@@ -71,7 +72,11 @@ class Planner:
             )
             hub = infer_shapes(ir.load(Path(self.imported.files.folder) / self.imported.files.hub))
             whole = space_of(
-                hub, self.imported.model.hub_sha256, kinds=request.kinds, exact=self.base.steps, refused=refused(hub)
+                hub,
+                self.imported.model.hub_sha256,
+                kinds=request.kinds,
+                exact=self.base.steps,
+                refused=refused_widths(hub),
             )
         with self._timed("costs"):
             self.costing = Costing(request, self.target, self.intake, self.imported, self.learn, whole)

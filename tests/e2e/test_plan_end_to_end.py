@@ -1,6 +1,5 @@
 """``hwbench plan`` on the trained digits network, from costs measured here to a front with reasons."""
 
-import json
 import os
 
 import numpy as np
@@ -23,7 +22,7 @@ def test_a_plan_from_costs_measured_here(tmp_path):
     np.savez(tmp_path / "digits.npz", image=images[:160], labels=labels[:160])
     asked = (
         *("plan", "digits_cnn", "--data", "digits.npz", "--max-drop", "3pp", "-e", "onnxruntime", "--threads", "1"),
-        *("--cost-budget", "25s", "--loss-budget", "10s", "--budgets", "5", "-o", "out"),
+        *("--cost-budget", "12s", "--loss-budget", "8s", "--budgets", "5", "-o", "out"),
     )
     env = {"HWBENCH_HOME": str(tmp_path / "home"), "OMP_WAIT_POLICY": "passive"}
     run = hwbench(*asked, cwd=tmp_path, env={**os.environ, **env})
@@ -42,7 +41,3 @@ def test_a_plan_from_costs_measured_here(tmp_path):
         assert chosen.joint.drop <= 0.03
         assert {decision.site for decision in chosen.solved.decisions} == {site.name for site in found.space.sites}
         assert "why, by site" in run.stdout
-    again = hwbench(*asked, "--json", "-q", "--cost-budget", "0s", cwd=tmp_path, env={**os.environ, **env})
-    known = json.loads(again.stdout)["engines"][0]
-    assert known["samples"] >= engine.samples, "what was measured was kept"
-    assert known["sampled_now"] <= 2
