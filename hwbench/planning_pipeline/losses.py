@@ -24,6 +24,7 @@ from hwbench.records.sensitivity import SensitivityJob, SensitivitySettings, Sti
 from hwbench.sensitivity.spread import spread_pairs
 
 _BATCH = 32  # of the samples that are run together; the network's own where it cannot have another
+_FEW, _ENOUGH = 256, 1024  # samples that a whole design is run on: for its divergence, for its drop
 _STATE = "losses"  # what was measured, kept between runs
 
 
@@ -73,7 +74,7 @@ class Losses:
     def __enter__(self) -> Losses:
         self._stack.enter_context(self._child)
         self.found = spread_pairs(self._child.hear(Sensitivity))
-        self.before = self._ask(Design())
+        self._originals: dict[int, StitchAnswer] = {}
         return self
 
     def __exit__(
@@ -81,19 +82,24 @@ class Losses:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def joint(self, design: Design) -> Joint | Missing:
-        """Run a whole design."""
-        answer = self._ask(design)
+    def joint(self, design: Design, rough: bool) -> Joint | Missing:
+        """Run a whole design, on few samples where only its divergence is wanted."""
+        answer, before = self._ask(design, _FEW if rough else _ENOUGH), self._before(_FEW if rough else _ENOUGH)
         return Joint(
             divergence=answer.divergence,
             agreement=answer.agreement,
             accuracy=answer.accuracy,
-            before=self.before.accuracy,
+            before=before.accuracy,
             n=answer.n,
         )
 
-    def _ask(self, design: Design) -> StitchAnswer:
-        return self._child.ask(StitchQuestion(design=design), StitchAnswer)
+    def _before(self, samples: int) -> StitchAnswer:
+        if samples not in self._originals:
+            self._originals[samples] = self._ask(Design(), samples)
+        return self._originals[samples]
+
+    def _ask(self, design: Design, samples: int) -> StitchAnswer:
+        return self._child.ask(StitchQuestion(design=design, samples=samples), StitchAnswer)
 
 
 def _identity(request: PlanRequest, space: Space, judge: DataResult, calibration: Calibration | None) -> str:

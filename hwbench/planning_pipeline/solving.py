@@ -35,7 +35,7 @@ _USELESS = 1.0  # nats, or relative error: a network that loses so much is anoth
 _TIME_LIMIT_S = 5.0  # of one budget
 _GAP, _ROUGH = 1e-3, 5e-3  # of an answer; while the losses are still being corrected
 
-AskJoint = Callable[[Design], Joint | Missing]
+AskJoint = Callable[[Design, bool], Joint | Missing]  # a design, and whether few samples will do
 _Each = tuple[Answer, Design]
 
 
@@ -80,24 +80,15 @@ class Solving:
         return problem, self.solved(problem, _budgets(problem, self.budgets), gap)
 
     def solved(self, problem: Problem, budgets: Sequence[float], gap: float = _GAP) -> list[_Each]:
-        """Return the distinct designs of a row of budgets, each run as a whole, the most careful first."""
+        """Return the distinct designs of a row of budgets, the most careful first."""
         answers = front(problem, budgets, objective=self.name, time_limit_s=_TIME_LIMIT_S, gap=gap)
-        return self.distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
+        return distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
 
-    def distinct(self, row: Sequence[_Each]) -> list[_Each]:
-        """Return designs once each, by their loss, all of them run as a whole."""
-        kept: dict[str, _Each] = {}
-        for answer, design in row:
-            kept.setdefault(key_of(design), (answer, design))
-        for _, design in kept.values():
-            self.joint(design)
-        return sorted(kept.values(), key=lambda each: (each[0].totals[LOSS], -(each[0].objective or 0.0)))
-
-    def joint(self, design: Design) -> Joint | Missing:
-        """Return what a design loses as a whole; it is run once."""
-        key = key_of(design)
+    def joint(self, design: Design, *, rough: bool = False) -> Joint | Missing:
+        """Return what a design loses as a whole; it is run once, and once more on few samples where ``rough``."""
+        key = f"{key_of(design)} {rough}"
         if key not in self.known:
-            self.known[key] = self.ask(design)
+            self.known[key] = self.ask(design, rough)
         return self.known[key]
 
     def drop(self, design: Design) -> float | Missing:
@@ -119,7 +110,7 @@ class Solving:
         """Return by kind of site what whole designs lose over what the sites of the kind lose one by one."""
         rows, values = [], []
         for _, design in row:
-            joint = self.joint(design)
+            joint = self.joint(design, rough=True)
             parts = by_kind(self.space, self.sensitivity, design)
             if isinstance(joint, Missing) or not sum(parts.values()) or joint.divergence <= 0:
                 continue
@@ -153,7 +144,7 @@ class Found:
         """Solve for one more budget, and return its design; None where it is known already, or there is none."""
         there = {key_of(design) for _, design in self.row}
         new = [each for each in self.solving.solved(self.problem, [budget]) if key_of(each[1]) not in there]
-        self.row = self.solving.distinct([*self.row, *new])
+        self.row = distinct([*self.row, *new])
         return new[0][1] if new else None
 
     def chosen(self, max_drop: float | None = None) -> int | Missing:
@@ -236,6 +227,14 @@ class Found:
         """What whole designs have taught."""
         told = ", ".join(f"{kind} {factor:.2g}" for kind, factor in self.factors.items() if abs(factor - 1) > 0.01)
         return (f"what whole designs lose, over the sum of their parts: {told}",) if told else ()
+
+
+def distinct(row: Sequence[_Each]) -> list[_Each]:
+    """Return designs once each, by what they are predicted to lose."""
+    kept: dict[str, _Each] = {}
+    for answer, design in row:
+        kept.setdefault(key_of(design), (answer, design))
+    return sorted(kept.values(), key=lambda each: (each[0].totals[LOSS], -(each[0].objective or 0.0)))
 
 
 def _budgets(problem: Problem, count: int) -> list[float]:
