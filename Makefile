@@ -13,8 +13,9 @@ profile: $(READY)
 	$(BIN)/hwbench profile mobilenet_v2 --output hwbench-results/mobilenet_v2 --force
 	$(BIN)/hwbench report hwbench-results/resnet50 hwbench-results/mobilenet_v2 --output hwbench-results/report.html
 
+# A worker a core; a file stays with one worker, whose fixtures it shares. PYTEST_ARGS="-n 0" runs them in one process.
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
