@@ -1,11 +1,27 @@
-"""Where hwbench's own data folders are: inside the installed package, or in the checkout it runs from."""
+"""What lies around hwbench: its own data folders, the user's, and the packages that an extra brings."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
+from hwbench.errors import EngineError
+
+_EXTRAS = {"plan": ("scipy", "optuna", "sqlalchemy")}
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def require_extra(extra: str, what: str) -> None:
+    """Refuse work whose packages are not installed, before it is begun.
+
+    Raises:
+        EngineError: one is missing; ``what`` needs it.
+    """
+    missing = [name for name in _EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        hint = f"pip install 'hwbench-nn[{extra}]', or '.[{extra}]' from a checkout"
+        raise EngineError(f"{what} needs {', '.join(missing)}", hint=hint)
 
 
 def data_folder(name: str) -> Path:

@@ -50,6 +50,7 @@ def predict(
     import onnx_ir as ir
 
     from hwbench.cli.request import parse_shapes
+    from hwbench.cli.verify import check_engines
     from hwbench.files import encode
     from hwbench.intake import Intake
     from hwbench.prediction.predict import predict as run
@@ -59,6 +60,8 @@ def predict(
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     profile, calibration = _device(device, terminal)
+    if engine is not None and engine not in profile.engines:
+        check_engines([engine])
     measured = read_probe(probe) if probe is not None else None
     for doubt in doubts(measured) if measured is not None else ():
         terminal.say(f"warning: {doubt}")

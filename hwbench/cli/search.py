@@ -107,6 +107,7 @@ def search(
     from hwbench.records.search import SearchRequest
     from hwbench.report.search import headline, render_search
     from hwbench.report.search_page import render_search_page
+    from hwbench.resources import require_extra
     from hwbench.search.goals import constraint as read_constraint
     from hwbench.search.goals import objectives
     from hwbench.search.space import read_space
@@ -114,6 +115,7 @@ def search(
     from hwbench.search_pipeline import search as run
     from hwbench.units import parse_seconds
 
+    require_extra("plan", "a search")
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     if resume and force:
         raise UsageError("--resume goes on with what --force would replace", hint="give one of them")

@@ -95,6 +95,8 @@ class Ledger:
         return [found[index] for index in order]
 
     def _open(self) -> optuna.Study:
+        from sqlalchemy.exc import SQLAlchemyError
+
         path = self.folder / DATABASE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -108,8 +110,9 @@ class Ledger:
                 sampler=self._sampler(0),
                 load_if_exists=True,
             )
-        except (OSError, self.optuna.exceptions.StorageInternalError) as error:
-            raise StorageError(f"cannot use {path}: {error}") from error
+        except (OSError, SQLAlchemyError, self.optuna.exceptions.StorageInternalError) as error:
+            hint = "it may be damaged; the trials' own records lie beside it. --force begins anew"
+            raise StorageError(f"cannot use {path}: {error}", hint=hint) from error
         self.storage = storage
         return study
 
