@@ -38,11 +38,11 @@ def score(job: ScoreCandidateJob, folder: Path, emit: Emit) -> CandidateScore:  
     Raises:
         Unsupported: torch cannot express an operator.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
-    from hwbench.graph.onnx_file import infer_shapes, read_onnx  # noqa: PLC0415
-    from hwbench.torch_view.build import to_torch  # noqa: PLC0415
-    from hwbench.torch_view.tables import input_names  # noqa: PLC0415
+    from hwbench.graph.onnx_file import infer_shapes, read_onnx
+    from hwbench.torch_view.build import to_torch
+    from hwbench.torch_view.tables import input_names
 
     torch.set_num_threads(job.threads)
     view = to_torch(infer_shapes(read_onnx(Path(job.hub))))
@@ -54,7 +54,7 @@ def score(job: ScoreCandidateJob, folder: Path, emit: Emit) -> CandidateScore:  
 
 def patterns(view: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> list[Array]:
     """Return for each rectifier whether its units are on: [N, units] of 0 and 1."""
-    import torch  # noqa: PLC0415
+    import torch
 
     found: list[Any] = []
     size = len(inputs[0])

@@ -84,7 +84,7 @@ def rank_check(candidates: Sequence[Candidate], trials: Sequence[Trial]) -> Rank
     if len(reached) < _FEWEST_RANKED or len(set(reached.values())) < 2:
         why = f"{len(reached)} candidates were trained to an accuracy"
         return Missing(code="too_few", why=f"{why}: too few to say whether the score told it")
-    from scipy.stats import kendalltau  # noqa: PLC0415 - an extra
+    from scipy.stats import kendalltau
 
     tau = kendalltau([scores[name] for name in reached], list(reached.values())).statistic
     return RankCheck(tau=float(tau), n=len(reached))
