@@ -44,6 +44,7 @@ _LOOP = (*(f"round {number}" for number in range(1, ROUNDS + 1)), "swaps")
 STAGES = ("model", "data", "baselines", *_LOOP, FINAL, "certificate")
 _CONTEST_SHARE = 0.2  # of the time budget, at least, for the contest that chooses
 _FAR = 2.0  # who was so many times slower than the best that counted in its round is not timed again
+_BY_LATENCY = "designs were planned by their latency: energy is measured, and not predicted"
 _FAILED = "planner-failed"
 _NO_PLANNER = "there was no planner: uniform precisions alone were compared"
 
@@ -221,6 +222,8 @@ class Optimization:
         found = list(imported.model.warnings)
         if self.planner_of is None:
             found.append(_NO_PLANNER)
+        elif self.request.objective == "energy":
+            found.append(_BY_LATENCY)
         told = self.kept.folder / f"{_FAILED}.json"
         if told.exists():
             reason = decode(read_bytes(told), Missing, what=str(told))
