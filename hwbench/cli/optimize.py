@@ -94,6 +94,7 @@ def optimize(
     """
     from hwbench.cli.request import parse_shapes
     from hwbench.cli.verify import check_engines, parse_drop
+    from hwbench.energy.choose import require
     from hwbench.files import encode, write_bytes
     from hwbench.inventory import default_threads, find_target
     from hwbench.optimization_pipeline import PAGE
@@ -118,6 +119,8 @@ def optimize(
     drop = parse_drop(max_drop)
     assert drop is not None
     target = find_target(device)
+    if objective == "energy":
+        require("auto", target.device)
     request = OptimizeRequest(
         model=model,
         device=device,

@@ -24,11 +24,16 @@ def allowed_drop(goals: Sequence[PlanGoal], otherwise: float) -> float:
     return min(said, default=otherwise)
 
 
+def of_arithmetic(arithmetic: str) -> tuple[str, ...]:
+    """Return the uniform precisions that leave a network of this arithmetic as it is, the nearest first."""
+    return _ARITHMETIC.get(arithmetic, (arithmetic,))
+
+
 def as_it_came(candidates: Sequence[Candidate], arithmetic: str, values: Mapping[str, float]) -> Candidate | None:
     """Return the uniform candidate that is the network as it came in, on the runtime that is fastest with it."""
     own = [
         each
-        for precision in _ARITHMETIC.get(arithmetic, (arithmetic,))
+        for precision in of_arithmetic(arithmetic)
         for each in candidates
         if each.precision == precision and isinstance(each.made, Made)
     ]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from hwbench.compare.guard import choose
+from hwbench.errors import HwbenchError, Interrupted, StorageError
+from hwbench.optimization_pipeline.aims import of_arithmetic
 from hwbench.optimization_pipeline.judging import distance
 from hwbench.plan.goals import shown
 from hwbench.records.base import Missing
@@ -22,16 +24,42 @@ from hwbench.records.optimization import (
     Scored,
     Verdicts,
 )
-from hwbench.records.verification import Certificate, Word
+from hwbench.records.verification import Certificate, Task, Word
 
 _MOST_TRIES = 5
+_BROKEN = "engine_failed"
 _SETTLED = Missing(code="settled", why="it is")
 
 
+def careful(candidates: Sequence[Candidate], arithmetic: str, rounds: Sequence[Round]) -> str | None:
+    """Return the baseline that is sure to be certified if any is: of those that count, one in the model's arithmetic.
+
+    Of several the fastest, as the rounds have it; where none of that arithmetic counts, the one that falls least.
+    """
+    seen = [each for done in rounds if isinstance(done.contest, Contest) for each in done.contest.standings]
+    value = {each.entrant: each.value for each in reversed(seen)}  # of the first round: it timed all baselines
+    own = of_arithmetic(arithmetic)
+
+    def rank(each: Candidate) -> tuple[bool, float, float]:
+        drop, fast = _drop(each), value.get(each.name, math.inf)
+        fall = math.inf if drop is None else drop.drop
+        return (False, fast, fall) if each.precision in own else (True, fall, fast)
+
+    able = [each for each in candidates if each.uniform and each.counts]
+    return min(able, key=rank).name if able else None
+
+
 def certify(
-    contest: Contest, candidates: Sequence[Candidate], max_drop: float, score: Callable[[Candidate], Scored]
+    contest: Contest,
+    candidates: Sequence[Candidate],
+    max_drop: float,
+    score: Callable[[Candidate], Scored],
+    careful: str | None = None,
 ) -> Verdicts:
     """Take what the guard chooses and certify it; where that fails, what the guard chooses of the rest.
+
+    The last try is kept for ``careful``, so that failing ones that are alike cannot use all of them up. One that fails
+    while it runs counts as failed.
 
     Each certificate holds with 95 % by itself; of k that were tried at most 5 k % are expected to be wrong, and the
     record says how many were. What could not be settled is taken only where nothing could be certified.
@@ -41,6 +69,8 @@ def certify(
     choices: dict[str, Choice] = {}
     while len(tried) < _MOST_TRIES:
         left = {each.name for each in candidates if each.counts} - choices.keys()
+        if len(tried) == _MOST_TRIES - 1 and careful in left and contest.standing(careful) is not None:
+            left = {careful}
         choice = choose(
             contest,
             meets=left.__contains__,
@@ -48,7 +78,7 @@ def certify(
         )
         if choice.word == "NONE" and tried:
             break
-        found = score(by[choice.entrant])
+        found = _scored(by[choice.entrant], score)
         word, enough = word_of(found, max_drop)
         choices[choice.entrant] = choice
         tried.append(Certified(entrant=choice.entrant, number=len(tried) + 1, found=found, word=word, enough=enough))
@@ -60,12 +90,26 @@ def certify(
     return Verdicts(choice=choices[taken.entrant], certified=(*rest, taken))
 
 
+def _scored(candidate: Candidate, score: Callable[[Candidate], Scored]) -> Scored:
+    """Judge a candidate on the samples that chose nothing; what fails while it runs is told in the record."""
+    try:
+        return score(candidate)
+    except (StorageError, Interrupted):
+        raise
+    except HwbenchError as error:
+        reason = Missing(code=_BROKEN, why=error.message, cure=error.hint)
+        task: Task = "none" if isinstance(candidate.selected, Missing) else candidate.selected.task
+        return Scored(
+            part="certify", task=task, scores=(), agreement=reason, certificate=reason, drop=reason, finite=True
+        )
+
+
 def word_of(found: Scored, max_drop: float) -> tuple[Word, int | Missing]:
     """Return what samples say of the goal, and about how many would settle it where these do not.
 
     Without labels a certificate rests on decisions that differ from the original's: accuracy cannot fall by more.
     """
-    if not found.finite:
+    if not found.finite or (isinstance(found.certificate, Missing) and found.certificate.code == _BROKEN):
         return "FAILED", _SETTLED
     if isinstance(found.certificate, Certificate):
         return found.certificate.word, found.certificate.enough

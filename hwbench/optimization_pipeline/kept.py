@@ -84,6 +84,10 @@ class Kept:
         write_record(path, found)
         return found
 
+    def has(self, name: str) -> bool:
+        """Say whether the record called ``name`` is there."""
+        return (self.folder / f"{name}.json").exists()
+
     def save(self) -> None:
         """Write down how far the run is."""
         progress = Progress(request=self.request, stages=tuple(self.stages.values()), spent_s=self.spent_s)

@@ -1,38 +1,48 @@
 """The planner that the loop asks: designs solved from measured costs, corrected by what became of them.
 
 A front is a row of designs from careful to fast. What is built and judged says how far along it one may go: between the
-fastest that counted and the most careful that did not, the budget is halved (in the logarithm) and solved for again.
-Then single choices of the best design are swapped, where the costs promise a gain and the whole, run together, allows
-it.
+fastest that counted and the most careful that did not, the budget is halved (in the logarithm), and the next design is
+the nearest of the row that has not been proposed, or is solved for. What is measured scales what is predicted, by one
+factor a runtime: that moves the runtimes against each other, and no choice within one. Then single choices of the best
+design are swapped, where the costs promise a gain and the whole, run together, allows it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import get_args
+
+import msgspec
 
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.intake import Intake
 from hwbench.optimization_pipeline.planner import Known
+from hwbench.plan.assemble import MEMORY
 from hwbench.plan.designs import choice_of, design_of
 from hwbench.planning_pipeline.planner import Planner
 from hwbench.planning_pipeline.solving import Found, key_of
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
-from hwbench.records.optimization import Feedback, Proposal
+from hwbench.records.optimization import Feedback, Proposal, Scored
 from hwbench.records.plan import PlanRequest
-from hwbench.records.planning import Design, SiteKind, Space
+from hwbench.records.planning import Design, Interval, SiteKind, Space
 
 _MOST = 5  # proposals of a round
 _CAREFUL = 0.5  # share of the allowed drop that the careful proposal of the first round takes
 _BOLD = 1.6  # the same of the bold one
 _CLOSE = 1.1  # budgets that differ by less are not told apart
-_GAIN = 0.99  # of the latency: what a swap must promise at least
+_GAIN = 0.99  # of the objective: what a swap must promise at least
 _TRIED = 10  # swaps that are run as a whole before five are proposed
+_OTHERS = 2  # designs that are tried instead of those that could not be built
+_LEAST_SHARE = 0.25  # of what may be lost, that designs are sought in at least
 _SPACE = "space.json"
 _LEAST_S, _COST_SHARE, _LOSS_SHARE = 20.0, 0.12, 0.15  # of the time budget
+
+_Chosen = tuple[str, Design]  # by name of the engine
 
 
 class FromCosts:
@@ -44,89 +54,137 @@ class FromCosts:
         self.planner: Planner | None = None
         self.found: dict[str, Found] = {}
         self.proposed: set[tuple[str, str]] = set()
+        self.scales: dict[str, float] = {}
+        self.allowed = allowed_drop(known.request.max_drop, [each.selected for each in known.baselines])
 
     @property
     def space(self) -> Space:
         """What can be chosen."""
         path = self.known.folder / _SPACE
         if self.planner is None and path.exists():
-            return decode(read_bytes(path), Space, what=str(path))
+            return self._kept_space(path)
         return self._ready().space
 
     def propose(self, feedback: Sequence[Feedback]) -> Sequence[Proposal]:
         """Return the next designs; none where all budgets are told apart."""
-        self._ready()
-        for each in feedback:
-            self.proposed.add((each.engine, key_of(each.design)))
+        self._learn(feedback)
         if not any(each.precision is None for each in feedback):
-            return self._first()
-        return [one for engine, found in self.found.items() for one in self._between(engine, found, feedback)][:_MOST]
+            return self._taken(self._first(self.found))
+        return self._taken(
+            [one for engine, found in self.found.items() for one in self._between(engine, found, feedback)]
+        )
 
     def swaps(self, feedback: Sequence[Feedback]) -> Sequence[Proposal]:
         """Return designs that differ from the best one that counts at one site, and promise to be faster."""
-        self._ready()
-        timed = [each for each in feedback if each.counts and each.precision is None and isinstance(each.value, float)]
-        timed = [each for each in timed if each.engine in self.found]
+        self._learn(feedback)
+        timed = [
+            (each.ratio, each)
+            for each in feedback
+            if each.counts and each.precision is None and each.engine in self.found and isinstance(each.ratio, float)
+        ]
         if not timed:
             return []
-        best = min(timed, key=lambda each: each.value if isinstance(each.value, float) else math.inf)
+        best = min(timed, key=lambda one: one[0])[1]  # ratios: rounds are minutes apart, and machines drift
         found = self.found[best.engine]
-        allowed = self.known.request.max_drop - _beyond(best, found)
-        made = []
-        for design in _neighbours(self.space, best.design, found)[:_TRIED]:
-            if (best.engine, key_of(design)) in self.proposed:
-                continue
+        allowed = self.allowed - _beyond(best, found)
+        near = [each for each in _neighbours(self.space, best.design, found) if self._new(best.engine, each)]
+        made: list[_Chosen] = []
+        for design in near[:_TRIED]:
             joint = found.joint(design)
             drop = joint if isinstance(joint, Missing) else joint.drop
             if not isinstance(drop, Missing) and drop <= allowed:
-                made.append(self._proposal(best.engine, found, design))
-        return made[:_MOST]
+                made.append((best.engine, design))
+        return self._taken(made)
 
     def close(self) -> None:
         """End what is kept alive."""
         self.stack.close()
 
-    def _first(self) -> list[Proposal]:
-        """Propose of every front what is allowed, something more careful, and something bolder; fastest first."""
-        allowed = self.known.request.max_drop
-        chosen: list[tuple[int, float, Proposal]] = []
-        for engine, found in self.found.items():
-            for rank, share in enumerate((1.0, _CAREFUL, _BOLD)):
-                design = found.within(share * allowed)
-                if design is not None and (engine, key_of(design)) not in self.proposed:
-                    made = self._proposal(engine, found, design)
-                    value = math.inf if isinstance(made.predicted, Missing) else made.predicted.value
-                    chosen.append((rank, value, made))
-        return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])][:_MOST]
+    def _new(self, engine: str, design: Design) -> bool:
+        return (engine, key_of(design)) not in self.proposed
 
-    def _between(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[Proposal]:
+    def _learn(self, feedback: Sequence[Feedback]) -> None:
+        """Take what became of designs: none is proposed twice, and what was measured scales what is predicted."""
+        self._ready()
+        self.proposed |= {(each.engine, key_of(each.design)) for each in feedback}
+        if self.known.request.objective == "latency":
+            self.scales = {engine: scale_of(engine, found, feedback) for engine, found in self.found.items()}
+
+    def _taken(self, chosen: Sequence[_Chosen]) -> list[Proposal]:
+        """Propose what was chosen, each design once."""
+        made: list[Proposal] = []
+        for engine, design in chosen:
+            if len(made) < _MOST and self._new(engine, design):
+                self.proposed.add((engine, key_of(design)))
+                made.append(self._proposal(engine, self.found[engine], design))
+        return made
+
+    def _first(self, fronts: Mapping[str, Found]) -> list[_Chosen]:
+        """Choose of every front what is allowed, something more careful, and something bolder; fastest first."""
+        chosen: list[tuple[int, float, _Chosen]] = []
+        for engine, found in fronts.items():
+            for rank, share in enumerate((1.0, _CAREFUL, _BOLD)):
+                design = found.within(share * self.allowed)
+                if design is not None and self._new(engine, design):
+                    chosen.append((rank, self._worth(engine, found, design), (engine, design)))
+        return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])]
+
+    def _between(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[_Chosen]:
         """Halve the budgets between the fastest design that counted and the most careful that did not."""
         mine = [each for each in feedback if each.engine == engine and each.precision is None]
-        good = [found.loss(each.design) for each in mine if each.counts]
-        bad = [found.loss(each.design) for each in mine if not each.counts and not isinstance(each.drop, Missing)]
-        low, high = (
-            max(good, default=0.0),
-            min((loss for loss in bad if loss > max(good, default=0.0)), default=math.inf),
-        )
-        budgets = []
+        judged = [(found.loss(each.design), each.counts) for each in mine if not isinstance(each.drop, Missing)]
+        if not judged:  # nobody was proposed yet, or nobody could be built
+            return self._first({engine: found}) or self._others(engine, found)
+        low = max((loss for loss, counts in judged if counts), default=0.0)
+        high = min((loss for loss, counts in judged if not counts and loss > low), default=math.inf)
+        budgets: list[float] = []
         if high < math.inf:
-            low = max(low, 0.02 * high)
-            if high / low > _CLOSE:
-                budgets = [math.sqrt(low * high)]
+            least = max(low, 0.02 * high)
+            budgets = [math.sqrt(least * high)] if high / least > _CLOSE else []
         elif low > 0:
             budgets = [1.5 * low, 3 * low]
-        made = []
+        made: list[Design] = []
         for budget in budgets:
-            design = found.at(budget)
-            if design is not None and (engine, key_of(design)) not in self.proposed:
-                self.proposed.add((engine, key_of(design)))
-                made.append(self._proposal(engine, found, design))
-        return made
+            there = [each for _, each in found.row if low < found.loss(each) < min(high, 2 * budget)]
+            there = [each for each in there if self._new(engine, each) and each not in made]
+            near = min(there, key=lambda each: abs(math.log(found.loss(each) / budget)), default=None)
+            design = near if near is not None else found.at(budget)
+            made += [] if design is None else [design]
+        return [(engine, design) for design in made]
+
+    def _others(self, engine: str, found: Found) -> list[_Chosen]:
+        """Choose the fastest designs of a front that are allowed and have not been proposed."""
+        able: list[Design] = []
+        for _, design in found.row:
+            joint = found.joint(design)
+            drop = joint if isinstance(joint, Missing) else joint.drop
+            if not isinstance(drop, Missing) and drop <= self.allowed and self._new(engine, design):
+                able.append(design)
+        able.sort(key=lambda each: self._worth(engine, found, each))
+        return [(engine, each) for each in able[:_OTHERS]]
+
+    def _worth(self, engine: str, found: Found, design: Design) -> float:
+        """Return what is to be small, as predicted and scaled by what was measured."""
+        return self.scales.get(engine, 1.0) * _predicted(found, design)
 
     def _proposal(self, engine: str, found: Found, design: Design) -> Proposal:
         return Proposal(
-            engine=engine, design=design, predicted=found.predict(design), decisions=found.decisions(design)
+            engine=engine,
+            design=design,
+            predicted=self._expected(engine, found, design),
+            decisions=found.decisions(design),
         )
+
+    def _expected(self, engine: str, found: Found, design: Design) -> Interval | Missing:
+        """Return the latency to be expected; Missing where something else is to be small, which is measured alone."""
+        objective = self.known.request.objective
+        if objective != "latency":
+            return Missing(code="latency_only", why=f"latency is predicted, and {objective} is measured")
+        raw, scale = found.predict(design), self.scales.get(engine, 1.0)
+        return msgspec.structs.replace(raw, value=scale * raw.value, low=scale * raw.low, high=scale * raw.high)
+
+    def _kept_space(self, path: Path) -> Space:
+        return decode(read_bytes(path), Space, what=str(path))
 
     def _ready(self) -> Planner:
         """Return the planner, prepared and solved; the first time that takes a while."""
@@ -135,22 +193,25 @@ class FromCosts:
         known = self.known
         work = known.folder / "children"
         work.mkdir(parents=True, exist_ok=True)
-        request = _request(known)
+        request = _request(known, self.allowed)
+        path = known.folder / _SPACE
+        space = self._kept_space(path) if path.exists() else None  # designs of rounds that are done are of this one
         intake = Intake(
             folder=work, watch=known.watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed
         )
         learn, select = (
             DataResult(facts=part.facts, folder=part.folder) for part in (known.parts.learn, known.parts.select)
         )
-        planner = self.stack.enter_context(Planner(request, known.target, intake, known.folder, learn, select))
+        planner = self.stack.enter_context(Planner(request, known.target, intake, known.folder, learn, select, space))
         planner.prepare()
+        if space is None:
+            write_record(path, planner.space)
         self.found = planner.fronts()
-        write_record(known.folder / _SPACE, planner.space)
         self.planner = planner
         return planner
 
 
-def _request(known: Known) -> PlanRequest:
+def _request(known: Known, allowed: float) -> PlanRequest:
     request = known.request
     return PlanRequest(
         model=request.model,
@@ -158,8 +219,8 @@ def _request(known: Known) -> PlanRequest:
         engines=request.engines,
         kinds=get_args(SiteKind),
         floating=("auto",),
-        objective="latency",
-        max_drop=request.max_drop,
+        objective="memory" if request.objective == "memory" else "latency",  # energy is planned for by latency
+        max_drop=allowed,
         data=request.data,
         preprocess=request.preprocess,
         samples=known.parts.learn.facts.samples,
@@ -176,6 +237,40 @@ def _request(known: Known) -> PlanRequest:
     )
 
 
+def allowed_drop(max_drop: float, baselines: Sequence[Scored | Missing]) -> float:
+    """Return the drop seen on the selection split up to which a candidate may be expected to count.
+
+    Where certificates are within reach, a candidate counts by the upper end that is to be expected of it
+    (:class:`hwbench.optimization_pipeline.judging.Eligibility`). How far that lies above the drop seen, the baselines
+    tell; a quarter of what is allowed is always tried.
+    """
+    drops = [each.drop for each in baselines if not isinstance(each, Missing) and not isinstance(each.drop, Missing)]
+    if not any(each.expected <= max_drop for each in drops):
+        return max_drop
+    near = [each.expected - each.drop for each in drops if each.drop <= 2 * max_drop]
+    return max(_LEAST_SHARE * max_drop, max_drop - statistics.median(near))
+
+
+def scale_of(engine: str, found: Found, feedback: Sequence[Feedback]) -> float:
+    """Return what designs of a runtime took over what was predicted: the median, free of drift between the rounds."""
+    uniform = [each for each in feedback if each.precision is not None and each.ratio == 1.0]
+    base = [each.value for each in uniform if isinstance(each.value, float)]
+    seen = [
+        each.ratio * statistics.median(base) / found.predict(each.design).value
+        for each in feedback
+        if base and each.engine == engine and each.precision is None and isinstance(each.ratio, float)
+    ]
+    return statistics.median(seen) if seen else 1.0
+
+
+def _predicted(found: Found, design: Design) -> float:
+    """Return the predicted latency in seconds; in bytes the memory, where that is to be small."""
+    if found.solving.objective != "memory":
+        return found.predict(design).value
+    choice = choice_of(found.solving.space, design)
+    return found.problem.totals([choice[variable.name] for variable in found.problem.variables])[MEMORY]
+
+
 def _beyond(best: Feedback, found: Found) -> float:
     """Return by how much a design fell further when it was built than when it was run as a whole."""
     joint = found.joint(best.design)
@@ -186,14 +281,14 @@ def _beyond(best: Feedback, found: Found) -> float:
 
 def _neighbours(space: Space, design: Design, found: Found) -> list[Design]:
     """Return designs with one other choice that are predicted to be faster, by what they gain for what they lose."""
-    choice, here = choice_of(space, design), found.predict(design).value
+    choice, here = choice_of(space, design), _predicted(found, design)
     ranked: list[tuple[float, Design]] = []
     for site in space.sites:
         for place in range(len(site.options)):
             if place == choice[site.name]:
                 continue
             other = design_of(space, {**choice, site.name: place}, floating=design.floating)
-            gain = here - found.predict(other).value
+            gain = here - _predicted(found, other)
             if gain > (1 - _GAIN) * here:
                 ranked.append(((found.loss(other) - found.loss(design)) / gain, other))
     return [each for _, each in sorted(ranked, key=lambda one: one[0])]

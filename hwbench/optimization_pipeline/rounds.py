@@ -14,6 +14,7 @@ from hwbench.records.base import Missing
 from hwbench.records.contest import Contest
 from hwbench.records.optimization import Candidate, Feedback, Made, Proposal, Proposals, Round
 
+FINAL = "contest"  # the stage after the rounds
 ROUNDS = 4
 MOST_PROPOSALS = 5
 MOST_SWAPS = 30
@@ -37,6 +38,11 @@ class Loop:
         self.rounds: list[Round] = []
         self.feedback = [_feedback(each, None) for each in self.candidates]
 
+    @property
+    def over(self) -> bool:
+        """Whether the last contest has been held: who would come now would not be timed in it."""
+        return self.kept.has(FINAL)
+
     def run(self, planner: Planner) -> None:
         """Go on as long as there is time and the planner has something to propose."""
         for number in range(1, ROUNDS + 1):
@@ -51,23 +57,28 @@ class Loop:
 
     def _round(self, number: int, planner: Planner, ask: Ask, most: int) -> int:
         """Do one round; return how many proposals there were."""
-        asked = self.kept.once(f"round-{number}-proposals", Proposals, lambda: self._asked(ask, most)).proposals
+        record = f"round-{number}-proposals"
+        if not self.kept.has(record) and (self.over or self._late()):
+            return 0  # nothing is written down: a run that goes on with more time asks
+        asked = self.kept.once(
+            record, Proposals, lambda: Proposals(proposals=tuple(ask(self.feedback))[:most])
+        ).proposals
         if not asked:
             return 0
         label = f"round {number}" if number <= ROUNDS else "swaps"
         done = self.kept.stage(label, Round, lambda: self._done(number, asked, planner), f"round-{number}")
         self.rounds.append(done)
         self.candidates += done.candidates
-        if isinstance(done.contest, Contest):  # the baselines are told of too, when they were timed
-            timed = {each.entrant for each in done.contest.standings} | {each.name for each in done.candidates}
-            self.feedback += [_feedback(each, done.contest) for each in self.candidates if each.name in timed]
+        held = done.contest if isinstance(done.contest, Contest) else None
+        told = {each.name for each in done.candidates}  # what could not be built too: it is not to be proposed again
+        if held is not None:  # the baselines are told of too, when they were timed
+            told |= {each.entrant for each in held.standings}
+        self.feedback += [_feedback(each, held) for each in self.candidates if each.name in told]
         self._tell_best()
         return len(asked)
 
-    def _asked(self, ask: Ask, most: int) -> Proposals:
-        if self.kept.spent_s > _LOOP_SHARE * self.kept.request.time_budget_s:
-            return Proposals(proposals=())
-        return Proposals(proposals=tuple(ask(self.feedback))[:most])
+    def _late(self) -> bool:
+        return self.kept.spent_s > _LOOP_SHARE * self.kept.request.time_budget_s
 
     def _done(self, number: int, asked: Sequence[Proposal], planner: Planner) -> Round:
         done = [

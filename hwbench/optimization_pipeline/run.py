@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from hwbench.devices import environment
-from hwbench.errors import ModelError, UsageError
+from hwbench.errors import HwbenchError, Interrupted, ModelError, StorageError, UsageError
+from hwbench.files import decode, read_bytes, write_record
 from hwbench.intake import Intake, Watch
 from hwbench.inventory import Target
 from hwbench.optimization_pipeline import aims, ending, saving
@@ -18,7 +19,7 @@ from hwbench.optimization_pipeline.kept import Kept
 from hwbench.optimization_pipeline.making import Maker
 from hwbench.optimization_pipeline.parts import divide
 from hwbench.optimization_pipeline.planner import Known, Planner, PlannerOf
-from hwbench.optimization_pipeline.rounds import ROUNDS, Loop
+from hwbench.optimization_pipeline.rounds import FINAL, ROUNDS, Loop
 from hwbench.optimization_pipeline.timing import Timer
 from hwbench.records.base import Missing
 from hwbench.records.contest import Contest
@@ -40,9 +41,11 @@ from hwbench.records.verification import ScoreResult
 from hwbench.units import MonotonicClock
 
 _LOOP = (*(f"round {number}" for number in range(1, ROUNDS + 1)), "swaps")
-STAGES = ("model", "data", "baselines", *_LOOP, "contest", "certificate")
+STAGES = ("model", "data", "baselines", *_LOOP, FINAL, "certificate")
 _CONTEST_SHARE = 0.2  # of the time budget, at least, for the contest that chooses
 _FAR = 2.0  # who was so many times slower than the best that counted in its round is not timed again
+_BY_LATENCY = "designs were planned by their latency: energy is measured, and not predicted"
+_FAILED = "planner-failed"
 _NO_PLANNER = "there was no planner: uniform precisions alone were compared"
 
 
@@ -74,6 +77,7 @@ class Optimization:
     def _found(self) -> OptimizationResult:
         kept = self.kept
         imported = kept.stage("model", ImportResult, self._model)
+        self.arithmetic = imported.model.arithmetic
         parts = kept.stage(
             "data", Parts, lambda: divide(self.request, imported.model, self.intake, kept.folder / "parts")
         )
@@ -84,11 +88,10 @@ class Optimization:
         eligibility = Eligibility(self.request.max_drop, baselines.candidates)
         loop = Loop(workshop, self.timer, kept, eligibility, baselines.candidates)
         if self.planner_of is not None:
-            with contextlib.closing(self._planner(self.planner_of, imported, parts, loop.candidates)) as planner:
-                loop.run(planner)
+            self._planned(self.planner_of, imported, parts, loop)
         kept.skip(*_LOOP)
-        contest = kept.stage("contest", Contest, lambda: self._contest(loop))
-        verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop.candidates, parts))
+        contest = kept.stage(FINAL, Contest, lambda: self._contest(loop))
+        verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop, parts))
         return self._result(imported, parts, original, baselines, loop, contest, verdicts)
 
     def _model(self) -> ImportResult:
@@ -98,6 +101,19 @@ class Optimization:
         if imported.files.no_graph is not None:
             raise ModelError(imported.files.no_graph.why, hint=imported.files.no_graph.cure)
         return imported
+
+    def _planned(self, planner_of: PlannerOf, imported: ImportResult, parts: Parts, loop: Loop) -> None:
+        """Do the rounds; where planning fails, the candidates that are there already go on without it."""
+        told = self.kept.folder / f"{_FAILED}.json"
+        if not loop.over:
+            told.unlink(missing_ok=True)  # of an earlier run: what was in the way may be gone
+        try:
+            with contextlib.closing(self._planner(planner_of, imported, parts, loop.candidates)) as planner:
+                loop.run(planner)
+        except (StorageError, Interrupted):
+            raise
+        except HwbenchError as error:
+            write_record(told, Missing(code="planner_failed", why=error.message, cure=error.hint))
 
     def _planner(
         self, planner_of: PlannerOf, imported: ImportResult, parts: Parts, baselines: list[Candidate]
@@ -119,19 +135,22 @@ class Optimization:
     def _contest(self, loop: Loop) -> Contest:
         """Time all that count, in one run; where nothing does, all that were built; uniform ones in any case."""
         made = [each for each in loop.candidates if isinstance(each.made, Made)]
-        near = [each for each in made if not _far(each, loop.rounds)]
+        careful = ending.careful(loop.candidates, self.arithmetic, loop.rounds)
+        near = [each for each in made if each.name == careful or not _far(each, loop.rounds)]
         timed = [each for each in near if each.counts] or near
         if not any(each.uniform for each in timed):
             timed += [each for each in made if each.uniform]
         budget_s = max(_CONTEST_SHARE * self.request.time_budget_s, 0.8 * self.kept.left_s)
         return self.timer.contest(timed, budget_s, "final-contest")
 
-    def _certified(self, contest: Contest, candidates: list[Candidate], parts: Parts) -> Verdicts:
+    def _certified(self, contest: Contest, loop: Loop, parts: Parts) -> Verdicts:
         def score(candidate: Candidate) -> Scored:
             assert isinstance(candidate.made, Made)
             return self.judge.score(plain(candidate.name), candidate.made, parts.certify)
 
-        return ending.certify(contest, candidates, self.request.max_drop, score)
+        self.judge.reference(parts.certify)  # where the original itself fails, nobody can be certified
+        careful = ending.careful(loop.candidates, self.arithmetic, loop.rounds)
+        return ending.certify(contest, loop.candidates, self.request.max_drop, score, careful)
 
     def _result(
         self,
@@ -203,6 +222,12 @@ class Optimization:
         found = list(imported.model.warnings)
         if self.planner_of is None:
             found.append(_NO_PLANNER)
+        elif self.request.objective == "energy":
+            found.append(_BY_LATENCY)
+        told = self.kept.folder / f"{_FAILED}.json"
+        if told.exists():
+            reason = decode(read_bytes(told), Missing, what=str(told))
+            found.append(f"planning failed, and the run went on with what was built by then: {reason}")
         if imported.model.weights == "untrained":
             found.append("this network is untrained: its accuracy says nothing, agreement with the original does")
         return tuple(found)

@@ -83,8 +83,10 @@ class Losses:
         self._stack.__exit__(kind, error, trace)
 
     def joint(self, design: Design, rough: bool) -> Joint | Missing:
-        """Run a whole design, on few samples where only its divergence is wanted."""
+        """Run a whole design, on few samples where only its divergence is wanted; Missing: it puts out no numbers."""
         answer, before = self._ask(design, _FEW if rough else _ENOUGH), self._before(_FEW if rough else _ENOUGH)
+        if isinstance(answer.agreement, Missing) and answer.agreement.code == "not_finite":
+            return answer.agreement
         return Joint(
             divergence=answer.divergence,
             agreement=answer.agreement,

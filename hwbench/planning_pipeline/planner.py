@@ -31,7 +31,14 @@ class Planner:
     """Plans one network. Use as a context manager: it keeps a process alive that runs whole designs."""
 
     def __init__(
-        self, request: PlanRequest, target: Target, intake: Intake, folder: Path, learn: DataResult, judge: DataResult
+        self,
+        request: PlanRequest,
+        target: Target,
+        intake: Intake,
+        folder: Path,
+        learn: DataResult,
+        judge: DataResult,
+        space: Space | None = None,
     ) -> None:
         """Take what is known; nothing is done yet.
 
@@ -42,9 +49,10 @@ class Planner:
             folder: kept between runs: the rewritten network, losses that were measured.
             learn: samples for ranges and statistics.
             judge: samples that losses are measured on.
+            space: plan in exactly this one, of an earlier run; None: in what :func:`narrowed` leaves.
         """
         self.request, self.target, self.intake, self.folder = request, target, intake, folder
-        self.learn, self.judge = learn, judge
+        self.learn, self.judge, self.given = learn, judge, space
         self.took_s: dict[str, float] = {}
         self._stack = contextlib.ExitStack()
         self._clock = MonotonicClock()
@@ -82,7 +90,7 @@ class Planner:
             self.costing = Costing(request, self.target, self.intake, self.imported, self.learn, whole)
             calibration = self.costing.calibrate()
             self.known = self.costing.know(self.costing.runtimes(), calibration)
-            self.space = narrowed(whole, self.known)
+            self.space = narrowed(whole, self.known) if self.given is None else self.given
         with self._timed("losses"):
             self.losses = self._stack.enter_context(
                 Losses(request, self.intake, self.base, self.space, self.folder, self.judge, calibration)

@@ -10,13 +10,16 @@ What was not run is told from the estimates by :mod:`hwbench.sensitivity.curve`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from hwbench.errors import ModelError
 from hwbench.plan.designs import design_of
+from hwbench.records.base import Missing
 from hwbench.records.planning import Design, Loss, PairLoss, Sensitivity, Site, Space
 from hwbench.records.sensitivity import SensitivitySettings, StitchAnswer
 from hwbench.sensitivity.curve import filled, typical_factor
@@ -28,11 +31,28 @@ from hwbench.sensitivity.stitch import Stitch
 
 MOST_SENSITIVE = 20  # sites, of which pairs are looked at
 HOPELESS = 1.0  # nats (or relative error): no plan takes such an option
+BROKEN = 100.0  # in the same unit: what puts out NaN or infinity, which no plan takes either
+_NOT_FINITE = "not_finite"
 _SINGLES, _PAIRS = 0.6, 0.8  # of the time: until when single options, and until when pairs are run
 
 Clock = Callable[[], float]
 T = TypeVar("T", bound=Hashable)
 Key = tuple[str, int]  # a site by name, and the place of an option
+
+
+def judged(stitch: Stitch, composer: Composer, design: Design, what: str, samples: int | None) -> StitchAnswer:
+    """Return what a design loses; where it puts out NaN or infinity, :data:`BROKEN`, and no agreement."""
+    try:
+        return stitch.judge(composer.compose(design), what=what, samples=samples)
+    except ModelError as error:
+        reason = Missing(code=_NOT_FINITE, why=error.message)
+        n = stitch.count(samples) * stitch.network.batch
+        return StitchAnswer(divergence=BROKEN, agreement=reason, accuracy=reason, n=n)
+
+
+def is_broken(answer: StitchAnswer) -> bool:
+    """Say whether an answer is of a design that puts out NaN or infinity."""
+    return isinstance(answer.agreement, Missing) and answer.agreement.code == _NOT_FINITE
 
 
 def measure_losses(
@@ -47,6 +67,8 @@ def measure_losses(
 ) -> Sensitivity:
     """Return what every option but the first of every site loses.
 
+    An option that makes the network put out NaN or infinity loses :data:`BROKEN`; a note names it.
+
     Args:
         space: the sites.
         stitch: the network they are stitched into, and the samples.
@@ -57,7 +79,6 @@ def measure_losses(
         started_s: since when the time counts, by ``clock``; None: now.
 
     Raises:
-        ModelError: an option makes the network put out NaN or infinity; names the site.
         UsageError: a site does not fit the network.
     """
     begun = clock() if started_s is None else started_s
@@ -93,6 +114,11 @@ class _Scoring:
         pairs = self._pairs(singles, few)
         if every > few:
             self._again(designs, every)
+        self.notes += [
+            f"{site}: {one.agreement.why}; the option counts as one that no plan takes"
+            for (site, _), one in self.answers.items()
+            if isinstance(one.agreement, Missing) and is_broken(one)
+        ]
         losses = self._losses(screens)
         return Sensitivity(
             hub_sha256=self.space.hub_sha256,
@@ -119,7 +145,7 @@ class _Scoring:
                 "or what they read has no range; their loss is that of floating point"
             )
         self.prefixed = {names[name] for name, start in starts.items() if any(cut <= start for cut in self.stitch.cuts)}
-        return {key: screens[name] for name, key in names.items()}
+        return {key: screens[name] if math.isfinite(screens[name]) else BROKEN for name, key in names.items()}
 
     def _singles(self, designs: dict[Key, Design], samples: int) -> None:
         order = [key for turn in _turns(self.space.sites) for key in turn]
@@ -159,6 +185,7 @@ class _Scoring:
                 extra=one.divergence - singles[first].divergence - singles[second].divergence,
             )
             for (first, second), one in found.items()
+            if not is_broken(one)
         ]
 
     def _wanted(self, singles: dict[Key, StitchAnswer]) -> list[tuple[Key, Key]]:
@@ -191,16 +218,17 @@ class _Scoring:
 
     def _timed(self, design: Design, samples: int, what: str) -> StitchAnswer:
         begun = self.clock()
-        answer = self.stitch.judge(self.composer.compose(design), what=what, samples=samples)
+        answer = judged(self.stitch, self.composer, design, what, samples)
         self.ledger.enter(design, samples, answer)
         self.took.append(self.clock() - begun)
         return answer
 
     def _losses(self, screens: dict[Key, float]) -> list[Loss]:
+        sound = {key: one for key, one in self.answers.items() if not is_broken(one)}
         factors = {
             kind: typical_factor(
-                [screens[key] for key in self.answers if key[0].startswith(f"{kind}:")],
-                [one.divergence for key, one in self.answers.items() if key[0].startswith(f"{kind}:")],
+                [screens[key] for key in sound if key[0].startswith(f"{kind}:")],
+                [one.divergence for key, one in sound.items() if key[0].startswith(f"{kind}:")],
             )
             for kind in {site.kind for site in self.space.sites}
         }

@@ -29,7 +29,7 @@ from hwbench.records.sensitivity import SensitivityJob, StitchQuestion
 from hwbench.sensitivity.ledger import Ledger
 from hwbench.sensitivity.network import Network
 from hwbench.sensitivity.patches import Composer
-from hwbench.sensitivity.score import measure_losses
+from hwbench.sensitivity.score import judged, measure_losses
 from hwbench.sensitivity.stitch import Stitch
 
 _PERIOD_S = 0.5
@@ -40,7 +40,7 @@ def work(job: SensitivityJob, folder: Path, emit: Emit) -> Sensitivity:  # noqa:
 
     Raises:
         UsageError: the space does not fit the network, or int8 is offered without ranges.
-        ModelError: a choice makes the network put out NaN or infinity; names the site.
+        ModelError: the network itself puts out NaN or infinity.
         Unsupported: torch cannot express the network.
     """
     begun = time.monotonic()
@@ -68,7 +68,7 @@ def work(job: SensitivityJob, folder: Path, emit: Emit) -> Sensitivity:  # noqa:
             samples = stitch.count(question.samples) * batch
             known = ledger.find(question.design, samples)
             if known is None:
-                known = stitch.judge(composer.compose(question.design), what="the design", samples=samples)
+                known = judged(stitch, composer, question.design, "the design", samples)
                 ledger.enter(question.design, samples, known)
             answer(emit, known)
     finally:

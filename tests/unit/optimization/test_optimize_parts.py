@@ -10,8 +10,8 @@ from scipy import stats
 
 from hwbench.data.split import split_stored
 from hwbench.data.store import LABELS, InputWriter, stored_inputs
-from hwbench.errors import UsageError
-from hwbench.optimization_pipeline.ending import binding, certify, outcome, pareto, values_of, word_of
+from hwbench.errors import EngineError, UsageError
+from hwbench.optimization_pipeline.ending import binding, careful, certify, outcome, pareto, values_of, word_of
 from hwbench.optimization_pipeline.judging import Eligibility, distance, drop_of
 from hwbench.optimization_pipeline.kept import Kept
 from hwbench.records.base import Missing
@@ -159,8 +159,9 @@ def scored(worse=0, better=0, n=1000, certify=1000, max_drop=0.01, labels=True, 
 
 
 def candidate(name, selected, *, uniform=False, counts=True):
+    precision = "fp32" if name == "fp32" else "int8"
     return Candidate(
-        name=name, engine="e", precision="int8" if uniform else None, round=0 if uniform else 1, design=Design(),
+        name=name, engine="e", precision=precision if uniform else None, round=0 if uniform else 1, design=Design(),
         predicted=NO, decisions=(), made=NO, selected=selected, counts=counts, why="",
     )  # fmt: skip
 
@@ -250,6 +251,30 @@ class TestEnding:
         (found,) = binding(verdicts, candidates(), {}, 0.01, 1000)
         assert found.constraint == "max-drop"
         assert float(found.relax.split()[1]) == pytest.approx(verdicts.certified[-1].found.drop.high, rel=1e-3)
+
+    def test_the_last_try_is_kept_for_the_careful_one(self):
+        plans = [f"plan {number}" for number in range(6)]
+        latency_s = {"fp32": 2.5e-3, "int8": 1e-3, **dict.fromkeys(plans, 0.7e-3)}
+        held = contest(Machine(latency_s, between=0.002), entrants(("fp32", "int8"), plans))[0]
+        found = [candidate(name, scored(), uniform=name not in plans) for name in latency_s]
+        own = careful(found, "fp32", [])
+        lost = {name: 50 for name in latency_s if name != own}
+        verdicts = certify(held, found, 0.01, lambda each: scored(worse=lost.get(each.name, 0)), "fp32")
+        assert [each.word for each in verdicts.certified] == ["FAILED"] * 4 + ["CERTIFIED"]
+        assert verdicts.choice.entrant == own == "fp32"
+        assert outcome(verdicts) == "MET"
+
+    def test_what_fails_while_it_is_certified_has_failed(self, held):
+        def score(each):
+            if each.name != "plan a":
+                return scored()
+            raise EngineError("it crashed")
+
+        verdicts = certify(held, candidates(), 0.01, score)
+        assert [(each.entrant, each.word) for each in verdicts.certified] == [
+            ("plan a", "FAILED"),
+            ("plan b", "CERTIFIED"),
+        ]
 
     def test_the_nearest_is_saved_where_nothing_counts(self, held):
         verdicts = self.certified(held, {"int8": 30}, counts=("nobody",))

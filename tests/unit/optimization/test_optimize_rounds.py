@@ -1,15 +1,20 @@
 """The loop: what is asked of a planner, what it is told, and when it ends; with a workshop that makes nothing."""
 
+from contextlib import nullcontext
+
 import msgspec
 import pytest
-from fake_contests import FakeClock, Machine, contest, entrants
+from fake_contests import FakeClock, Machine, Talk, contest, entrants
 from fixtures_results import make_model
 from test_optimize_parts import candidate, request, scored
 
+from hwbench.errors import EngineError, ModelError
+from hwbench.files import write_record
 from hwbench.optimization_pipeline.judging import Eligibility
 from hwbench.optimization_pipeline.kept import Kept
 from hwbench.optimization_pipeline.rounds import MOST_SWAPS, ROUNDS, Loop
-from hwbench.optimization_pipeline.run import STAGES, _far
+from hwbench.optimization_pipeline.run import STAGES, Optimization, _far
+from hwbench.optimization_pipeline.timing import Timer as RealTimer
 from hwbench.records.base import Missing
 from hwbench.records.build import EngineBuilt
 from hwbench.records.model import Artefact, ImportResult, ModelFiles
@@ -149,9 +154,57 @@ def test_no_round_begins_when_the_time_is_spent(tmp_path):
     assert bench.workshop.asked == []
 
 
+def test_what_had_no_time_is_asked_for_when_there_is_more(tmp_path):
+    clock = FakeClock()
+    bench = Bench(tmp_path, clock)
+    clock.sleep(80)
+    bench.run(Planner(rounds=1))
+    bench.kept.save()
+    again = Bench(tmp_path, resume=True, time_budget_s=1000.0)
+    again.run(Planner(rounds=1))
+    assert len(again.workshop.asked) == 1
+    write_record(tmp_path / "contest.json", Missing(code="x", why="the last contest"))
+    late = Bench(tmp_path, resume=True, time_budget_s=1000.0)
+    planner = late.run(Planner(rounds=9))
+    assert (late.workshop.asked, planner.told, len(late.loop.rounds)) == ([], [], 1)
+
+
+class Fails(Talk):
+    def __init__(self, machine, name, failed):
+        super().__init__(machine, 0, 0, name)
+        self.failed = failed
+
+    def ask(self, question, kind):
+        if self.name == "e plan 1":
+            self.failed.add(self.name)
+            raise EngineError("it crashed")
+        return super().ask(question, kind)
+
+
+def test_who_fails_in_a_contest_is_left_out_of_it(tmp_path, monkeypatch):
+    machine = Machine({**BASE_S, "e plan 1": 1e-4, "e plan 2": 5e-4})
+    timer = RealTimer(request(memory_limit_bytes=10_000), None, tmp_path, lambda what, fraction: None)
+    monkeypatch.setattr(
+        timer, "_dialogue", lambda made, name, folder, failed: nullcontext(Fails(machine, name, failed))
+    )
+    who = [
+        msgspec.structs.replace(candidate(name, scored(), uniform="plan" not in name), made=made(name))
+        for name in machine.latency_s
+    ]
+    held = timer.contest(who, 1.0, "it", 2)
+    assert sorted(each.entrant for each in held.standings) == ["e fp32", "e int8", "e plan 2"]
+    assert "e plan 1 was left out, since it failed: it crashed" in held.notes
+    with pytest.raises(EngineError, match="it crashed"):
+        timer.contest(
+            [msgspec.structs.replace(each, precision="int8") for each in who if each.name == "e plan 1"], 1.0, "it"
+        )
+
+
 def test_what_cannot_be_built_is_told_and_not_timed(tmp_path):
     bench = Bench(tmp_path)
-    bench.run(Planner(rounds=1, lost=99))
+    planner = bench.run(Planner(rounds=1, lost=99))
+    assert planner.told[1][-1].name == "e plan 1.1"
+    assert isinstance(planner.told[1][-1].drop, Missing) is False
     assert bench.timer.held == []
     assert bench.loop.rounds[0].contest.code == "nothing_made"
     assert isinstance(bench.loop.candidates[-1].made, Missing)
@@ -181,3 +234,24 @@ def test_who_is_far_slower_than_the_best_that_counts_is_not_timed_again(tmp_path
     rounds = [Round(number=1, kind="proposals", candidates=(), contest=held)]
     far = [name for name in latency_s if _far(candidate(name, scored()), rounds)]
     assert far == ["slow"]
+
+
+def test_a_planner_that_fails_ends_the_rounds_and_not_the_run(tmp_path):
+    class Broken(Planner):
+        def propose(self, feedback):
+            if self.told:
+                raise ModelError("no batch axis", hint="give one")
+            return super().propose(feedback)
+
+        def close(self):
+            self.closed = True
+
+    bench, planner = Bench(tmp_path), Broken(rounds=9)
+    run = object.__new__(Optimization)
+    run.kept, run.request, run.target, run.watch = bench.kept, request(), None, lambda what, fraction: None
+    run.planner_of = lambda known: planner
+    run._planned(run.planner_of, None, None, bench.loop)
+    assert planner.closed
+    assert [each.name for each in bench.loop.candidates] == ["e int8", "e fp32", "e plan 1.1"]
+    told = run._warnings(ImportResult(model=make_model(), files=ModelFiles(folder=".")))
+    assert any("no batch axis; give one" in text for text in told)
