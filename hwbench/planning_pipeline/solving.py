@@ -19,6 +19,7 @@ from hwbench.plan.designs import choice_of, design_of, precision_plan, steps_of
 from hwbench.plan.explain import Terms, explain
 from hwbench.plan.front import front, price
 from hwbench.plan.milp import Answer
+from hwbench.plan.overlap import bounded
 from hwbench.plan.problem import LOSS, Problem
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint, Planned
@@ -77,12 +78,23 @@ class Solving:
 
     def _front(self, factors: Mapping[str, float], gap: float) -> tuple[Problem, list[_Each]]:
         problem = assemble(self.space, self.costs, scaled(self.sensitivity, factors), floating=self.floating)
-        return problem, self.solved(problem, _budgets(problem, self.budgets), gap)
+        row = self.solved(problem, _budgets(problem, self.budgets), gap)
+        return problem, distinct([self._unchanged(problem), *row])
 
     def solved(self, problem: Problem, budgets: Sequence[float], gap: float = _GAP) -> list[_Each]:
         """Return the distinct designs of a row of budgets, the most careful first."""
         answers = front(problem, budgets, objective=self.name, time_limit_s=_TIME_LIMIT_S, gap=gap)
         return distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
+
+    def _unchanged(self, problem: Problem) -> _Each:
+        """Return the design that loses nothing, whatever the losses say of others."""
+        choice = (0,) * len(problem.variables)
+        totals = problem.totals(choice)
+        value = totals[self.name]
+        answer = Answer(
+            choice=choice, objective=value, totals=totals, bound=value, gap=0.0, status="optimal", took_s=0.0
+        )
+        return answer, self._design(problem, answer)
 
     def joint(self, design: Design, *, rough: bool = False) -> Joint | Missing:
         """Return what a design loses as a whole; it is run once, and once more on few samples where ``rough``."""
@@ -109,10 +121,13 @@ class Solving:
     def _factors(self, row: Sequence[_Each]) -> dict[str, float] | None:
         """Return by kind of site what whole designs lose over what the sites of the kind lose one by one."""
         rows, values = [], []
+        found = bounded(self.sensitivity)
         for _, design in row:
+            parts = by_kind(self.space, found, design)
+            if sum(parts.values()) <= 0:
+                continue
             joint = self.joint(design, rough=True)
-            parts = by_kind(self.space, self.sensitivity, design)
-            if isinstance(joint, Missing) or not sum(parts.values()) or joint.divergence <= 0:
+            if isinstance(joint, Missing) or joint.divergence <= 0:
                 continue
             rows.append([parts[kind] / joint.divergence for kind in _KINDS])
             values.append(1.0)
@@ -250,7 +265,7 @@ def key_of(design: Design) -> str:
 
 
 def by_kind(space: Space, found: Sensitivity, design: Design) -> dict[str, float]:
-    """Return what the options of a design lose one by one, summed by the kind of their sites."""
+    """Return what a design loses by its parts, summed by the kind of their sites; of a pair, half goes to each kind."""
     choice = choice_of(space, design)
     taken = {(site.name, site.options[choice[site.name]].name): site.kind for site in space.sites}
     sums = dict.fromkeys(_KINDS, 0.0)
@@ -258,11 +273,16 @@ def by_kind(space: Space, found: Sensitivity, design: Design) -> dict[str, float
         kind = taken.get((loss.site, loss.option))
         if kind is not None:
             sums[kind] += loss.divergence
+    for pair in found.pairs:
+        kinds = [taken.get(each) for each in ((pair.site, pair.option), (pair.other_site, pair.other_option))]
+        for kind in kinds if None not in kinds else ():
+            assert kind is not None
+            sums[kind] += pair.extra / 2
     return sums
 
 
 def scaled(found: Sensitivity, factors: Mapping[str, float]) -> Sensitivity:
-    """Return losses times the factor of their kind; of a pair, the geometric mean of the two."""
+    """Return losses times the factor of their kind; of a pair, the mean of the two, as :func:`by_kind` divides it."""
 
     def factor(site: str) -> float:
         return factors[site.partition(":")[0]]
@@ -271,7 +291,7 @@ def scaled(found: Sensitivity, factors: Mapping[str, float]) -> Sensitivity:
         msgspec.structs.replace(each, divergence=each.divergence * factor(each.site)) for each in found.losses
     )
     pairs = tuple(
-        msgspec.structs.replace(each, extra=each.extra * float(np.sqrt(factor(each.site) * factor(each.other_site))))
+        msgspec.structs.replace(each, extra=each.extra * (factor(each.site) + factor(each.other_site)) / 2)
         for each in found.pairs
     )
     return msgspec.structs.replace(found, losses=losses, pairs=pairs)

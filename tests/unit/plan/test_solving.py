@@ -11,10 +11,10 @@ from test_assemble import Made, losses
 
 from hwbench.plan.designs import choice_of
 from hwbench.plan.sites import space_of
-from hwbench.planning_pipeline.solving import Solving, by_kind, held_nnls, key_of, rising
+from hwbench.planning_pipeline.solving import Solving, by_kind, held_nnls, key_of, rising, scaled
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint
-from hwbench.records.planning import Design, Interval
+from hwbench.records.planning import Design, Interval, Loss, Option, PairLoss, Sensitivity, Site, Space
 
 TRUE = {"precision": 0.5, "width": 2.0, "depth": 1.0, "rank": 1.0}
 
@@ -118,3 +118,41 @@ def test_least_squares_that_holds_on_to_one():
 
 def test_a_sequence_that_never_falls():
     assert rising([0.1, 0.3, 0.2, 0.5]) == pytest.approx([0.1, 0.25, 0.25, 0.5])
+
+
+class Overlapping:
+    """Two layers whose int8 loses 0.01 each and, together, 0.04, as the pair says; or nothing beyond one of them."""
+
+    def __init__(self, extra, together):
+        both = (Option(name="float", scheme="float"), Option(name="int8", scheme="int8"))
+        sites = tuple(Site(kind="precision", about=name, options=both) for name in "ab")
+        self.space = Space(hub_sha256="it", sites=sites, clusters=())
+        losses = tuple(Loss(site=site.name, option="int8", divergence=0.01, n=8, how="forward") for site in sites)
+        pair = PairLoss(site=sites[0].name, option="int8", other_site=sites[1].name, other_option="int8", extra=extra)
+        self.sensitivity = Sensitivity(hub_sha256="it", measure="kl", n=8, losses=losses, pairs=(pair,), took_s=0)
+        self.together = together
+
+    def joint(self, design, rough):
+        return Joint(divergence=self.together, agreement=1.0, accuracy=1.0, before=1.0, n=8)
+
+    def factors(self):
+        solving = Solving(
+            space=self.space, costs=None, sensitivity=self.sensitivity, ask=self.joint, max_drop=0.01, budgets=4
+        )
+        return solving._factors([(None, Design(schemes={"a": "int8", "b": "int8"}))])
+
+
+def test_what_pairs_lose_is_no_part_of_the_factor():
+    exact = Overlapping(0.02, 0.04)
+    assert exact.factors()["precision"] == pytest.approx(1.0)
+    assert Overlapping(0.02, 0.08).factors()["precision"] == pytest.approx(2.0, rel=0.05)
+    twice = scaled(exact.sensitivity, dict.fromkeys(TRUE, 2.0))
+    assert sum(by_kind(exact.space, twice, Design(schemes={"a": "int8", "b": "int8"})).values()) == pytest.approx(0.08)
+
+
+def test_the_unchanged_design_is_there_whatever_the_solver_finds(solving, monkeypatch):
+    monkeypatch.setattr("hwbench.planning_pipeline.solving.front", lambda *_, **__: ())
+    _, [(answer, design)] = solving._front(dict.fromkeys(TRUE, 1.0), 1e-3)
+    assert design == Design()
+    assert answer.totals["loss"] == 0
+    assert answer.objective == pytest.approx(solving.costs.predict(solving.space, design).value)
