@@ -2,9 +2,9 @@
 
 Pairs are run two at a time, on few samples, and what several of them take off one option adds up: four changes that all
 break the same thing would lose less than nothing. So each negative term is charged to that one of its two options that
-loses less, and no option is charged more than it loses itself. Changes that all hide each other then lose together what the
-worst of them loses. (CLADO, arXiv:2307.05657, projects the matrix of pairs on
-the positive semidefinite ones instead, which gives a term to every pair and may still leave a sum at nothing.)
+loses less, and no option is charged more than it loses itself. Changes that all hide each other then lose together what
+one of them loses. (CLADO, arXiv:2307.05657, projects the matrix of pairs on the positive semidefinite ones instead,
+which gives a term to every pair and may still leave a sum at nothing.)
 """
 
 from __future__ import annotations
