@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from test_assemble import Made, losses
 
 from hwbench.plan.designs import choice_of
 from hwbench.plan.sites import space_of
-from hwbench.planning_pipeline.solving import Solving, by_kind, held_nnls, key_of, rising, scaled
+from hwbench.planning_pipeline.factors import by_kind, held_nnls, rising, scaled
+from hwbench.planning_pipeline.solving import Solving, key_of
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint
 from hwbench.records.planning import Design, Interval, Loss, Option, PairLoss, Sensitivity, Site, Space
@@ -87,9 +89,12 @@ def test_asking_on_between_two_budgets_gives_something_between(solving, found):
     careful, bold = found.within(0.05), found.within(0.3)
     budget = math.sqrt(found.loss(careful) * found.loss(bold))
     between = found.at(budget)
-    if between is not None:
-        assert found.loss(between) <= budget * (1 + 1e-9)
-        assert found.predict(bold).value <= found.predict(between).value <= found.predict(careful).value
+    assert found.loss(between) <= budget * (1 + 1e-9)
+    assert found.predict(bold).value <= found.predict(between).value <= found.predict(careful).value
+    there = len(found.row)
+    assert found.at(budget) == between, "also when it is known"
+    assert len(found.row) == there
+    assert found.at(-1.0) is None
     assert found.decisions(bold)[0].site == solving.space.sites[0].name
 
 
@@ -97,6 +102,24 @@ def test_nothing_is_chosen_where_nothing_is_allowed(found):
     assert found.within(-0.1) is None
     reason = found.chosen(-0.1)
     assert reason.code == "over_budget"
+
+
+def test_when_the_time_is_over_what_is_there_is_told_with_what_was_left_out(solving):
+    asked = []
+    ask = lambda design, rough: asked.append(design) or solving.ask(design, rough)  # noqa: E731
+    hurried = dataclasses.replace(solving, ask=ask, known={}, cut_short={}, budgets=4, left_s=lambda: 2.5 - len(asked))
+    found = hurried.run()
+    assert len(asked) <= 4, "those that fit in, and the unchanged one"
+    assert hurried.drop(found.row[found.chosen()][1]) <= 0.1
+    assert "the time was over: not every design was run as a whole" in found.notes
+    assert {each.joint.code for each in found.planned() if isinstance(each.joint, Missing)} == {"no_time"}
+
+
+def test_the_recipe_chooses_channels_as_the_losses_did(solving, found):
+    other = dataclasses.replace(found, solving=dataclasses.replace(solving, criterion="taylor"))
+    settings = [step.settings for each in other.planned() for step in each.steps if step.method == "width"]
+    assert settings
+    assert {each["criterion"] for each in settings} == {"taylor"}
 
 
 def test_a_front_says_what_makes_each_design(found):
