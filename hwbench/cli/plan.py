@@ -49,8 +49,8 @@ def plan(
     preprocess: Preprocess = None,
     samples: Annotated[int, typer.Option("--samples", metavar="<int>", min=2, help="Use so many of --data.")] = 512,
     cost_budget: Annotated[
-        str, typer.Option("--cost-budget", help="Time for measuring costs, for each runtime.")
-    ] = "3min",
+        str, typer.Option("--cost-budget", help="Time for measuring costs, all runtimes together.")
+    ] = "6min",
     loss_budget: Annotated[str, typer.Option("--loss-budget", help="Time for measuring losses.")] = "5min",
     budgets: Annotated[int, typer.Option("--budgets", metavar="<int>", min=2, help="Designs on the front.")] = 12,
     batch_size: Annotated[

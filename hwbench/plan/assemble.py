@@ -16,6 +16,7 @@ import numpy as np
 
 from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes
+from hwbench.plan.overlap import bounded
 from hwbench.plan.problem import Array, Factor, Pair, Peak, Problem, Variable
 from hwbench.records.planning import Cluster, Sensitivity, Site, Sizes, Space
 from hwbench.records.quantization import Floating, Scheme
@@ -236,6 +237,6 @@ def _pairs(space: Space, found: Sensitivity) -> tuple[Pair, ...]:
             other_option=options[each.other_site][each.other_option],
             extra=each.extra,
         )
-        for each in found.pairs
+        for each in bounded(found).pairs
         if each.site in at and each.other_site in at
     )

@@ -7,9 +7,10 @@ until it is where it was predicted to be. Then the budgets around the one that i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -19,20 +20,20 @@ from hwbench.plan.designs import choice_of, design_of, precision_plan, steps_of
 from hwbench.plan.explain import Terms, explain
 from hwbench.plan.front import front, price
 from hwbench.plan.milp import Answer
+from hwbench.plan.overlap import bounded
 from hwbench.plan.problem import LOSS, Problem
+from hwbench.planning_pipeline.factors import KINDS, by_kind, held_nnls, rising, scaled
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint, Planned
 from hwbench.records.planning import Decision, Design, Interval, Sensitivity, Solved, Space
 from hwbench.records.quantization import Floating
 
-_KINDS = ("precision", "width", "depth", "rank")
 ROUNDS = 3
 CLOSER = 3  # budgets between the last that is allowed and the first that is not
 _SETTLED = 0.15  # largest |log| by which a factor still moves
-_HOLD = 0.02  # how strongly the factors hold on to one, as if it had been measured so
 _FACTORS = (0.05, 20.0)
 _USELESS = 1.0  # nats, or relative error: a network that loses so much is another one
-_TIME_LIMIT_S = 5.0  # of one budget
+_TIME_LIMIT_S, _LEAST_LIMIT_S = 5.0, 0.5  # of one budget: at most, and where no time is left
 _GAP, _ROUGH = 1e-3, 5e-3  # of an answer; while the losses are still being corrected
 
 AskJoint = Callable[[Design, bool], Joint | Missing]  # a design, and whether few samples will do
@@ -49,7 +50,12 @@ class Predicts(Costs, Protocol):
 
 @dataclass(kw_only=True)
 class Solving:
-    """Designs for one runtime. ``known``: what whole designs lose, shared by all runtimes, since it does not differ."""
+    """Designs for one runtime.
+
+    ``criterion``: by which channels were chosen when losses were measured. ``known``: what whole designs lose, shared
+    by all runtimes, since it does not differ. ``left_s``: how long may still be solved and designs be run as a whole.
+    ``cut_short``: what was left out because that was nothing.
+    """
 
     space: Space
     costs: Predicts
@@ -59,12 +65,17 @@ class Solving:
     budgets: int
     objective: str = "latency"
     floating: Floating = "auto"
+    criterion: str = "l2"
     known: dict[str, Joint | Missing] = field(default_factory=dict)
+    left_s: Callable[[], float] = lambda: math.inf
+    cut_short: dict[str, None] = field(default_factory=dict)  # in order, each once
 
     def run(self) -> Found:
         """Solve, correct, and solve again; then look closely at the budgets around the one that is allowed."""
-        factors = dict.fromkeys(_KINDS, 1.0)
-        for _ in range(ROUNDS - 1):
+        factors = dict.fromkeys(KINDS, 1.0)
+        for done in range(ROUNDS - 1):
+            if self.late(f"losses were corrected in {done} rounds of at most {ROUNDS - 1}"):
+                break
             _, row = self._front(factors, _ROUGH)
             again = self._factors(row)
             if again is None or max(abs(np.log(again[kind] / factors[kind])) for kind in factors) < _SETTLED:
@@ -77,17 +88,41 @@ class Solving:
 
     def _front(self, factors: Mapping[str, float], gap: float) -> tuple[Problem, list[_Each]]:
         problem = assemble(self.space, self.costs, scaled(self.sensitivity, factors), floating=self.floating)
-        return problem, self.solved(problem, _budgets(problem, self.budgets), gap)
+        row = self.solved(problem, _budgets(problem, self.budgets), gap)
+        return problem, distinct([self._unchanged(problem), *row])
 
     def solved(self, problem: Problem, budgets: Sequence[float], gap: float = _GAP) -> list[_Each]:
         """Return the distinct designs of a row of budgets, the most careful first."""
-        answers = front(problem, budgets, objective=self.name, time_limit_s=_TIME_LIMIT_S, gap=gap)
+        limit_s = min(_TIME_LIMIT_S, max(_LEAST_LIMIT_S, self.left_s() / max(1, len(budgets))))
+        answers = front(problem, budgets, objective=self.name, time_limit_s=limit_s, gap=gap)
         return distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
 
+    def _unchanged(self, problem: Problem) -> _Each:
+        """Return the design that loses nothing, whatever the losses say of others."""
+        choice = (0,) * len(problem.variables)
+        totals = problem.totals(choice)
+        value = totals[self.name]
+        answer = Answer(
+            choice=choice, objective=value, totals=totals, bound=value, gap=0.0, status="optimal", took_s=0.0
+        )
+        return answer, self._design(problem, answer)
+
+    def late(self, what: str) -> bool:
+        """Say whether the time is over, and note what is left out for that."""
+        if self.left_s() > 0:
+            return False
+        self.cut_short[what] = None
+        return True
+
     def joint(self, design: Design, *, rough: bool = False) -> Joint | Missing:
-        """Return what a design loses as a whole; it is run once, and once more on few samples where ``rough``."""
+        """Return what a design loses as a whole; it is run once, and once more on few samples where ``rough``.
+
+        When the time is over, only the unchanged design is still run.
+        """
         key = f"{key_of(design)} {rough}"
         if key not in self.known:
+            if (design.schemes or design.cuts) and self.late("not every design was run as a whole"):
+                return Missing(code="no_time", why="the time for solving was over")
             self.known[key] = self.ask(design, rough)
         return self.known[key]
 
@@ -109,16 +144,19 @@ class Solving:
     def _factors(self, row: Sequence[_Each]) -> dict[str, float] | None:
         """Return by kind of site what whole designs lose over what the sites of the kind lose one by one."""
         rows, values = [], []
+        found = bounded(self.sensitivity)
         for _, design in row:
-            joint = self.joint(design, rough=True)
-            parts = by_kind(self.space, self.sensitivity, design)
-            if isinstance(joint, Missing) or not sum(parts.values()) or joint.divergence <= 0:
+            parts = by_kind(self.space, found, design)
+            if sum(parts.values()) <= 0:
                 continue
-            rows.append([parts[kind] / joint.divergence for kind in _KINDS])
+            joint = self.joint(design, rough=True)
+            if isinstance(joint, Missing) or joint.divergence <= 0:
+                continue
+            rows.append([parts[kind] / joint.divergence for kind in KINDS])
             values.append(1.0)
         if not rows:
             return None
-        return dict(zip(_KINDS, held_nnls(np.array(rows), np.array(values)).clip(*_FACTORS).tolist(), strict=True))
+        return dict(zip(KINDS, held_nnls(np.array(rows), np.array(values)).clip(*_FACTORS).tolist(), strict=True))
 
 
 @dataclass(kw_only=True)
@@ -137,15 +175,23 @@ class Found:
             if isinstance(chosen, Missing) or chosen + 1 >= len(self.row):
                 return
             low, high = (self.row[number][0].totals[LOSS] for number in (chosen, chosen + 1))
-            if high <= 1.02 * low or self.at(float(np.sqrt(max(low, 0.05 * high) * high))) is None:
+            if high <= 1.02 * low or self.solving.late(
+                "the budgets around the one that is allowed were not all looked at"
+            ):
+                return
+            before = len(self.row)
+            self.at(float(np.sqrt(max(low, 0.05 * high) * high)))
+            if len(self.row) == before:
                 return
 
     def at(self, budget: float) -> Design | None:
-        """Solve for one more budget, and return its design; None where it is known already, or there is none."""
-        there = {key_of(design) for _, design in self.row}
-        new = [each for each in self.solving.solved(self.problem, [budget]) if key_of(each[1]) not in there]
-        self.row = distinct([*self.row, *new])
-        return new[0][1] if new else None
+        """Solve for one more budget, and return its design, which may be in the row already; None where there is none.
+
+        What is new joins the row, which is longer then.
+        """
+        solved = self.solving.solved(self.problem, [budget])
+        self.row = distinct([*self.row, *solved])
+        return solved[0][1] if solved else None
 
     def chosen(self, max_drop: float | None = None) -> int | Missing:
         """Return the best design, of those whose drop is allowed: drops are taken to rise with the predicted loss."""
@@ -218,15 +264,16 @@ class Found:
             solved=solved,
             latency=self.predict(design),
             joint=self.joint(design),
-            steps=steps_of(space, design),
+            steps=steps_of(space, design, criterion=self.solving.criterion),
             precision=precision_plan(space, design, layers),
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whole designs have taught."""
+        """What whole designs have taught, and what was left out for want of time."""
         told = ", ".join(f"{kind} {factor:.2g}" for kind, factor in self.factors.items() if abs(factor - 1) > 0.01)
-        return (f"what whole designs lose, over the sum of their parts: {told}",) if told else ()
+        learnt = (f"what whole designs lose, over the sum of their parts: {told}",) if told else ()
+        return (*learnt, *(f"the time was over: {what}" for what in self.solving.cut_short))
 
 
 def distinct(row: Sequence[_Each]) -> list[_Each]:
@@ -247,49 +294,3 @@ def _budgets(problem: Problem, count: int) -> list[float]:
 def key_of(design: Design) -> str:
     """Return what a design goes by, whatever arithmetic its float layers have: its losses do not depend on that."""
     return msgspec.json.encode(msgspec.structs.replace(design, floating="auto"), order="sorted").decode()
-
-
-def by_kind(space: Space, found: Sensitivity, design: Design) -> dict[str, float]:
-    """Return what the options of a design lose one by one, summed by the kind of their sites."""
-    choice = choice_of(space, design)
-    taken = {(site.name, site.options[choice[site.name]].name): site.kind for site in space.sites}
-    sums = dict.fromkeys(_KINDS, 0.0)
-    for loss in found.losses:
-        kind = taken.get((loss.site, loss.option))
-        if kind is not None:
-            sums[kind] += loss.divergence
-    return sums
-
-
-def scaled(found: Sensitivity, factors: Mapping[str, float]) -> Sensitivity:
-    """Return losses times the factor of their kind; of a pair, the geometric mean of the two."""
-
-    def factor(site: str) -> float:
-        return factors[site.partition(":")[0]]
-
-    losses = tuple(
-        msgspec.structs.replace(each, divergence=each.divergence * factor(each.site)) for each in found.losses
-    )
-    pairs = tuple(
-        msgspec.structs.replace(each, extra=each.extra * float(np.sqrt(factor(each.site) * factor(each.other_site))))
-        for each in found.pairs
-    )
-    return msgspec.structs.replace(found, losses=losses, pairs=pairs)
-
-
-def held_nnls(rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Solve rows @ x = values for x >= 0 in the least-squares sense, with x held to one."""
-    from scipy.optimize import nnls
-
-    size = rows.shape[1]
-    hold = np.sqrt(_HOLD * len(rows) / size) * np.eye(size)
-    found: np.ndarray[Any, Any] = nnls(np.vstack([rows, hold]), np.concatenate([values, hold.sum(axis=1)]))[0]
-    return found
-
-
-def rising(values: Sequence[float]) -> list[float]:
-    """Return the values as a sequence that never falls, nearest in squares (isotonic regression)."""
-    from scipy.optimize import isotonic_regression
-
-    smooth: list[float] = isotonic_regression(values).x.tolist()
-    return smooth

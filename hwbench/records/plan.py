@@ -17,7 +17,7 @@ class PlanRequest(Record, frozen=True, kw_only=True):
 
     ``data`` is what ranges, Gram matrices and losses are taken from. ``max_drop``: of the share of right decisions;
     where there are no labels, of the share of decisions that stay as they were. ``costs_s`` and ``losses_s``: how long
-    each engine may be sampled, and losses be measured.
+    all engines together may be sampled, and losses be measured.
     """
 
     model: str

@@ -62,7 +62,9 @@ class CostModel:
     Attributes:
         platform: what the costs are of.
         whole: the correction that makes parts add up to the whole.
-        residuals: logarithms of measured / predicted, of networks that were not in the fit.
+        residuals: logarithms of measured / predicted, of networks that were not in the fit. Where a network alone has a
+            kind of cluster in some scheme, it is predicted by the curve of the kind in another one; infinite where
+            there is none.
         designs: of those, in the same order.
     """
 
@@ -159,28 +161,37 @@ def fit(
     for fold in range(min(folds, len(scaled))):
         held = set(order[fold::folds].tolist())
         rest = [sample for index, sample in enumerate(scaled) if index not in held]
-        partial = _fitted(rest, space, foreign, spreads)
+        partial = _fitted(rest, space, foreign, spreads, stand_in=True)
         for index in held:
-            try:
-                predicted = partial.sum(space, scaled[index].design)
-            except UsageError:  # a kind in a scheme that this network alone has
-                continue
-            residuals[index] = math.log(scaled[index].median_s / predicted)
+            residuals[index] = _residual(partial, space, scaled[index])
     model.residuals = tuple(residuals[index] for index in sorted(residuals))
     model.designs = tuple(scaled[index].design for index in sorted(residuals))
     return model
+
+
+def _residual(model: CostModel, space: Space, sample: CostSample) -> float:
+    try:
+        return math.log(sample.median_s / model.sum(space, sample.design))
+    except UsageError:  # it has a kind of cluster of which nothing else was measured: no error is too large for it
+        return math.inf
 
 
 def conformal(residuals: Sequence[float], coverage: float) -> float:
     """Return the ceil((n + 1) coverage)-th smallest absolute residual.
 
     Raises:
-        UsageError: n is too small: no residual stands for that share.
+        UsageError: n is too small: no residual stands for that share; or the one that does is infinite.
     """
     place = math.ceil((len(residuals) + 1) * coverage - 1e-9)
     if place > len(residuals):
         raise UsageError(f"{len(residuals)} networks hold no interval of {coverage:.0%}", hint="measure more")
-    return sorted(abs(each) for each in residuals)[place - 1]
+    found = sorted(abs(each) for each in residuals)[place - 1]
+    if math.isinf(found):
+        odd = sum(math.isinf(each) for each in residuals)
+        raise UsageError(
+            f"{odd} of {len(residuals)} networks have layers of which no other tells anything", hint="measure more"
+        )
+    return found
 
 
 def _check(samples: Sequence[CostSample], space: Space) -> None:
@@ -193,9 +204,14 @@ def _check(samples: Sequence[CostSample], space: Space) -> None:
 
 
 def _fitted(
-    samples: Sequence[CostSample], space: Space, foreign: Sequence[ClusterTime], spreads: Mapping[_Key, Spread] | None
+    samples: Sequence[CostSample],
+    space: Space,
+    foreign: Sequence[ClusterTime],
+    spreads: Mapping[_Key, Spread] | None,
+    *,
+    stand_in: bool = False,
 ) -> CostModel:
-    parts = _Parts(samples, space, foreign, spreads)
+    parts = _Parts(samples, space, foreign, spreads, stand_in=stand_in)
     columns = parts.columns(space, [sample.design for sample in samples])
     measured = np.array([sample.median_s for sample in samples])
     start, clusters, borders, each = robust_nnls(columns, measured, 1 / measured)
@@ -216,7 +232,10 @@ class _Parts:
         space: Space,
         foreign: Sequence[ClusterTime],
         spreads: Mapping[_Key, Spread] | None,
+        *,
+        stand_in: bool,
     ) -> None:
+        self._stand_in = stand_in
         self._owner = {each.name: at for at, each in enumerate(space.clusters)}
         self._asked = _refusals(samples)
         platform = samples[0].platform
@@ -276,13 +295,17 @@ class _Parts:
         """Return the curve for sizes, as points on it, and a factor.
 
         Where no network was measured in which a layer of this kind was two factors, they cost by the curve of one
-        layer, half as much again for the second one.
+        layer, half as much again for the second one. Where nothing was measured of the kind in the scheme, and such a
+        network is to be predicted all the same, by the curve of the kind in another one.
         """
         got = self.built(cluster, scheme)
         points = points_of(sizes, self._owner.get(cluster.name, -1))
         for key, factor in (((cluster.kind, got, ranked), 1.0), ((cluster.kind, got, False), 1.5)):
             if key in self.curves:
                 return self.curves[key], points, factor
+        others = [key for key in self.curves if key[0] == cluster.kind] if self._stand_in else []
+        if others:
+            return self.curves[others[0]], points, 1.0
         raise UsageError(
             f"no network was measured in which a cluster '{cluster.kind}' is {got}",
             hint="measure one in which every layer is so",

@@ -22,7 +22,7 @@ import onnx_ir as ir
 from hwbench import plugins
 from hwbench.bundles.hashing import artefact_sha256
 from hwbench.children import Emit, serve
-from hwbench.errors import EngineError, HwbenchError, Unsupported, UsageError
+from hwbench.errors import HwbenchError, Unsupported, UsageError
 from hwbench.files import read_bytes
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.inference import inference
@@ -117,7 +117,7 @@ class _Sampler:
             self._say("building", number)
             try:
                 yield number, self._ready(design, str(number))
-            except HwbenchError as error:
+            except (HwbenchError, OSError) as error:
                 self._fail(design, error)
 
     def _ready(self, design: Design, where: str) -> _Ready:
@@ -167,7 +167,7 @@ class _Sampler:
     def _finish(self, one: _Ready, times: Timed, number: int) -> None:
         try:
             run = self._profiled(one, times.median_s)
-        except EngineError as error:
+        except (HwbenchError, OSError) as error:
             self._fail(one.design, error)
             return
         found = booked(self.job.space, one.design, one.made, one.lowered, run, times.median_s)
@@ -202,9 +202,13 @@ class _Sampler:
         units = tuple(UnitSamples(unit=times.unit, times_s=times.times_s) for times in profile.units)
         return LayerRun(units=units, end_to_end_s=profile.end_to_end_s, method=profile.method)
 
-    def _fail(self, design: Design, error: HwbenchError) -> None:
-        code = "unsupported" if isinstance(error, Unsupported) else "engine_failed"
-        self.failed.append(NotSampled(design=design, reason=Missing(code=code, why=error.message, cure=error.hint)))
+    def _fail(self, design: Design, error: HwbenchError | OSError) -> None:
+        if isinstance(error, HwbenchError):
+            code = "unsupported" if isinstance(error, Unsupported) else "engine_failed"
+            reason = Missing(code=code, why=error.message, cure=error.hint)
+        else:
+            reason = Missing(code="file_failed", why=f"{Path(error.filename or '').name}: {error.strerror or error}")
+        self.failed.append(NotSampled(design=design, reason=reason))
 
     def _say(self, what: str, number: int, **more: object) -> None:
         fraction = max(0, number) / len(self.job.designs)

@@ -7,6 +7,7 @@ whole network serve for every variant of it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ def variant(
 
     Raises:
         UsageError: the design names a group, a block or a layer that the network does not have.
+        OSError: the files cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = hub.clone()
@@ -82,10 +84,12 @@ def variant(
     layers = layers_of(model)
     merged = fold_batch_norms(model)
     written = write_graph(model, folder / "model.onnx")
+    files = ModelFiles(folder=str(folder), merged=merged)
+    shutil.copyfile(Path(imported.files.folder) / imported.files.inputs, folder / files.inputs)  # some engines run them
     described = msgspec.structs.replace(imported.model, hub_sha256=file_sha256(*written), layers=layers)
     return Variant(
         model=described,
-        files=ModelFiles(folder=str(folder), merged=merged),
+        files=files,
         plan=precision_plan(space, design, {layer.name for layer in layers}),
         calibration=None if calibration is None else _with_new(calibration, model, pieces),
         pieces=pieces,

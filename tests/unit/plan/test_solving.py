@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,10 +12,11 @@ from test_assemble import Made, losses
 
 from hwbench.plan.designs import choice_of
 from hwbench.plan.sites import space_of
-from hwbench.planning_pipeline.solving import Solving, by_kind, held_nnls, key_of, rising
+from hwbench.planning_pipeline.factors import by_kind, held_nnls, rising, scaled
+from hwbench.planning_pipeline.solving import Solving, key_of
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint
-from hwbench.records.planning import Design, Interval
+from hwbench.records.planning import Design, Interval, Loss, Option, PairLoss, Sensitivity, Site, Space
 
 TRUE = {"precision": 0.5, "width": 2.0, "depth": 1.0, "rank": 1.0}
 
@@ -87,9 +89,12 @@ def test_asking_on_between_two_budgets_gives_something_between(solving, found):
     careful, bold = found.within(0.05), found.within(0.3)
     budget = math.sqrt(found.loss(careful) * found.loss(bold))
     between = found.at(budget)
-    if between is not None:
-        assert found.loss(between) <= budget * (1 + 1e-9)
-        assert found.predict(bold).value <= found.predict(between).value <= found.predict(careful).value
+    assert found.loss(between) <= budget * (1 + 1e-9)
+    assert found.predict(bold).value <= found.predict(between).value <= found.predict(careful).value
+    there = len(found.row)
+    assert found.at(budget) == between, "also when it is known"
+    assert len(found.row) == there
+    assert found.at(-1.0) is None
     assert found.decisions(bold)[0].site == solving.space.sites[0].name
 
 
@@ -97,6 +102,24 @@ def test_nothing_is_chosen_where_nothing_is_allowed(found):
     assert found.within(-0.1) is None
     reason = found.chosen(-0.1)
     assert reason.code == "over_budget"
+
+
+def test_when_the_time_is_over_what_is_there_is_told_with_what_was_left_out(solving):
+    asked = []
+    ask = lambda design, rough: asked.append(design) or solving.ask(design, rough)  # noqa: E731
+    hurried = dataclasses.replace(solving, ask=ask, known={}, cut_short={}, budgets=4, left_s=lambda: 2.5 - len(asked))
+    found = hurried.run()
+    assert len(asked) <= 4, "those that fit in, and the unchanged one"
+    assert hurried.drop(found.row[found.chosen()][1]) <= 0.1
+    assert "the time was over: not every design was run as a whole" in found.notes
+    assert {each.joint.code for each in found.planned() if isinstance(each.joint, Missing)} == {"no_time"}
+
+
+def test_the_recipe_chooses_channels_as_the_losses_did(solving, found):
+    other = dataclasses.replace(found, solving=dataclasses.replace(solving, criterion="taylor"))
+    settings = [step.settings for each in other.planned() for step in each.steps if step.method == "width"]
+    assert settings
+    assert {each["criterion"] for each in settings} == {"taylor"}
 
 
 def test_a_front_says_what_makes_each_design(found):
@@ -118,3 +141,41 @@ def test_least_squares_that_holds_on_to_one():
 
 def test_a_sequence_that_never_falls():
     assert rising([0.1, 0.3, 0.2, 0.5]) == pytest.approx([0.1, 0.25, 0.25, 0.5])
+
+
+class Overlapping:
+    """Two layers whose int8 loses 0.01 each and, together, 0.04, as the pair says; or nothing beyond one of them."""
+
+    def __init__(self, extra, together):
+        both = (Option(name="float", scheme="float"), Option(name="int8", scheme="int8"))
+        sites = tuple(Site(kind="precision", about=name, options=both) for name in "ab")
+        self.space = Space(hub_sha256="it", sites=sites, clusters=())
+        losses = tuple(Loss(site=site.name, option="int8", divergence=0.01, n=8, how="forward") for site in sites)
+        pair = PairLoss(site=sites[0].name, option="int8", other_site=sites[1].name, other_option="int8", extra=extra)
+        self.sensitivity = Sensitivity(hub_sha256="it", measure="kl", n=8, losses=losses, pairs=(pair,), took_s=0)
+        self.together = together
+
+    def joint(self, design, rough):
+        return Joint(divergence=self.together, agreement=1.0, accuracy=1.0, before=1.0, n=8)
+
+    def factors(self):
+        solving = Solving(
+            space=self.space, costs=None, sensitivity=self.sensitivity, ask=self.joint, max_drop=0.01, budgets=4
+        )
+        return solving._factors([(None, Design(schemes={"a": "int8", "b": "int8"}))])
+
+
+def test_what_pairs_lose_is_no_part_of_the_factor():
+    exact = Overlapping(0.02, 0.04)
+    assert exact.factors()["precision"] == pytest.approx(1.0)
+    assert Overlapping(0.02, 0.08).factors()["precision"] == pytest.approx(2.0, rel=0.05)
+    twice = scaled(exact.sensitivity, dict.fromkeys(TRUE, 2.0))
+    assert sum(by_kind(exact.space, twice, Design(schemes={"a": "int8", "b": "int8"})).values()) == pytest.approx(0.08)
+
+
+def test_the_unchanged_design_is_there_whatever_the_solver_finds(solving, monkeypatch):
+    monkeypatch.setattr("hwbench.planning_pipeline.solving.front", lambda *_, **__: ())
+    _, [(answer, design)] = solving._front(dict.fromkeys(TRUE, 1.0), 1e-3)
+    assert design == Design()
+    assert answer.totals["loss"] == 0
+    assert answer.objective == pytest.approx(solving.costs.predict(solving.space, design).value)

@@ -87,6 +87,20 @@ class TestPrediction:
             1.1 * machine.part(cluster, sizes, "int8"), rel=0.1
         )
 
+    def test_the_hardest_networks_are_not_left_out_of_the_interval(self, space):
+        """Two of twelve are int8, each in a kind that the other has not: they count, and with large errors."""
+        machine = Machine(noise=0.01)
+        floats = [each for each in some_designs(space, 400) if not each.schemes][:10]
+        firsts = dict.fromkeys(("stem", "last", *(f"{n}.a" for n in range(3))), "int8")
+        odd = [Design(schemes=firsts), Design(schemes={f"{n}.b": "int8" for n in range(3)})]
+        model = fit([machine.sample(space, design) for design in [*floats, *odd]], space)
+        residuals = {
+            tuple(design.schemes): abs(off) for design, off in zip(model.designs, model.residuals, strict=True)
+        }
+        assert len(model.residuals) == 12
+        assert min(residuals[tuple(each.schemes)] for each in odd) > 3 * residuals[()]
+        assert model.interval() == pytest.approx(max(model.residuals, key=abs) * -1, rel=1e-9)
+
     def test_is_the_sum_of_its_parts(self, space):
         model = fitted(Machine(noise=0.02), space)
         for design in some_designs(space, 10, seed=4):
@@ -157,6 +171,8 @@ def test_conformal_is_the_order_statistic():
     residuals = [(-1) ** n * n / 100 for n in range(1, 20)]  # 19 of them: the 18th of 20 places
     assert conformal(residuals, 0.9) == pytest.approx(0.18)
     assert conformal(residuals[:9], 0.9) == pytest.approx(0.09)
+    with pytest.raises(UsageError, match="3 of 19 networks have layers"):
+        conformal([*residuals[:16], math.inf, math.inf, math.inf], 0.9)
     with pytest.raises(UsageError, match="8 networks hold no interval of 90%"):
         conformal(residuals[:8], 0.9)
 

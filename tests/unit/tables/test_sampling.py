@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+import numpy as np
 import pytest
 import sampled_nets
 
@@ -13,6 +16,7 @@ from hwbench.records.base import Missing
 from hwbench.records.planning import Design
 from hwbench.records.sampling import NotSampled, SampleJob, SamplingDone
 from hwbench.tables import collect as collecting
+from hwbench.tables import sample as sampling
 from hwbench.tables.collect import collect
 from hwbench.tables.sample import work
 from hwbench.tables.variant import variant
@@ -67,6 +71,11 @@ class TestVariant:
         assert made.pieces == {"wide": ("wide.down", "wide.up")}
         assert set(made.plan.layers) == set()
         assert {name for layer in made.model.layers for name in layer.outputs} <= set(made.calibration.tensors)
+
+    def test_inputs_lie_beside_the_graph_for_engines_that_run_them(self, subject, tmp_path):
+        made = variant(subject.hub, subject.imported, subject.space, Design(), None, tmp_path / "v")
+        with np.load(Path(made.files.folder) / made.files.inputs) as inputs:
+            assert set(inputs.files) == {value.name for value in subject.hub.graph.inputs}
 
     def test_leaves_the_network_as_it_was(self, subject, tmp_path):
         before = [(node.name, node.op_type) for node in subject.hub.graph]
@@ -126,6 +135,21 @@ class TestSamples:
     def test_an_engine_that_saves_nothing_is_refused(self, subject, tmp_path):
         with pytest.raises(Unsupported, match="cannot save what it runs"):
             work(job(subject, [Design()], "torch-eager"), tmp_path, lambda event: None)
+
+
+def test_a_file_that_is_not_there_is_a_reason_for_its_design(subject, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    real = sampling.variant
+
+    def lacking(hub, imported, space, design, *rest):
+        if design.schemes:
+            raise FileNotFoundError(2, "No such file or directory", str(tmp_path / "ranges.npz"))
+        return real(hub, imported, space, design, *rest)
+
+    monkeypatch.setattr(sampling, "variant", lacking)
+    done = work(job(subject, [uniform(subject.space, "int8"), Design()]), tmp_path, lambda event: None)
+    assert done.timed == 1
+    assert done.not_sampled[0].reason.why == "ranges.npz: No such file or directory"
 
 
 class TestCrash:
