@@ -20,7 +20,7 @@ import msgspec
 
 from hwbench.devices import environment
 from hwbench.energy.choose import require
-from hwbench.errors import Interrupted, UsageError
+from hwbench.errors import HwbenchError, Interrupted, UsageError
 from hwbench.files import REQUEST, decode, read_bytes, write_record
 from hwbench.graph.spec import parse_spec, with_arguments
 from hwbench.intake import Intake, Watch
@@ -195,10 +195,20 @@ class _Search:
             why = run_loop(
                 self.ledger, self._attempt, trials=request.trials, out_of_time=self._out_of_time, after=self._after
             )
-            self.finals = contest(self.bench, self._finalists(), self.intake)
+            self.finals = self._contest()
             return self._save(why, importances(self.ledger.study, request.objectives))
         finally:
             self.ledger.close()
+
+    def _contest(self) -> Finals | Missing:
+        """Time the best points again; where one of them fails now, the search ends without, and all else is kept."""
+        try:
+            return contest(self.bench, self._finalists(), self.intake)
+        except Interrupted:
+            raise
+        except HwbenchError as error:
+            return Missing(code="failed", why=f"the best points could not be timed again: {error.message}",
+                           cure=error.hint)  # fmt: skip
 
     def _attempt(self, asked: Asked) -> Trial:
         said = ", ".join(f"{name}={value}" for name, value in asked.params.items())

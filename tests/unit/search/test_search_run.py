@@ -1,6 +1,7 @@
 """A real search over the digits network: built, judged and timed; gone on with; and what is refused before the work."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import msgspec
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 from command import hwbench
 
+from hwbench import search_pipeline
 from hwbench.cli.main import main
+from hwbench.errors import EngineError
+from hwbench.records.base import Missing
 from hwbench.records.search import SearchResult
 
 pytest.importorskip("onnxruntime", reason="points are built with ONNX Runtime here")
@@ -74,6 +78,22 @@ def test_the_page_holds_the_record_and_its_figures(found):
     figures = json.loads(page.split('id="hwbench-figures">')[1].split("</script>")[0])
     assert len(figures) == page.count("data-figure=")
     assert "https://" not in page.split("<script>")[0]
+
+
+def test_a_finalist_that_fails_now_does_not_end_the_search(found, monkeypatch, capsys):
+    def fails(*_):
+        raise EngineError("trial 0 ended", hint="run it alone")
+
+    shutil.copytree(found.cwd / "out", found.cwd / "again")
+    monkeypatch.chdir(found.cwd)
+    monkeypatch.setattr(search_pipeline, "contest", fails)
+    asked = (*ASKED, "--finals", "1s", "--trials", "9", "-o", "again", "--resume", "-q")
+    assert main(["search", "digits_cnn", "--space", "space.toml", *asked]) == 0
+    result = msgspec.json.decode((found.cwd / "again/search.json").read_bytes(), type=SearchResult)
+    assert result.stopped == "every point of the space was tried: 2"
+    assert isinstance(result.finals, Missing)
+    assert "trial 0 ended" in result.finals.why
+    assert result.finals.cure == "run it alone"
 
 
 def refused(monkeypatch, capsys, found, *arguments):
