@@ -22,9 +22,12 @@ from hwbench.records.planning import Design, Sensitivity, Space
 from hwbench.records.quantization import Calibration
 from hwbench.records.sensitivity import SensitivityJob, SensitivitySettings, StitchAnswer, StitchQuestion
 from hwbench.sensitivity.spread import spread_pairs
+from hwbench.units import Clock, MonotonicClock
 
-_BATCH = 32  # of the samples that are run together; the network's own where it cannot have another
-_FEW, _ENOUGH = 256, 1024  # samples that a whole design is run on: for its divergence, for its drop
+_BATCH, _SMALL_BATCH = 32, 8  # samples that are run together; the network's own where it cannot have another
+_LARGE = 200_000  # numbers in the largest activation of a sample, above which the batch is small
+_FEW, _ENOUGH = (64, 256), (128, 1024)  # samples that a whole design is run on: for its divergence, for its drop
+_FEW_S, _ENOUGH_S = 1.5, 5.0  # what that may take, where the fewest do not take longer
 _STATE = "losses"  # what was measured, kept between runs
 
 
@@ -42,7 +45,9 @@ class Losses:
         calibration: Calibration | None,
     ) -> None:
         state = folder / _STATE / _identity(request, space, judge, calibration)
-        imported, other, _ = for_training(intake, base.source, _BATCH, request.shapes, "base-of-many")
+        numbers = max(each.elements_out for each in space.clusters) / (request.batch_size or 1)
+        batch = _SMALL_BATCH if numbers > _LARGE else _BATCH
+        imported, other, _ = for_training(intake, base.source, batch, request.shapes, "base-of-many")
         job = SensitivityJob(
             imported=imported,
             other_batch=other,
@@ -59,6 +64,7 @@ class Losses:
         state.mkdir(parents=True, exist_ok=True)
         where = intake.folder / "losses"
         where.mkdir(parents=True, exist_ok=True)
+        self._clock: Clock = MonotonicClock()
         self._stack = contextlib.ExitStack()
         self._child = Dialogue(
             "hwbench.sensitivity.worker",
@@ -75,6 +81,13 @@ class Losses:
         self._stack.enter_context(self._child)
         self.found = spread_pairs(self._child.hear(Sensitivity))
         self._originals: dict[int, StitchAnswer] = {}
+        begun_ns = self._clock.now_ns()
+        self._before(_FEW[0])
+        each_s = (self._clock.now_ns() - begun_ns) / 1e9 / _FEW[0]
+        self._few, self._enough = (
+            min(most, max(least, int(limit_s / each_s)))
+            for (least, most), limit_s in ((_FEW, _FEW_S), (_ENOUGH, _ENOUGH_S))
+        )
         return self
 
     def __exit__(
@@ -84,7 +97,8 @@ class Losses:
 
     def joint(self, design: Design, rough: bool) -> Joint | Missing:
         """Run a whole design, on few samples where only its divergence is wanted; Missing: it puts out no numbers."""
-        answer, before = self._ask(design, _FEW if rough else _ENOUGH), self._before(_FEW if rough else _ENOUGH)
+        samples = self._few if rough else self._enough
+        answer, before = self._ask(design, samples), self._before(samples)
         if isinstance(answer.agreement, Missing) and answer.agreement.code == "not_finite":
             return answer.agreement
         return Joint(
