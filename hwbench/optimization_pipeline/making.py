@@ -100,7 +100,7 @@ class Maker:
         """Realise a design; raises like :meth:`made`."""
         steps = steps_of(space, design)
         if design.cuts and self.request.recover_epochs:
-            steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs}))
+            steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs} | _RECOVERY))
         layers = [layer.name for layer in (self._network(steps) if steps else self.original).imported.model.layers]
         return self.made(engine, precision_plan(space, design, layers), name, steps)
 
