@@ -7,8 +7,6 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.comparison import Block, ProcessRun, Ratio
 
-CONTEST_SCHEMA = 1
-
 Objective = Literal["latency", "energy", "memory"]
 
 

@@ -13,10 +13,8 @@ from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.compression import Step
 from hwbench.records.quantization import Floating, Scheme
 
-PLAN_SCHEMA = 1
-
 SiteKind = Literal["precision", "width", "depth", "rank"]
-Objective = Literal["latency", "energy", "memory", "loss"]
+Objective = Literal["latency", "memory"]  # what plans are solved for
 
 
 class Option(Record, frozen=True, kw_only=True):
