@@ -27,8 +27,12 @@ def optimize(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle and how it is known.")],
     max_drop: Annotated[
-        str, typer.Option("--max-drop", help="What the metric may fall by: 1pp, or a number in its own unit.")
-    ] = "1pp",
+        str | None,
+        typer.Option(
+            "--max-drop",
+            help="What the metric may fall by: 1pp, or a number in its own unit. Default: the goals', or 1pp.",
+        ),
+    ] = None,
     goals: Annotated[
         list[str] | None,
         typer.Option("--goal", metavar="<str>", help='Repeat: "latency percent-min-improvement 30 priority 2".'),
@@ -99,7 +103,7 @@ def optimize(
     from hwbench.inventory import default_threads, find_target
     from hwbench.optimization_pipeline import PAGE
     from hwbench.optimization_pipeline import optimize as run
-    from hwbench.optimization_pipeline.aims import allowed_drop
+    from hwbench.optimization_pipeline.aims import stated_drop
     from hwbench.optimization_pipeline.planned import FromCosts
     from hwbench.optimization_pipeline.saving import predictions
     from hwbench.plan.goals import parse_goal
@@ -116,8 +120,6 @@ def optimize(
     if resume and force:
         raise UsageError("--resume goes on and --force begins anew", hint="give one of them")
     wanted = tuple(parse_goal(text) for text in goals or ())
-    drop = parse_drop(max_drop)
-    assert drop is not None
     target = find_target(device)
     if objective == "energy":
         require("auto", target.device)
@@ -130,7 +132,7 @@ def optimize(
         samples=samples,
         task=task,
         metric=metric,
-        max_drop=allowed_drop(wanted, drop),
+        max_drop=stated_drop(wanted, parse_drop(max_drop)),
         goals=wanted,
         objective=objective,
         engines=tuple(dict.fromkeys(engines or ())),

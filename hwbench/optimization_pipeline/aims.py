@@ -8,20 +8,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hwbench.plan.goals import outcomes
+import msgspec
+
+from hwbench.errors import UsageError
+from hwbench.plan.goals import limit_of, misses, outcomes
 from hwbench.records.base import Missing
 from hwbench.records.goals import PlanGoal, PlanGoalOutcome
 from hwbench.records.optimization import Candidate, Made, Scored
 from hwbench.records.verification import Score
 
+OTHERWISE = 0.01  # of the metric, where nothing is said
+_ANYTHING = 1.0
 _ARITHMETIC = {"fp32": ("fp32", "auto"), "fp16": ("fp16",), "bf16": ("bf16",)}
 Values = dict[str, "float | Missing"]
 
 
-def allowed_drop(goals: Sequence[PlanGoal], otherwise: float) -> float:
-    """Return by how much the metric may fall: what the goals say of it, or what holds otherwise."""
-    said = [goal.value for goal in goals if goal.metric == "accuracy" and goal.kind == "max-degradation"]
-    return min(said, default=otherwise)
+def stated_drop(goals: Sequence[PlanGoal], max_drop: float | None) -> float:
+    """Return by how much the metric may fall, as far as the request says: the least of what it says.
+
+    Where nothing is said it is :data:`OTHERWISE`; or anything, where goals are about the accuracy itself, which
+    :func:`settled_drop` holds against that of the original.
+    """
+    accuracy = [goal for goal in goals if goal.metric == "accuracy"]
+    said = [goal.value for goal in accuracy if goal.kind == "max-degradation"]
+    said += [] if max_drop is None else [max_drop]
+    return min(said, default=_ANYTHING if accuracy else OTHERWISE)
+
+
+def settled_drop(goals: Sequence[PlanGoal], max_drop: float, original: Sequence[Score]) -> float:
+    """Return by how much the metric may fall so that all goals of accuracy hold; 0 where the original fails one.
+
+    Args:
+        goals: all of them.
+        max_drop: what the request says by itself.
+        original: scores of the network as it came in, on the selection split.
+
+    Raises:
+        UsageError: a goal is about the accuracy itself, and there is none.
+    """
+    about = [goal for goal in goals if goal.metric == "accuracy" and goal.kind != "max-degradation"]
+    if not about:
+        return max_drop
+    if not original or not original[0].higher_is_better:
+        what = f"'{original[0].name}' is small where it is good" if original else "the samples have no labels"
+        raise UsageError(f"goal '{about[0].text}' needs an accuracy: {what}", hint="give labels, or --max-drop instead")
+    score = original[0].value
+    limits = [limit_of(goal, score) for goal in about]
+    return max(0.0, min(max_drop, *(score - limit for limit in limits if not isinstance(limit, Missing))))
+
+
+def missed_by(goals: Sequence[PlanGoal], before: Values, candidate: Values, objective: str) -> tuple[float, ...]:
+    """Return by what a candidate misses the goals but those of accuracy, by priority; see :func:`misses`.
+
+    A goal of the objective is missed or not: among those that miss it the guard takes the best anyhow, and asks for
+    more than a point value.
+    """
+    own = {objective, "throughput"} if objective == "latency" else {objective}
+    found = outcomes([goal for goal in goals if goal.metric != "accuracy"], before, candidate)
+    return misses(
+        [
+            msgspec.structs.replace(each, miss=1.0)
+            if each.goal.metric in own and not isinstance(each.miss, Missing) and each.miss > 0
+            else each
+            for each in found
+        ]
+    )
 
 
 def of_arithmetic(arithmetic: str) -> tuple[str, ...]:
@@ -59,6 +110,23 @@ def values_of(
     unlabelled = Missing(code="no_score", why="the samples have no score", cure="give labels")
     found["accuracy"] = scores[0].value if scores else unlabelled
     return found
+
+
+def by_candidate(
+    goals: Sequence[PlanGoal],
+    candidates: Sequence[Candidate],
+    original: Candidate | None,
+    values: Mapping[str, float],
+    objective: str,
+    batch: int,
+) -> dict[str, tuple[float, ...]]:
+    """Return by what each candidate misses the goals but those of accuracy; arguments as of :func:`held`."""
+    name = None if original is None else values.get(original.name)
+    before = values_of(original, objective, name, (), batch)
+    return {
+        each.name: missed_by(goals, before, values_of(each, objective, values.get(each.name), (), batch), objective)
+        for each in candidates
+    }
 
 
 def held(

@@ -55,11 +55,14 @@ def certify(
     max_drop: float,
     score: Callable[[Candidate], Scored],
     careful: str | None = None,
+    missed: Mapping[str, tuple[float, ...]] | None = None,
 ) -> Verdicts:
     """Take what the guard chooses and certify it; where that fails, what the guard chooses of the rest.
 
-    The last try is kept for ``careful``, so that failing ones that are alike cannot use all of them up. One that fails
-    while it runs counts as failed.
+    ``missed`` says by how much candidates miss the goals beyond accuracy
+    (:func:`hwbench.optimization_pipeline.aims.by_candidate`): the guard chooses among those that count and miss the
+    least. The last try is kept for ``careful``, so that failing ones that are alike cannot use all of them up. One that
+    fails while it runs counts as failed.
 
     Each certificate holds with 95 % by itself; of k that were tried at most 5 k % are expected to be wrong, and the
     record says how many were. What could not be settled is taken only where nothing could be certified.
@@ -67,14 +70,19 @@ def certify(
     by = {each.name: each for each in candidates}
     tried: list[Certified] = []
     choices: dict[str, Choice] = {}
+    order = sorted(
+        (each.entrant for each in contest.standings),
+        key=lambda name: (distance(by[name].selected, max_drop), (missed or {}).get(name, ())),
+    )
     while len(tried) < _MOST_TRIES:
         left = {each.name for each in candidates if each.counts} - choices.keys()
         if len(tried) == _MOST_TRIES - 1 and careful in left and contest.standing(careful) is not None:
             left = {careful}
+        left = _nearest(left, contest, missed or {})
         choice = choose(
             contest,
             meets=left.__contains__,
-            distance=lambda name: distance(by[name].selected, max_drop),
+            distance=order.index,
         )
         if choice.word == "NONE" and tried:
             break
@@ -88,6 +96,14 @@ def certify(
     taken = taken or next((each for each in tried if each.word == "NOT ENOUGH DATA"), tried[0])
     rest = [each for each in tried if each is not taken]
     return Verdicts(choice=choices[taken.entrant], certified=(*rest, taken))
+
+
+def _nearest(names: set[str], contest: Contest, missed: Mapping[str, tuple[float, ...]]) -> set[str]:
+    """Return those of the names that were timed and miss the goals by the least."""
+    standings = {name: contest.standing(name) for name in names}
+    timed = [name for name, standing in standings.items() if standing is not None and standing.restarts]
+    least = min((missed.get(name, ()) for name in timed), default=())
+    return {name for name in timed if missed.get(name, ()) == least}
 
 
 def _scored(candidate: Candidate, score: Callable[[Candidate], Scored]) -> Scored:

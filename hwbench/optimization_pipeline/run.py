@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
+
 from hwbench.devices import environment
 from hwbench.errors import HwbenchError, Interrupted, ModelError, StorageError, UsageError
 from hwbench.files import decode, read_bytes, write_record
@@ -83,6 +85,7 @@ class Optimization:
         )
         self.maker.prepare(imported, parts)
         original = self.judge.prepare(imported, parts)
+        self._allow(aims.settled_drop(self.request.goals, self.request.max_drop, original.scores))
         workshop = Workshop(self.request, self.maker, self.judge, kept)
         baselines = kept.stage("baselines", Baselines, workshop.baselines)
         eligibility = Eligibility(self.request.max_drop, baselines.candidates)
@@ -91,7 +94,7 @@ class Optimization:
             self._planned(self.planner_of, imported, parts, loop)
         kept.skip(*_LOOP)
         contest = kept.stage(FINAL, Contest, lambda: self._contest(loop))
-        verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop, parts))
+        verdicts = kept.stage("certificate", Verdicts, lambda: self._certified(contest, loop, imported, parts))
         return self._result(imported, parts, original, baselines, loop, contest, verdicts)
 
     def _model(self) -> ImportResult:
@@ -136,21 +139,36 @@ class Optimization:
         """Time all that count, in one run; where nothing does, all that were built; uniform ones in any case."""
         made = [each for each in loop.candidates if isinstance(each.made, Made)]
         careful = ending.careful(loop.candidates, self.arithmetic, loop.rounds)
-        near = [each for each in made if each.name == careful or not _far(each, loop.rounds)]
+        slow_too = any(goal.metric not in {"accuracy", self.request.objective} for goal in self.request.goals)
+        near = [each for each in made if slow_too or each.name == careful or not _far(each, loop.rounds)]
         timed = [each for each in near if each.counts] or near
         if not any(each.uniform for each in timed):
             timed += [each for each in made if each.uniform]
         budget_s = max(_CONTEST_SHARE * self.request.time_budget_s, 0.8 * self.kept.left_s)
         return self.timer.contest(timed, budget_s, "final-contest")
 
-    def _certified(self, contest: Contest, loop: Loop, parts: Parts) -> Verdicts:
+    def _allow(self, max_drop: float) -> None:
+        """Take what may be lost, with goals of accuracy held against the original's."""
+        self.request = msgspec.structs.replace(self.request, max_drop=max_drop)
+        self.judge.request = self.request
+
+    def _certified(self, contest: Contest, loop: Loop, imported: ImportResult, parts: Parts) -> Verdicts:
         def score(candidate: Candidate) -> Scored:
             assert isinstance(candidate.made, Made)
             return self.judge.score(plain(candidate.name), candidate.made, parts.certify)
 
         self.judge.reference(parts.certify)  # where the original itself fails, nobody can be certified
         careful = ending.careful(loop.candidates, self.arithmetic, loop.rounds)
-        return ending.certify(contest, loop.candidates, self.request.max_drop, score, careful)
+        values = ending.values_of(contest, loop.rounds)
+        missed = aims.by_candidate(
+            self.request.goals,
+            loop.candidates,
+            aims.as_it_came(loop.candidates, imported.model.arithmetic, values),
+            values,
+            self.request.objective,
+            _batch(imported),
+        )
+        return ending.certify(contest, loop.candidates, self.request.max_drop, score, careful, missed)
 
     def _result(
         self,
@@ -208,14 +226,13 @@ class Optimization:
         chosen = next(each for each in candidates if each.name == last.entrant)
         before = aims.as_it_came(candidates, imported.model.arithmetic, values)
         scores = self.judge.reference(parts.certify).scores
-        batch = imported.model.batch_size
         return aims.held(
             self.request.goals,
             (chosen, last.found),
             (before, scores),
             values,
             self.request.objective,
-            batch if isinstance(batch, int) else 1,
+            _batch(imported),
         )
 
     def _warnings(self, imported: ImportResult) -> tuple[str, ...]:
@@ -231,6 +248,11 @@ class Optimization:
         if imported.model.weights == "untrained":
             found.append("this network is untrained: its accuracy says nothing, agreement with the original does")
         return tuple(found)
+
+
+def _batch(imported: ImportResult) -> int:
+    batch = imported.model.batch_size
+    return batch if isinstance(batch, int) else 1
 
 
 def _far(candidate: Candidate, rounds: Sequence[Round]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hwbench.optimization_pipeline.aims import allowed_drop, as_it_came, values_of
+from hwbench.errors import UsageError
+from hwbench.optimization_pipeline.aims import as_it_came, missed_by, settled_drop, stated_drop, values_of
 from hwbench.optimization_pipeline.ending import missed
 from hwbench.plan.goals import outcomes, parse_goal
 from hwbench.records.base import Missing
@@ -31,10 +32,31 @@ def candidate(name, precision):
 
 
 def test_the_tightest_goal_of_accuracy_is_what_may_be_lost():
-    assert allowed_drop(goals("latency threshold 5ms"), 0.01) == 0.01
-    assert allowed_drop(goals("accuracy max-degradation 2pp", "accuracy max-degradation 0.5pp"), 0.01) == pytest.approx(
-        0.005
+    assert stated_drop(goals("latency threshold 5ms"), None) == 0.01
+    two = goals("accuracy max-degradation 2pp", "accuracy max-degradation 5pp")
+    assert stated_drop(two, None) == pytest.approx(0.02)
+    assert stated_drop(two, 0.005) == pytest.approx(0.005)
+
+
+def test_goals_of_the_accuracy_itself_are_held_against_the_original():
+    asked = goals("accuracy threshold 87%", "accuracy percent-max-degradation 10")
+    assert settled_drop(asked, stated_drop(asked, None), [score(0.9)]) == pytest.approx(0.03)
+    assert settled_drop(asked[1:], 1.0, [score(0.9)]) == pytest.approx(0.09)
+    assert settled_drop(asked, 0.01, [score(0.9)]) == pytest.approx(0.01)
+    assert settled_drop(asked, 0.01, [score(0.8)]) == 0.0
+    with pytest.raises(UsageError, match="no labels"):
+        settled_drop(asked, 0.01, [])
+
+
+def test_goals_beyond_accuracy_order_candidates_by_priority():
+    asked = goals("latency threshold 5ms", "size threshold 1MB priority 2", "accuracy threshold 99%")
+    slow, large, both = (
+        missed_by(asked, {}, {"latency": latency, "size": size}, "latency")
+        for latency, size in ((9e-3, 1e6), (4e-3, 2e6), (8e-3, 3e6))
     )
+    assert large == pytest.approx((0.0, 1.0))
+    assert slow == (1.0, 0.0)
+    assert both == pytest.approx((1.0, 2.0)), "how slow is for the guard to say"
 
 
 def test_what_was_not_built_is_not_the_network_as_it_came():

@@ -264,6 +264,13 @@ class TestEnding:
         assert verdicts.choice.entrant == own == "fp32"
         assert outcome(verdicts) == "MET"
 
+    def test_the_guard_chooses_among_those_that_miss_the_goals_by_the_least(self, held):
+        missed = {"fp32": (0.0,), "int8": (0.0,), "plan a": (0.2,), "plan b": (0.0,)}
+        verdicts = certify(held, candidates(), 0.01, lambda each: scored(), None, missed)
+        assert verdicts.choice.entrant == "plan b"
+        verdicts = certify(held, candidates(), 0.01, lambda each: scored(), None, missed | {"plan b": (0.1,)})
+        assert verdicts.choice.entrant == "int8"
+
     def test_what_fails_while_it_is_certified_has_failed(self, held):
         def score(each):
             if each.name != "plan a":
