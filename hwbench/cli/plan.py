@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
+    from hwbench.inventory import Target
     from hwbench.records.planning import SiteKind
     from hwbench.records.quantization import Floating
 
@@ -59,8 +60,17 @@ def plan(
     shapes: Annotated[
         list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
     ] = None,
-    device: Device = "cpu",
-    threads: Annotated[int | None, typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core.")] = None,
+    device: Annotated[
+        str, typer.Option("--device", "-d", help="The device, or a profile of one that is not attached.")
+    ] = "cpu",
+    probe: Annotated[
+        Path | None,
+        typer.Option("--probe", help="probe.json of a device that is not attached; docs/plan/unattached.md."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core; not attached: the probe's."),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process.")] = "10min",
     json: Json = False,
@@ -68,7 +78,9 @@ def plan(
     verbose: Verbose = False,
     no_color: NoColor = False,
 ) -> None:
-    """Plan a network for this device: measure what its parts cost here and lose, solve, and say why.
+    """Plan a network for a device: measure what its parts cost there and lose here, solve, and say why.
+
+    Of a device that is not attached, what parts cost is predicted from its profile and --probe: an order, no times.
 
     Nothing is built from the plan; `hwbench optimize` does that, measures, and certifies. Costs are kept as they
     come, so that a run which was stopped goes on from them.
@@ -79,8 +91,8 @@ def plan(
     from hwbench.cli.request import parse_shapes
     from hwbench.cli.verify import parse_drop
     from hwbench.files import encode
-    from hwbench.inventory import default_threads, find_target
     from hwbench.planning_pipeline import plan as run
+    from hwbench.planning_pipeline.unattached import find_or_predict
     from hwbench.records.base import Missing
     from hwbench.records.plan import PlanRequest
     from hwbench.records.quantization import CalibrationSettings
@@ -88,7 +100,7 @@ def plan(
     from hwbench.units import parse_seconds
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
-    target = find_target(device)
+    target = find_or_predict(device)
     allowed = parse_drop(max_drop)
     assert allowed is not None
     request = PlanRequest(
@@ -106,12 +118,13 @@ def plan(
         calibration=CalibrationSettings(seed=seed),
         batch_size=batch_size,
         shapes=parse_shapes(shapes or []),
-        threads=threads or default_threads(target),
+        threads=threads or _threads(target, probe, terminal),
         costs_s=parse_seconds(cost_budget),
         losses_s=parse_seconds(loss_budget),
         budgets=budgets,
         seed=seed,
         timeout_s=parse_seconds(timeout),
+        probe=None if probe is None else str(probe),
     )
     found = run(request, output, target=target, watch=terminal.steps())
     if json:
@@ -120,6 +133,22 @@ def plan(
         terminal.show(render_plan(found), stderr=json)
     chosen = [engine for engine in found.engines if not isinstance(engine.chosen, Missing)]
     raise typer.Exit(EXIT_OK if chosen else EXIT_GOAL_MISSED)
+
+
+def _threads(target: Target, probe: Path | None, terminal: Terminal) -> int:
+    """Return those of a probe, and tell what speaks against it; one a core of a device that is here, else one."""
+    from hwbench.inventory import default_threads
+    from hwbench.planning_pipeline.unattached import Away
+    from hwbench.prediction.probe.read import doubts, read_probe
+
+    if not isinstance(target, Away):
+        return default_threads(target)
+    if probe is None:
+        return 1
+    measured = read_probe(probe)
+    for doubt in doubts(measured):
+        terminal.say(f"warning: {doubt}")
+    return measured.threads
 
 
 def _kinds(given: list[str]) -> tuple[SiteKind, ...]:

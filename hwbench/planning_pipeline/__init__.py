@@ -4,7 +4,8 @@
         -> find what can be chosen -> what each part costs, on every runtime -> what each choice loses
         -> solve for a row of budgets, run what was found as a whole, correct the losses, solve again -> explain -> save
 
-Costs go into the store as they come; a run that was stopped finds them again.
+Costs go into the store as they come; a run that was stopped finds them again. Of a device that is not attached they are
+predicted instead: :mod:`hwbench.planning_pipeline.unattached`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from hwbench.errors import EngineError, Interrupted, ModelError, StorageError
 from hwbench.files import write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake, Watch
-from hwbench.inventory import Target, find_target
+from hwbench.inventory import Target
 from hwbench.planning_pipeline.planner import Planner
+from hwbench.planning_pipeline.unattached import find_or_predict
 from hwbench.records.data import DataResult
 from hwbench.records.plan import PLAN_RESULT_SCHEMA, PlanRequest, PlanResult
 
@@ -40,7 +42,7 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
         HwbenchError: the model, the data or every runtime failed.
         Interrupted: Ctrl-C; costs that were measured are in the store.
     """
-    target = target or find_target(request.device)
+    target = target or find_or_predict(request.device)
     parse_spec(request.model)
     scratch = Path(tempfile.mkdtemp(prefix="hwbench-plan-"))
     intake = Intake(

@@ -10,6 +10,7 @@ from hwbench import plugins
 from hwbench.errors import EngineError, HwbenchError
 from hwbench.intake import Intake
 from hwbench.inventory import Target, pinned_cpus
+from hwbench.prediction.costs import PredictedCosts
 from hwbench.protocols import Builds, Engine
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
@@ -48,7 +49,7 @@ class Known:
 
     runtime: Runtime
     platform: Platform
-    costs: CostModel
+    costs: CostModel | PredictedCosts
     samples: tuple[CostSample, ...]
     now: int
 

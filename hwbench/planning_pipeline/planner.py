@@ -14,10 +14,11 @@ from hwbench.graph.onnx_file import infer_shapes
 from hwbench.intake import Intake
 from hwbench.inventory import Target
 from hwbench.plan.sites import space_of
-from hwbench.planning_pipeline.costs import Costing, Known
+from hwbench.planning_pipeline.costs import Known
 from hwbench.planning_pipeline.exact import Base, simplified
 from hwbench.planning_pipeline.losses import Losses
 from hwbench.planning_pipeline.solving import Found, Solving
+from hwbench.planning_pipeline.unattached import claims, costing_of
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.plan import EnginePlan, Joint, NoPlan, PlanRequest
@@ -87,10 +88,10 @@ class Planner:
                 refused=refused_widths(hub),
             )
         with self._timed("costs"):
-            self.costing = Costing(request, self.target, self.intake, self.imported, self.learn, whole)
+            self.costing = costing_of(request, self.target, self.intake, self.imported, self.learn, whole)
             calibration = self.costing.calibrate()
             self.known = self.costing.know(self.costing.runtimes(), calibration)
-            self.space = narrowed(whole, self.known) if self.given is None else self.given
+            self.space = narrowed(self.costing.space, self.known) if self.given is None else self.given
         with self._timed("losses"):
             self.losses = self._stack.enter_context(
                 Losses(request, self.intake, self.base, self.space, self.folder, self.judge, calibration)
@@ -117,7 +118,7 @@ class Planner:
                 baselines=known.baselines(self.space),
                 front=found.planned(),
                 chosen=found.chosen(),
-                notes=found.notes,
+                notes=(*claims(known, found), *found.notes),
             )
             for known, found in zip(self.known, fronts.values(), strict=True)
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hwbench.errors import Unsupported
 from hwbench.prediction.legality import bytes_of, check_scheme, floating_of
 from hwbench.prediction.ordering import ratio
 from hwbench.prediction.predict import Predictor, predict_design
@@ -65,6 +66,18 @@ class PredictedCosts:
         found = np.zeros(len(sizes))
         np.add.at(found, owner, times)
         return found
+
+    def built(self, cluster: Cluster, scheme: Scheme) -> Scheme:  # noqa: ARG002 - as measured costs have it
+        """Return in what the runtime builds a cluster: what it was asked for, since nobody has seen it refuse."""
+        return scheme
+
+    def knows(self, cluster: Cluster, scheme: Scheme) -> bool:  # noqa: ARG002 - as measured costs have it
+        """Say whether the device computes in a scheme."""
+        try:
+            check_scheme(self.predictor.machine, scheme)
+        except Unsupported:
+            return False
+        return True
 
     def border(self, of: Scheme, to: Scheme, elements: int) -> float:
         """Return the seconds that taking a tensor from one scheme to another costs; only static int8 is passed on."""

@@ -41,6 +41,7 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     seed: int
     timeout_s: float
     store: str | None = None  # where costs are kept; None: the usual place
+    probe: str | None = None  # of a device that is not attached: what was measured there
 
     def __post_init__(self) -> None:
         check(self.budgets >= 2, f"a front needs two budgets, got {self.budgets}")

@@ -16,6 +16,7 @@ from hwbench.report.text import plain
 from hwbench.report.words import DASH
 from hwbench.units import format_bytes, format_seconds
 
+_RESIDUALS = {"A": "networks", "B": "anchors of a probe", "C": "runtimes"}
 _MOST_REASONS = 4
 _MOST_DECISIONS = 12
 
@@ -48,11 +49,13 @@ def _left_alone(found: PlanResult) -> Iterator[RenderableType]:
 
 def _engine(engine: EnginePlan) -> Iterator[RenderableType]:
     platform = engine.platform
-    yield plain(
-        f"\n{platform.engine} {platform.version}, {platform.threads} threads, {platform.title}: costs from "
-        f"{engine.samples} networks timed here, {engine.sampled_now} of them now",
-        "bold",
+    costs = (
+        f"costs from {engine.samples} networks timed here, {engine.sampled_now} of them now"
+        if engine.samples
+        else "costs predicted, not measured"
     )
+    version = platform.version if engine.samples else f"(version {platform.version})"
+    yield plain(f"\n{platform.engine} {version}, {platform.threads} threads, {platform.title}: {costs}", "bold")
     yield from (plain(f"  {note}", "dim") for note in engine.notes)
     yield _front(engine)
     if engine.front:
@@ -111,7 +114,7 @@ def _intervals(engine: EnginePlan) -> str:
     low, high = 100 * (one.low / one.value - 1), 100 * (one.high / one.value - 1)
     return (
         f"  latencies are predictions, tier {one.tier}: {one.coverage:.0%} interval {low:+.0f} to {high:+.0f} % from "
-        f"{one.n} networks; * is the best whose drop is allowed"
+        f"{one.n} {_RESIDUALS[one.tier]}; * is the best whose drop is allowed"
     )
 
 

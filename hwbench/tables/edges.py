@@ -6,20 +6,38 @@ than at 64, and be slower. A width is worth choosing if no wider one takes as li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 
 from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes
-from hwbench.records.planning import Site, Space
+from hwbench.records.planning import Cluster, Site, Sizes, Space
 from hwbench.records.quantization import Scheme
 from hwbench.tables.least_squares import Array
-from hwbench.tables.model import CostModel
 
 _NOTHING = 0.01  # of the time of the clusters that a group lies in: a saving that is none
 
 
+class Parts(Protocol):
+    """What clusters take, measured or predicted."""
+
+    def built(self, cluster: Cluster, scheme: Scheme) -> Scheme:
+        """Return in what the runtime builds a cluster when asked for ``scheme``."""
+        ...
+
+    def knows(self, cluster: Cluster, scheme: Scheme) -> bool:
+        """Say whether the time of a cluster of this kind is known in that scheme."""
+        ...
+
+    def cluster(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
+        """Return the seconds that a cluster takes at each of several sizes."""
+        ...
+
+
 def worthwhile(
-    model: CostModel, space: Space, site: Site, schemes: tuple[Scheme, ...] = ("float", "int8")
+    model: Parts, space: Space, site: Site, schemes: tuple[Scheme, ...] = ("float", "int8")
 ) -> tuple[int, ...]:
     """Return the places of the options of a width site that lie at a step edge in one scheme at least.
 
@@ -34,7 +52,7 @@ def worthwhile(
     return (0, *(place for place in narrower if any(_is_edge(mine, place, site) for mine in times.values())))
 
 
-def group_times(model: CostModel, space: Space, site: Site, scheme: Scheme) -> Array:
+def group_times(model: Parts, space: Space, site: Site, scheme: Scheme) -> Array:
     """Return by option of a width site what the clusters take that its group lies in, in seconds, [options]."""
     if site.kind != "width":
         raise UsageError(f"{site.name} is no site of widths")
