@@ -110,9 +110,11 @@ def optimize(
     from hwbench.records.optimization import OptimizeRequest
     from hwbench.records.quantization import CalibrationSettings
     from hwbench.report.optimization import render_optimization, render_optimization_page
+    from hwbench.resources import require_extra
     from hwbench.units import parse_seconds
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
+    require_extra("plan", "optimizing")
     check_engines(engines or [])
     _check_precisions(precisions or [])
     if metric is not None and task != "auto":

@@ -60,6 +60,7 @@ def plan(
     shapes: Annotated[
         list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the plan in -o.")] = False,
     device: Annotated[
         str, typer.Option("--device", "-d", help="The device, or a profile of one that is not attached.")
     ] = "cpu",
@@ -89,7 +90,7 @@ def plan(
     failed.
     """
     from hwbench.cli.request import parse_shapes
-    from hwbench.cli.verify import parse_drop
+    from hwbench.cli.verify import check_engines, parse_drop
     from hwbench.files import encode
     from hwbench.planning_pipeline import plan as run
     from hwbench.planning_pipeline.unattached import find_or_predict
@@ -100,6 +101,7 @@ def plan(
     from hwbench.units import parse_seconds
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
+    check_engines(engines or [])
     target = find_or_predict(device)
     allowed = parse_drop(max_drop)
     assert allowed is not None
@@ -124,6 +126,7 @@ def plan(
         budgets=budgets,
         seed=seed,
         timeout_s=parse_seconds(timeout),
+        replace=force,
         probe=None if probe is None else str(probe),
     )
     found = run(request, output, target=target, watch=terminal.steps())

@@ -15,9 +15,10 @@ import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
+from hwbench.compress.scores.criteria import channel_criterion
 from hwbench.data.split import split_stored
 from hwbench.devices import environment
-from hwbench.errors import EngineError, Interrupted, ModelError, StorageError
+from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, UsageError
 from hwbench.files import write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake, Watch
@@ -26,6 +27,7 @@ from hwbench.planning_pipeline.planner import Planner
 from hwbench.planning_pipeline.unattached import find_or_predict
 from hwbench.records.data import DataResult
 from hwbench.records.plan import PLAN_RESULT_SCHEMA, PlanRequest, PlanResult
+from hwbench.resources import require_extra
 
 __all__ = ["PLAN", "Planner", "plan"]
 
@@ -42,8 +44,13 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
         HwbenchError: the model, the data or every runtime failed.
         Interrupted: Ctrl-C; costs that were measured are in the store.
     """
+    require_extra("plan", "planning")
     target = target or find_or_predict(request.device)
     parse_spec(request.model)
+    channel_criterion(request.criterion)
+    if (folder / PLAN).exists() and not request.replace:
+        raise UsageError(f"'{folder}' holds a plan already", hint="--force replaces it; or give another folder")
+    there = folder.exists()
     scratch = Path(tempfile.mkdtemp(prefix="hwbench-plan-"))
     intake = Intake(
         folder=scratch, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed
@@ -55,6 +62,10 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
         raise Interrupted(
             "stopped by Ctrl-C", hint="costs that were measured are kept: the same command goes on"
         ) from None
+    except HwbenchError:
+        if not there and not any((folder / WORK).glob("losses/*")):
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was begun that could be gone on with
+        raise
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         raise StorageError(f"cannot use {folder}:{where} {error.strerror or error}") from error
@@ -65,6 +76,8 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
 def _planned(request: PlanRequest, folder: Path, target: Target, intake: Intake) -> PlanResult:
     imported = intake.model(request.model, batch_size=request.batch_size, shapes=request.shapes)
     model = imported.model
+    if model.artefact is not None:
+        raise UsageError(f"'{request.model}' is a built engine", hint="plan the model it was built from")
     if imported.files.no_graph is not None:
         raise ModelError(imported.files.no_graph.why, hint=imported.files.no_graph.cure)
     read = intake.data(request.data, model, "data", limit=request.samples, preprocess=request.preprocess)

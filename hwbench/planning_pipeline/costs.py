@@ -76,7 +76,7 @@ class Costing:
     ) -> None:
         self.request, self.target, self.intake = request, target, intake
         self.imported, self.learn, self.space = imported, learn, space
-        self.store = CostStore(request.store)
+        self.store = CostStore()
         self.failed: dict[str, Missing] = {}
         self.counted: Counter[Runtime] = Counter()  # networks that were timed in this run
         self.clock: Clock = MonotonicClock()

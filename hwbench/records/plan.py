@@ -40,7 +40,7 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     budgets: int
     seed: int
     timeout_s: float
-    store: str | None = None  # where costs are kept; None: the usual place
+    replace: bool = False
     probe: str | None = None  # of a device that is not attached: what was measured there
 
     def __post_init__(self) -> None:
