@@ -1,8 +1,8 @@
 """What is known of a network's sites, clusters and losses, put together as the question for the solver.
 
 Each cluster is a factor over the widths at its two ends, its precision, its rank and the blocks that it lies in; each
-tensor is one over the precisions that it is made and read in, its width and the blocks around it. A cluster that reads many groups (a long
-concatenation) is taken apart into one factor a group, as if what they save added up.
+tensor is one over the precisions that it is made and read in, its width and the blocks around it. A cluster that reads
+many groups (a long concatenation) is taken apart into one factor a group, as if what they save added up.
 """
 
 from __future__ import annotations
