@@ -1,8 +1,8 @@
 """What is known of a network's sites, clusters and losses, put together as the question for the solver.
 
 Each cluster is a factor over the widths at its two ends, its precision, its rank and the blocks that it lies in; each
-tensor between two clusters is one over their precisions and its width. A cluster that reads many groups (a long
-concatenation) is taken apart into one factor a group, as if what they save added up.
+tensor is one over the precisions that it is made and read in, its width and the blocks around it. A cluster that reads
+many groups (a long concatenation) is taken apart into one factor a group, as if what they save added up.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes
 from hwbench.plan.overlap import bounded
 from hwbench.plan.problem import Array, Factor, Pair, Peak, Problem, Variable
-from hwbench.records.planning import Cluster, Sensitivity, Site, Sizes, Space
+from hwbench.plan.reach import FURTHEST, Reader, reached
+from hwbench.records.planning import Cluster, Option, Sensitivity, Site, Sizes, Space
 from hwbench.records.quantization import Floating, Scheme
 
 LATENCY, ENERGY, SIZE, MEMORY = "latency", "energy", "size", "memory"
 _LARGEST = 4000  # entries of a factor; above, it is taken apart
+_LARGEST_BORDER = 256  # the same of a border: above, readers that blocks have to be dropped for are left out
 _BYTES: dict[str, float] = {"int8": 1, "int8-dynamic": 1, "int8-weights": 1, "int4-weights": 0.5}
 _FLOATING: dict[Floating, float] = {"auto": 4, "fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -88,6 +90,9 @@ class _Tables:
         self.space = space
         self.at = {site.name: number for number, site in enumerate(space.sites)}
         self.sites = {site.name: site for site in space.sites}
+        self.by_name = {cluster.name: cluster for cluster in space.clusters}
+        depths = {site.name: self.at[site.name] for site in space.sites if site.kind == "depth"}
+        self.reached = {cluster.name: reached(cluster, self.by_name, depths) for cluster in space.clusters}
         self.full = {site.name: site.options[0].units or 0 for site in space.sites if site.kind == "width"}
 
     def cluster(self, cluster: Cluster, cost: Cost) -> list[Factor]:
@@ -144,46 +149,112 @@ class _Tables:
         return scheme, sizes(cluster, self.full, kept, rank)
 
     def borders(self, costs: Costs) -> list[Factor]:
-        """Return what it costs that clusters hand tensors to others of another precision."""
-        by_name = {cluster.name: cluster for cluster in self.space.clusters}
-        found = []
+        """Return what it costs that tensors are read in another precision than they are made in.
+
+        As :func:`hwbench.tables.borders.crossings` counts them: what the network takes and gives is in float, and a
+        tensor counts once for each scheme that it is read in.
+        """
+        read = {reader for cluster in self.space.clusters for reader in cluster.readers}
+        found: list[Factor] = []
         for cluster in self.space.clusters:
-            for reader, elements in cluster.readers.items():
-                one, other = cluster.precision, by_name[reader].precision
-                if one is not None and other is not None and {one, other} <= self.at.keys():
-                    found.append(self._border(cluster, one, other, elements, costs))
+            if cluster.name not in read:
+                found += self.cluster(cluster, _taken(costs))
+            found += self._handed(cluster, costs) if cluster.readers else self.cluster(cluster, _given(costs))
         return [factor for factor in found if factor.table.any()]
 
-    def _border(self, cluster: Cluster, one: str, other: str, elements: int, costs: Costs) -> Factor:
-        ends = [self.sites[name] for name in cluster.widths_out if name in self.at]
-        shape = [len(site.options) for site in (self.sites[one], self.sites[other], *ends)]
-        table = np.zeros(shape)
-        for place in np.ndindex(*shape):
-            of, to = _scheme(self.sites[one], place[0]), _scheme(self.sites[other], place[1])
-            if of != to:
-                kept = {site.name: site.options[at].units or 0 for site, at in zip(ends, place[2:], strict=True)}
+    def _handed(self, cluster: Cluster, costs: Costs) -> list[Factor]:
+        """Return what a tensor costs; where the table of all its readers is too large, only of those that are near.
+
+        Where even that of those that read it as it is would be too large, each of them counts alone.
+        """
+        readers = self.reached[cluster.name]
+        near: list[Reader] = []
+        for further in range(FURTHEST, -1, -1):
+            near = [reader for reader in readers if len(reader.through) <= further]
+            names = self._around(cluster, near)
+            if math.prod(len(self.sites[name].options) for name in names) <= (_LARGEST_BORDER if further else _LARGEST):
+                return [self._border(cluster, near, names, costs)]
+        return [self._border(cluster, [one], self._around(cluster, [one]), costs) for one in near]
+
+    def _around(self, cluster: Cluster, readers: Sequence[Reader]) -> list[str]:
+        """Return the sites that decide in what a tensor is made and read, and how large it is."""
+        names = [cluster.precision, *cluster.blocks]
+        for reader in readers:
+            names += [self.by_name[reader.name].precision, *self.by_name[reader.name].blocks, *sorted(reader.through)]
+        return [name for name in dict.fromkeys([*names, *cluster.widths_out]) if name is not None and name in self.at]
+
+    def _border(self, cluster: Cluster, readers: Sequence[Reader], names: Sequence[str], costs: Costs) -> Factor:
+        table = np.zeros([len(self.sites[name].options) for name in names])
+        for place in np.ndindex(*table.shape):
+            taken = {name: self.sites[name].options[at] for name, at in zip(names, place, strict=True)}
+            dropped = {name for name, option in taken.items() if option.dropped}
+            if dropped & set(cluster.blocks):
+                continue
+            of = _scheme(cluster, taken)
+            there = [self.by_name[each.name] for each in readers if each.through <= dropped]
+            others = {_scheme(each, taken) for each in there if not dropped & set(each.blocks)} - {of}
+            if others:
+                kept = {name: option.units for name, option in taken.items() if option.units is not None}
                 left = sizes(cluster, self.full, self.full | kept).channels_out / cluster.channels_out
-                table[place] = costs.border(of, to, round(elements * left))
-        return Factor((self.at[one], self.at[other], *(self.at[site.name] for site in ends)), table)
+                elements = round(max(cluster.readers.values()) * left)
+                table[place] = sum(costs.border(of, to, elements) for to in sorted(others))
+        return Factor(tuple(self.at[name] for name in names), table)
 
     def cuts(self, floating: Floating) -> list[tuple[Factor, ...]]:
-        """Return for each cluster the activations that are alive while it runs: read, written, or read later."""
+        """Return for each cluster the activations that are alive while it runs: read, written, or read later.
+
+        Where blocks are dropped, a tensor lives until those have read it that then do.
+        """
         place = {cluster.name: number for number, cluster in enumerate(self.space.clusters)}
-        last = {cluster.name: max((place[name] for name in cluster.readers), default=place[cluster.name])
-                for cluster in self.space.clusters}  # fmt: skip
         results = {cluster.name: self.cluster(cluster, _result_bytes(floating)) for cluster in self.space.clusters}
         first = self.space.clusters[0]
         reads = self.cluster(first, _source_bytes(floating))
         found = []
         for cluster in self.space.clusters:
             at = place[cluster.name]
-            alive = [factor for name, to in last.items() if place[name] <= at <= to for factor in results[name]]
-            found.append((*alive, *(reads if cluster is first else ())))
+            alive = list(reads if cluster is first else ())
+            for name in (name for name, made in place.items() if made <= at):
+                through = [each.through for each in self.reached[name] if place[each.name] >= at]
+                if name == cluster.name or frozenset() in through:
+                    alive += results[name]
+                elif through:
+                    alive += [self._where_dropped(factor, through) for factor in results[name]]
+            found.append(tuple(alive))
         return found
 
+    def _where_dropped(self, factor: Factor, through: Sequence[frozenset[str]]) -> Factor:
+        """Return a factor that counts only where all blocks of one of some sets are dropped."""
+        least = [one for one in set(through) if not any(other < one for other in through)]
+        names = sorted(set().union(*least))
+        counts = np.zeros([len(self.sites[name].options) for name in names])
+        for place in np.ndindex(*counts.shape):
+            gone = {name for name, at in zip(names, place, strict=True) if self.sites[name].options[at].dropped}
+            counts[place] = any(one <= gone for one in least)
+        return Factor((*factor.variables, *(self.at[name] for name in names)), np.multiply.outer(factor.table, counts))
 
-def _scheme(site: Site, option: int) -> Scheme:
-    return site.options[option].scheme or "float"
+
+def _taken(costs: Costs) -> Cost:
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
+        return np.array(
+            [costs.border("float", scheme, each.elements_in) if scheme != "float" else 0.0 for each in some]
+        )
+
+    return cost
+
+
+def _given(costs: Costs) -> Cost:
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
+        return np.array(
+            [costs.border(scheme, "float", each.elements_out) if scheme != "float" else 0.0 for each in some]
+        )
+
+    return cost
+
+
+def _scheme(cluster: Cluster, taken: Mapping[str, Option]) -> Scheme:
+    """Return the scheme of a cluster among some options that are taken, by name of their sites."""
+    option = None if cluster.precision is None else taken.get(cluster.precision)
+    return (option and option.scheme) or "float"
 
 
 def _weight_bytes(floating: Floating) -> Cost:
