@@ -21,6 +21,7 @@ MOST_SWAPS = 30
 _SWAPS_AT_ONCE = 5
 _CONTEST_SHARE = 0.1  # of the time budget, for the contest of a round
 _LOOP_SHARE = 0.7  # of the time budget: no round begins after it
+_MAKING_SHARE = 0.8  # of the time budget: nothing more of a round is made after it
 _RESTARTS = 2  # a round tells the planner what to expect; it chooses nothing
 _NOT_TIMED = Missing(code="not_timed", why="it has not been timed")
 
@@ -81,12 +82,12 @@ class Loop:
         return self.kept.spent_s > _LOOP_SHARE * self.kept.request.time_budget_s
 
     def _done(self, number: int, asked: Sequence[Proposal], planner: Planner) -> Round:
-        done = [
-            self.eligibility.settled(
-                self.workshop.proposal(f"{each.engine} plan {number}.{place}", each, number, planner.space)
-            )
-            for place, each in enumerate(asked, 1)
-        ]
+        done: list[Candidate] = []
+        for place, each in enumerate(asked, 1):
+            if done and self.kept.spent_s > _MAKING_SHARE * self.kept.request.time_budget_s:
+                break
+            name = f"{each.engine} plan {number}.{place}"
+            done.append(self.eligibility.settled(self.workshop.proposal(name, each, number, planner.space)))
         made = [each for each in done if isinstance(each.made, Made)]
         contest: Contest | Missing = Missing(code="nothing_made", why="nothing that was proposed could be built")
         if made:

@@ -154,6 +154,15 @@ def test_no_round_begins_when_the_time_is_spent(tmp_path):
     assert bench.workshop.asked == []
 
 
+def test_nothing_more_of_a_round_is_made_when_the_time_is_spent(tmp_path):
+    clock = FakeClock()
+    bench = Bench(tmp_path, clock)
+    make = bench.workshop.proposal
+    bench.workshop.proposal = lambda *args: clock.sleep(30) or make(*args)
+    bench.run(Planner(rounds=1, each=5))
+    assert [name for _, name, _ in bench.workshop.asked] == ["e plan 1.1", "e plan 1.2", "e plan 1.3"]
+
+
 def test_what_had_no_time_is_asked_for_when_there_is_more(tmp_path):
     clock = FakeClock()
     bench = Bench(tmp_path, clock)
