@@ -67,12 +67,18 @@ def test_a_plan_says_what_it_rests_on(costing, space):
     baselines = known.baselines(slim)
     assert {interval.tier for interval in baselines.values()} == {"C"}
     found = Solving(
-        space=slim, costs=known.costs, sensitivity=losses(slim), max_drop=1.0, budgets=2,
+        space=slim, costs=known.costs, sensitivity=losses(slim), max_drop=1.0, budgets=3,
         ask=lambda _, rough: Joint(divergence=0.1, agreement=0.95, accuracy=0.9, before=0.95, n=64),
     ).run()  # fmt: skip
     told, order = claims(known, found)
     assert told.startswith("nothing was measured on Raspberry Pi 5: latencies are predicted, tier C")
     assert order.endswith("that is not enough to call it faster")  # as it never is in tier C
+    probed = replace(known.costs.predictor, errors=(0.01,) * 10)
+    of_probe = replace(known, costs=PredictedCosts(slim, probed))
+    told, order = claims(of_probe, found)
+    assert "tier B" in told
+    assert order.endswith(": that is enough to call it faster")
+    told, order = claims(known, found)
     value = found.predict(found.row[found.chosen()][1]).value / min(each.value for each in baselines.values())
     assert f"takes {value:.2f} (" in order
     shown = EnginePlan(
