@@ -11,7 +11,7 @@ from compress_hubs import hub
 from test_assemble import losses
 
 from hwbench.cli.main import main
-from hwbench.errors import DeviceError, UsageError
+from hwbench.errors import DeviceError
 from hwbench.plan.sites import KINDS, space_of
 from hwbench.planning_pipeline.planner import narrowed
 from hwbench.planning_pipeline.solving import Solving
@@ -109,8 +109,12 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason(costing):
     there = costing("jetson-orin-nano-super", engines=("litert", "tensorrt"))
     assert [runtime.engine for runtime in there.runtimes()] == ["tensorrt"]
     assert "runs on the CPU" in there.failed["litert"].why
-    with pytest.raises(UsageError, match="is here"):
-        costing("cpu", probe="probe.json")
+
+
+def test_a_device_that_is_here_takes_no_probe(capsys, tmp_path):
+    asked = ("plan", "digits_cnn", "--data", "d.npz", "-o", str(tmp_path), "--probe", "probe.json")
+    assert main([*asked]) == 2
+    assert "'cpu' is here" in capsys.readouterr().err
 
 
 def test_a_name_that_nobody_knows_is_refused(capsys):
