@@ -24,7 +24,7 @@ from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake, Watch
 from hwbench.inventory import Target
 from hwbench.planning_pipeline.planner import Planner
-from hwbench.planning_pipeline.unattached import find_or_predict
+from hwbench.planning_pipeline.unattached import find_or_predict, refuse_probe
 from hwbench.records.data import DataResult
 from hwbench.records.plan import PLAN_RESULT_SCHEMA, PlanRequest, PlanResult
 from hwbench.resources import require_extra
@@ -40,7 +40,7 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
     """Plan a network for a device, and save the plan in ``folder``.
 
     Raises:
-        UsageError: the data do not fit the model.
+        UsageError: the data do not fit the model, or a probe is given of a device that is here.
         HwbenchError: the model, the data or every runtime failed.
         Interrupted: Ctrl-C; costs that were measured are in the store.
     """
@@ -51,6 +51,7 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
     if (folder / PLAN).exists() and not request.replace:
         raise UsageError(f"'{folder}' holds a plan already", hint="--force replaces it; or give another folder")
     there = folder.exists()
+    refuse_probe(request, target)
     scratch = Path(tempfile.mkdtemp(prefix="hwbench-plan-"))
     intake = Intake(
         folder=scratch, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed

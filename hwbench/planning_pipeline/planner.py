@@ -57,6 +57,7 @@ class Planner:
         self.took_s: dict[str, float] = {}
         self._stack = contextlib.ExitStack()
         self._clock = MonotonicClock()
+        self._solving_since_ns: int | None = None
 
     def __enter__(self) -> Planner:
         return self
@@ -100,6 +101,7 @@ class Planner:
 
     def fronts(self) -> dict[str, Found]:
         """Solve for every runtime; by name of the engine, with the arithmetic where several were asked for."""
+        self._solving_since_ns = self._clock.now_ns()
         with self._timed("solving"):
             found = {}
             for known in self.known:
@@ -138,7 +140,14 @@ class Planner:
             objective=self.request.objective,
             floating=known.runtime.floating,
             known=self._joint,
+            criterion=self.request.criterion,
+            left_s=self._left_s,
         )
+
+    def _left_s(self) -> float:
+        """Return what is left of the time for solving and for running what was solved for: as much as losses had."""
+        assert self._solving_since_ns is not None
+        return self.request.losses_s - (self._clock.now_ns() - self._solving_since_ns) / 1e9
 
     @property
     def not_planned(self) -> tuple[NoPlan, ...]:

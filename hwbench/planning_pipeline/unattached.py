@@ -77,17 +77,24 @@ def costing_of(
     """Return what finds costs: by measuring on a device that is here, else by prediction.
 
     Raises:
-        UsageError: a probe is given of a device that is here.
         StorageError: the probe cannot be read.
     """
     if isinstance(target, Away):
         return Predicting(request, target, intake, imported, learn, space)
-    if request.probe is not None:
+    return Costing(request, target, intake, imported, learn, space)
+
+
+def refuse_probe(request: PlanRequest, target: Target) -> None:
+    """Refuse a probe of a device that is here.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if request.probe is not None and not isinstance(target, Away):
         raise UsageError(
             f"'{request.device}' is here: what its parts cost is measured, not taken from a probe",
             hint="leave --probe out, or name a profile (`hwbench devices` lists them) with --device",
         )
-    return Costing(request, target, intake, imported, learn, space)
 
 
 class Predicting(Costing):

@@ -11,7 +11,7 @@ from compress_hubs import hub
 from test_assemble import losses
 
 from hwbench.cli.main import main
-from hwbench.errors import DeviceError, UsageError
+from hwbench.errors import DeviceError
 from hwbench.plan.sites import KINDS, space_of
 from hwbench.planning_pipeline.planner import narrowed
 from hwbench.planning_pipeline.solving import Solving
@@ -67,12 +67,18 @@ def test_a_plan_says_what_it_rests_on(costing, space):
     baselines = known.baselines(slim)
     assert {interval.tier for interval in baselines.values()} == {"C"}
     found = Solving(
-        space=slim, costs=known.costs, sensitivity=losses(slim), max_drop=1.0, budgets=2,
+        space=slim, costs=known.costs, sensitivity=losses(slim), max_drop=1.0, budgets=3,
         ask=lambda _, rough: Joint(divergence=0.1, agreement=0.95, accuracy=0.9, before=0.95, n=64),
     ).run()  # fmt: skip
     told, order = claims(known, found)
     assert told.startswith("nothing was measured on Raspberry Pi 5: latencies are predicted, tier C")
     assert order.endswith("that is not enough to call it faster")  # as it never is in tier C
+    probed = replace(known.costs.predictor, errors=(0.01,) * 10)
+    of_probe = replace(known, costs=PredictedCosts(slim, probed))
+    told, order = claims(of_probe, found)
+    assert "tier B" in told
+    assert order.endswith(": that is enough to call it faster")
+    told, order = claims(known, found)
     value = found.predict(found.row[found.chosen()][1]).value / min(each.value for each in baselines.values())
     assert f"takes {value:.2f} (" in order
     shown = EnginePlan(
@@ -103,8 +109,12 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason(costing):
     there = costing("jetson-orin-nano-super", engines=("litert", "tensorrt"))
     assert [runtime.engine for runtime in there.runtimes()] == ["tensorrt"]
     assert "runs on the CPU" in there.failed["litert"].why
-    with pytest.raises(UsageError, match="is here"):
-        costing("cpu", probe="probe.json")
+
+
+def test_a_device_that_is_here_takes_no_probe(capsys, tmp_path):
+    asked = ("plan", "digits_cnn", "--data", "d.npz", "-o", str(tmp_path), "--probe", "probe.json")
+    assert main([*asked]) == 2
+    assert "'cpu' is here" in capsys.readouterr().err
 
 
 def test_a_name_that_nobody_knows_is_refused(capsys):
