@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -107,6 +108,7 @@ class Planner:
             for known in self.known:
                 self.intake.watch(f"solving for {self._label(known)}", None)
                 found[self._label(known)] = self._solving(known).run()
+            self._solving_since_ns = None
             return found
 
     def plans(self) -> tuple[EnginePlan, ...]:
@@ -145,8 +147,9 @@ class Planner:
         )
 
     def _left_s(self) -> float:
-        """Return what is left of the time for solving and for running what was solved for: as much as losses had."""
-        assert self._solving_since_ns is not None
+        """Return what is left of the time for finding fronts: as much as losses had; who asks on has his own."""
+        if self._solving_since_ns is None:
+            return math.inf
         return self.request.losses_s - (self._clock.now_ns() - self._solving_since_ns) / 1e9
 
     @property
