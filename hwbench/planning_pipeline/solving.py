@@ -288,7 +288,7 @@ def _budgets(problem: Problem, count: int) -> list[float]:
     """Return budgets from nothing to what no plan takes, or everything together can lose, evenly in the logarithm."""
     most = min(_USELESS, sum(float(np.max(loss)) for loss in problem.losses))
     least = min((float(value) for loss in problem.losses for value in loss if value > 0), default=most)
-    return [0.0, *np.geomspace(max(least, 1e-3 * most), max(most, least), count - 1).tolist()]
+    return [0.0, *np.geomspace(max(least, 1e-3 * most), max(most, least), max(2, count - 1)).tolist()]
 
 
 def key_of(design: Design) -> str:
