@@ -71,7 +71,7 @@ def optimize(
         int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Size of the batch axis.")
     ] = None,
     training_batch_size: Annotated[
-        int, typer.Option("--training-batch-size", metavar="<int>", min=1, help="Of statistics and training.")
+        int, typer.Option("--training-batch", metavar="<int>", min=1, help="Of statistics and training.")
     ] = 32,
     shapes: Annotated[
         list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")

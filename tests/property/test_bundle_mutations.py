@@ -87,9 +87,10 @@ def test_names_in_the_file(names, renamed):
         folder = Path(name)
         with zipfile.ZipFile(folder / "net.hwbundle", "w") as archive:
             for number, entry in enumerate(source.namelist()):
-                archive.writestr(names[0] if renamed and number == 1 else entry, source.read(entry))
+                written = zipfile.ZipInfo(names[0] if renamed and number == 1 else entry)  # a name may be empty
+                archive.writestr(written, source.read(entry))
             for extra in names[renamed:]:
-                archive.writestr(extra, b"x")
+                archive.writestr(zipfile.ZipInfo(extra), b"x")
         taken = judged(folder / "net.hwbundle", folder)
         assert not taken or (renamed and len(names) == 1)
         assert {p.name for p in folder.iterdir()} <= {"net.hwbundle", "out"}

@@ -32,7 +32,8 @@ class Bench:
         self.runtimes = [Runtime(engine=name, floating="auto") for name in slower]
         monkeypatch.setattr(costing, "platform_of", lambda device, engine, *_, **__: self.platform(engine))
         monkeypatch.setattr(costing, "collect", self.collect)
-        request = SimpleNamespace(store=f"sqlite:///{folder / 'costs.sqlite'}", threads=1, seed=0, costs_s=costs_s)
+        monkeypatch.setenv("HWBENCH_STORE", f"sqlite:///{folder / 'costs.sqlite'}")
+        request = SimpleNamespace(threads=1, seed=0, costs_s=costs_s)
         imported = SimpleNamespace(model=SimpleNamespace(hub_sha256=SPACE.hub_sha256))
         target = SimpleNamespace(device=None)
         self.costing = Costing(request, target, None, imported, None, SPACE)

@@ -32,13 +32,14 @@ def space():
 
 
 @pytest.fixture
-def costing(space, tmp_path):
+def costing(space, tmp_path, monkeypatch):
+    monkeypatch.setenv("HWBENCH_STORE", f"sqlite:///{tmp_path}/costs.sqlite")
+
     def make(device=PI, **changed):
         asked = PlanRequest(
             model="resnet20", device=device, engines=(), kinds=KINDS, floating=("auto",), objective="latency",
             max_drop=0.1, data="d.npz", preprocess=None, samples=2, criterion="l2", calibration=CalibrationSettings(),
             batch_size=None, shapes={}, threads=1, costs_s=1.0, losses_s=1.0, budgets=3, seed=0, timeout_s=1.0,
-            store=f"sqlite:///{tmp_path}/costs.sqlite",
         )  # fmt: skip
         imported = SimpleNamespace(model=SimpleNamespace(batch_size=1))
         request = msgspec.structs.replace(asked, **changed)
