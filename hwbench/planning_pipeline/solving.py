@@ -126,6 +126,10 @@ class Solving:
             self.known[key] = self.ask(design, rough)
         return self.known[key]
 
+    def was_run(self, design: Design) -> bool:
+        """Say whether a design was run as a whole, on enough samples."""
+        return f"{key_of(design)} {False}" in self.known
+
     def drop(self, design: Design) -> float | Missing:
         """Return the share of decisions that a design loses as a whole."""
         joint = self.joint(design)
@@ -194,10 +198,14 @@ class Found:
         return solved[0][1] if solved else None
 
     def chosen(self, max_drop: float | None = None) -> int | Missing:
-        """Return the best design, of those whose drop is allowed: drops are taken to rise with the predicted loss."""
+        """Return the best design, of those whose drop is allowed: drops are taken to rise with the predicted loss.
+
+        So not all of them need be run as a whole: where the limit lies in the row is found by halving it.
+        """
         limit = self.solving.max_drop if max_drop is None else max_drop
-        drops = [self.solving.drop(design) for _, design in self.row]
-        run = {number: drop for number, drop in enumerate(drops) if not isinstance(drop, Missing)}
+        self._run_around(limit)
+        drops = {number: self.solving.drop(self.row[number][1]) for number in self._run()}
+        run = {number: drop for number, drop in drops.items() if not isinstance(drop, Missing)}
         if not run:
             return Missing(code="not_run", why="no design of the front could be run as a whole")
         smooth = dict(zip(run, rising(list(run.values())), strict=True))
@@ -210,6 +218,19 @@ class Found:
                 cure="allow more, give more samples, or let more stay as it is (--choose)",
             )
         return min(allowed, key=lambda number: (self.row[number][0].objective or 0.0, number))
+
+    def _run_around(self, limit: float) -> None:
+        """Run as a whole the designs that tell which of the row is the last whose drop is within a limit."""
+        low, high = -1, len(self.row)
+        while high - low > 1:
+            middle = (low + high) // 2
+            drop = self.solving.drop(self.row[middle][1])
+            allowed = not isinstance(drop, Missing) and drop <= limit
+            low, high = (middle, high) if allowed else (low, middle)
+
+    def _run(self) -> list[int]:
+        """Return the places in the row of the designs that were run as a whole."""
+        return [number for number, (_, design) in enumerate(self.row) if self.solving.was_run(design)]
 
     def within(self, max_drop: float) -> Design | None:
         """Return the best design whose drop is allowed; None where there is none."""
