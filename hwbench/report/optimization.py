@@ -82,7 +82,9 @@ def _remark(found: OptimizationResult, each: Candidate, standing: Standing | Non
     if isinstance(each.made, Missing):
         return f"not built: {each.made}"
     if not each.counts:
-        return "falls by too much"
+        drop = each.selected if isinstance(each.selected, Missing) else each.selected.drop
+        within = not isinstance(drop, Missing) and drop.drop <= found.request.max_drop
+        return "too few samples to expect a certificate" if within else "falls by too much"
     if standing is None:
         return "not in the last contest: far slower, or of an earlier round"
     if each.uniform:
