@@ -160,14 +160,12 @@ class _Compress:
 
     def _put_in_place(self, compressed: Compressed, result: CompressionResult) -> None:
         """Move the files to where the user wants them, in place of an earlier run's."""
-        made = self.folder / WORK / MADE
         try:
             for name in (COMPRESSION, PAGE, *FILES):
                 (self.folder / name).unlink(missing_ok=True)
-            for name in compressed.files:
-                (made / name).replace(self.folder / name)
         except OSError as error:
-            raise StorageError(f"cannot move the result from {made}: {error.strerror or error}") from error
+            raise StorageError(f"cannot replace what is in {self.folder}: {error.strerror or error}") from error
+        _move(compressed, self.folder)
         write_record(self.folder / COMPRESSION, result)
         shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
@@ -201,8 +199,7 @@ class _Compress:
             target=str(self.folder.resolve()),
         )
         what = f"compressing '{self.request.model}'"
-        passive = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
-        return self.intake.run("hwbench.compress.worker", job, Compressed, "compress", what, ModelError, env=passive)
+        return _run(self.intake, job, "compress", what)
 
     def _verified(self, compressed: Compressed) -> Verification:
         wanted = self.request.verify
@@ -237,3 +234,31 @@ def for_training(
     except (UsageError, ModelError) as error:
         return natural, None, (f"statistics and training use batches of {own}: {error.message}",)
     return (natural, other, ()) if own == batch_size else (other, natural, ())
+
+
+def carried_out(intake: Intake, job: CompressJob, where: str, what: str) -> Compressed:
+    """Carry a job out in a child, and leave its files in ``job.target`` itself, with nothing to go on from.
+
+    Raises:
+        HwbenchError: a step failed.
+        StorageError: the files cannot be moved.
+    """
+    done = _run(intake, job, where, what)
+    folder = Path(job.target)
+    _move(done, folder)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return done
+
+
+def _run(intake: Intake, job: CompressJob, where: str, what: str) -> Compressed:
+    passive = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
+    return intake.run("hwbench.compress.worker", job, Compressed, where, what, ModelError, env=passive)
+
+
+def _move(done: Compressed, folder: Path) -> None:
+    made = folder / WORK / MADE
+    try:
+        for name in done.files:
+            (made / name).replace(folder / name)
+    except OSError as error:
+        raise StorageError(f"cannot move the result from {made}: {error.strerror or error}") from error

@@ -10,13 +10,17 @@ import typer
 from hwbench.cli.terminal import (
     Device,
     Json,
+    Metric,
     NoColor,
     Preprocess,
     Quiet,
     RequireDelegate,
     RequireDevice,
     RequirePrecision,
+    Seed,
+    Shapes,
     Terminal,
+    Threads,
     Verbose,
     command,
     write_stdout,
@@ -88,7 +92,7 @@ def build(
         Literal["auto", "classification", "regression", "embedding", "tokens", "none"],
         typer.Option("--task", help="What outputs and labels of --verify-data are."),
     ] = "auto",
-    metric: Annotated[str | None, typer.Option("--metric", help="Your own: file.py:function(outputs, labels).")] = None,
+    metric: Metric = None,
     max_drop: Annotated[
         str | None, typer.Option("--max-drop", help="Certify that the metric falls by no more: 1pp, or a number.")
     ] = None,
@@ -98,9 +102,7 @@ def build(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Size of the batch axis.")
     ] = None,
-    shapes: Annotated[
-        list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
-    ] = None,
+    shapes: Shapes = None,
     licence: Annotated[
         Path | None, typer.Option("--license", help="The model's licence, to go along. Default: the one beside it.")
     ] = None,
@@ -116,8 +118,8 @@ def build(
     require_device: RequireDevice = None,
     require_precision: RequirePrecision = None,
     require_delegate: RequireDelegate = None,
-    threads: Annotated[int | None, typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core.")] = None,
-    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
+    threads: Threads = None,
+    seed: Seed = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process, compiling included.")] = "15min",
     json: Json = False,
     quiet: Quiet = False,

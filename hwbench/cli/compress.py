@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import (
+    Device,
+    Json,
+    Metric,
+    NoColor,
+    Preprocess,
+    Quiet,
+    Seed,
+    Shapes,
+    Terminal,
+    Threads,
+    Verbose,
+    command,
+    write_stdout,
+)
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +67,7 @@ def compress(
         Literal["auto", "classification", "regression", "embedding", "tokens", "none"],
         typer.Option("--task", help="What outputs and labels of --verify-data are."),
     ] = "auto",
-    metric: Annotated[str | None, typer.Option("--metric", help="Your own: file.py:function(outputs, labels).")] = None,
+    metric: Metric = None,
     max_drop: Annotated[
         str | None, typer.Option("--max-drop", help="Certify that the metric falls by no more: 1pp, or a number.")
     ] = None,
@@ -65,17 +79,15 @@ def compress(
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Of statistics and training.")
     ] = 32,
-    shapes: Annotated[
-        list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
-    ] = None,
+    shapes: Shapes = None,
     training_device: Annotated[
         Literal["cpu", "cuda"], typer.Option("--training-device", help="Where gradients are computed.")
     ] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an earlier run has begun in -o.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in -o.")] = False,
     device: Device = "cpu",
-    threads: Annotated[int | None, typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core.")] = None,
-    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
+    threads: Threads = None,
+    seed: Seed = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process.")] = "30min",
     json: Json = False,
     quiet: Quiet = False,

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import (
+    Json,
+    NoColor,
+    Preprocess,
+    Quiet,
+    Seed,
+    Shapes,
+    Terminal,
+    Verbose,
+    command,
+    write_stdout,
+)
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -57,9 +68,7 @@ def plan(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Batch of the deployed network.")
     ] = None,
-    shapes: Annotated[
-        list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
-    ] = None,
+    shapes: Shapes = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the plan in -o.")] = False,
     device: Annotated[
         str, typer.Option("--device", "-d", help="The device, or a profile of one that is not attached.")
@@ -72,7 +81,7 @@ def plan(
         int | None,
         typer.Option(metavar="<int>", min=1, help="Threads. Default: one a core; not attached: the probe's."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
+    seed: Seed = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process.")] = "10min",
     json: Json = False,
     quiet: Quiet = False,

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hwbench.cli.terminal import Device, Json, NoColor, Preprocess, Quiet, Terminal, Verbose, command, write_stdout
+from hwbench.cli.terminal import (
+    Device,
+    Json,
+    Metric,
+    NoColor,
+    Preprocess,
+    Quiet,
+    Seed,
+    Shapes,
+    Terminal,
+    Verbose,
+    command,
+    write_stdout,
+)
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +81,7 @@ def search(
         Literal["auto", "classification", "regression", "embedding", "tokens", "none"],
         typer.Option("--task", help="What outputs and labels of --verify-data are."),
     ] = "auto",
-    metric: Annotated[str | None, typer.Option("--metric", help="Your own: file.py:function(outputs, labels).")] = None,
+    metric: Metric = None,
     reference: Annotated[
         str | None, typer.Option("--reference", help="The model an accuracy drop is counted from. Default: MODEL.")
     ] = None,
@@ -79,9 +92,7 @@ def search(
     finals: Annotated[
         str, typer.Option("--finals", help="Time for timing the best again beside each other; 0: do not.")
     ] = "30s",
-    shapes: Annotated[
-        list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")
-    ] = None,
+    shapes: Shapes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an earlier run has begun in -o.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in -o.")] = False,
     device: Device = "cpu",
@@ -89,7 +100,7 @@ def search(
         int | None,
         typer.Option(metavar="<int>", min=1, help="Threads, where the space has none to choose. Default: one a core."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="<int>", min=0, help="Seed of all that is random.")] = 0,
+    seed: Seed = 0,
     timeout: Annotated[str, typer.Option(help="Longest silence of a process.")] = "30min",
     json: Json = False,
     quiet: Quiet = False,

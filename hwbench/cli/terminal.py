@@ -37,6 +37,10 @@ RequirePrecision = Annotated[
 RequireDelegate = Annotated[
     str | None, typer.Option("--require-delegate", help="Exit with 1 unless this delegate took the whole graph.")
 ]
+Shapes = Annotated[list[str] | None, typer.Option("--shapes", metavar="<str>", help="Input shapes, name:1x3x224x224.")]
+Metric = Annotated[str | None, typer.Option("--metric", help="Your own: file.py:function(outputs, labels).")]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="<int>", min=1, help="Threads. Default: one a core.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="<int>", min=0, help="Seed of all that is random.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show where an error came from.")]

@@ -11,7 +11,7 @@ from hwbench.build.plan import plan_for
 from hwbench.build_pipeline import of_builder
 from hwbench.errors import EngineError, HwbenchError, StorageError, Unsupported
 from hwbench.optimization_pipeline.judging import Judge
-from hwbench.optimization_pipeline.kept import Kept
+from hwbench.optimization_pipeline.kept import Kept, plain
 from hwbench.optimization_pipeline.making import Maker
 from hwbench.protocols import Builds, Engine
 from hwbench.records.base import Missing
@@ -125,8 +125,3 @@ def _alike(one: Candidate, other: Candidate) -> bool:
         return False
     a, b = one.made.engine.artefact, other.made.engine.artefact
     return (a.engine, a.sha256, a.settings) == (b.engine, b.sha256, b.settings)
-
-
-def plain(name: str) -> str:
-    """Return a candidate's name as that of a folder."""
-    return name.replace(" ", "-")

@@ -100,3 +100,8 @@ def _require_same(earlier: OptimizeRequest, now: OptimizeRequest) -> None:
     if other:
         told = ", ".join(f"{name}: {before[name]} then, {after[name]} now" for name in other)
         raise UsageError(f"the run that is to go on was asked for something else ({told})", hint="--force begins anew")
+
+
+def plain(name: str) -> str:
+    """Return a candidate's name as that of a folder."""
+    return name.replace(" ", "-").replace("/", "-")

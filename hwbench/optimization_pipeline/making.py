@@ -11,10 +11,10 @@ import msgspec
 
 from hwbench.build.plan import settled
 from hwbench.build_pipeline import licence_of, with_examples
-from hwbench.compress.layout import MADE, MODEL, WORK
-from hwbench.compression_pipeline import for_training
+from hwbench.compress.layout import MODEL
+from hwbench.compression_pipeline import carried_out, for_training
 from hwbench.devices import environment
-from hwbench.errors import EngineError, ModelError
+from hwbench.errors import EngineError
 from hwbench.graph.artefact import import_bundle
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake
@@ -23,7 +23,7 @@ from hwbench.optimization_pipeline.kept import Kept
 from hwbench.plan.designs import precision_plan, steps_of
 from hwbench.records.base import Missing, Record
 from hwbench.records.build import BundleJob, EngineBuilt
-from hwbench.records.compression import Compressed, CompressJob, CompressRequest, NetworkFacts, Step
+from hwbench.records.compression import CompressJob, CompressRequest, NetworkFacts, Step
 from hwbench.records.data import DataResult
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.records.optimization import Made, OptimizeRequest, Parts
@@ -33,7 +33,6 @@ from hwbench.units import MonotonicClock
 
 BUNDLES = "bundles"
 _RECOVERY = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.1}
-_PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # spinning threads would take the cores from each other's work
 
 
 class Network(Record, frozen=True, kw_only=True):
@@ -124,10 +123,7 @@ class Maker:
         )
         what = f"carrying out {', '.join(step.method for step in steps)}"
         where = f"networks/{key}/child"
-        done = self.intake.run("hwbench.compress.worker", job, Compressed, where, what, ModelError, env=_PASSIVE)
-        for name in done.files:
-            (place / WORK / MADE / name).replace(place / name)
-        shutil.rmtree(place / WORK)
+        done = carried_out(self.intake, job, where, what)
         batch = self.original.imported.model.batch_size
         size = batch if isinstance(batch, int) and isinstance(done.batch_size, Missing) else None
         imported = self.intake.model(str(place / MODEL), f"networks/{key}/model", batch_size=size)
@@ -153,11 +149,7 @@ class Maker:
             samples=self.learn.facts.samples,
             batch_size=request.training_batch_size,
             shapes=request.shapes,
-            verify=Missing(code="not_asked", why="it is judged once it is built"),
-            emit=("onnx",),
-            training_device="cpu",
             replace=True,
-            resume=False,
             device=request.device,
             threads=request.threads,
             seed=request.seed,

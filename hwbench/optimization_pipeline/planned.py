@@ -22,9 +22,9 @@ from hwbench.files import decode, read_bytes, write_record
 from hwbench.intake import Intake
 from hwbench.optimization_pipeline.planner import Known
 from hwbench.plan.assemble import MEMORY
-from hwbench.plan.designs import choice_of, design_of
+from hwbench.plan.designs import choice_of, design_of, key_of
 from hwbench.planning_pipeline.planner import Planner
-from hwbench.planning_pipeline.solving import Found, key_of
+from hwbench.planning_pipeline.solving import Found
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.optimization import Feedback, Proposal, Scored

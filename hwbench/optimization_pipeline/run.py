@@ -15,9 +15,9 @@ from hwbench.files import decode, read_bytes, write_record
 from hwbench.intake import Intake, Watch
 from hwbench.inventory import Target
 from hwbench.optimization_pipeline import aims, ending, saving
-from hwbench.optimization_pipeline.candidates import Workshop, plain
+from hwbench.optimization_pipeline.candidates import Workshop
 from hwbench.optimization_pipeline.judging import Eligibility, Judge
-from hwbench.optimization_pipeline.kept import Kept
+from hwbench.optimization_pipeline.kept import Kept, plain
 from hwbench.optimization_pipeline.making import Maker
 from hwbench.optimization_pipeline.parts import divide
 from hwbench.optimization_pipeline.planner import Known, Planner, PlannerOf

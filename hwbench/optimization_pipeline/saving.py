@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hwbench.errors import StorageError
 from hwbench.files import write_record
+from hwbench.optimization_pipeline.kept import plain
 from hwbench.records.base import Missing
 from hwbench.records.optimization import (
     OPTIMIZATION_SCHEMA,
@@ -30,7 +31,7 @@ def save(found: OptimizationResult, folder: Path, work: Path) -> OptimizationRes
         _copy(found, found.verdicts.choice.entrant, folder / BUNDLE, work)
         for point in found.pareto:
             if point.entrant != found.verdicts.choice.entrant:
-                _copy(found, point.entrant, folder / PARETO / point.entrant.replace(" ", "-"), work)
+                _copy(found, point.entrant, folder / PARETO / plain(point.entrant), work)
         (folder / CONTESTS).mkdir()
         for path in sorted(work.glob("*-seen.json")):
             shutil.copyfile(path, folder / CONTESTS / path.name)

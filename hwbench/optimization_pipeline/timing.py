@@ -18,6 +18,7 @@ from hwbench.files import write_record
 from hwbench.intake import Watch
 from hwbench.inventory import Target, pinned_cpus
 from hwbench.measure.job import OUTPUTS, Job
+from hwbench.optimization_pipeline.kept import plain
 from hwbench.records.base import Missing, Record
 from hwbench.records.contest import Contest, ContestPlan, Entrant, Seat
 from hwbench.records.measurement import RunSettings, StopRule
@@ -128,7 +129,7 @@ class Timer:
         )
 
         def start(restart: int, heat: int, name: str, control: bool) -> Dialogue:  # noqa: ARG001 - names are unique
-            folder = place / f"{_plain(name)}{'-again' if control else ''}"
+            folder = place / f"{plain(name)}{'-again' if control else ''}"
             return self._dialogue(made[name], name, folder, failed)
 
         found = hold(
@@ -178,7 +179,3 @@ class Timer:
             timeout_s=request.timeout_s,
             env=thread_limits(request.threads),
         )
-
-
-def _plain(name: str) -> str:
-    return name.replace(" ", "-").replace("/", "-")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -78,6 +79,11 @@ def assemble(
         pairs=_pairs(space, found),
         peaks={MEMORY: Peak(cuts=tuple(table.cuts(floating)), beside=(SIZE,))},
     )
+
+
+def with_losses(problem: Problem, space: Space, found: Sensitivity) -> Problem:
+    """Return an assembled problem with other losses; its costs are not computed again."""
+    return replace(problem, losses=_losses(space, found), pairs=_pairs(space, found))
 
 
 Cost = Callable[[Cluster, Sequence[Sizes], Scheme], Array]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+import msgspec
+
 from hwbench.records.compression import Step
 from hwbench.records.planning import Cluster, Design, Site, Sizes, Space
 from hwbench.records.quantization import Floating, PrecisionPlan, Scheme
@@ -36,6 +38,12 @@ def design_of(space: Space, choice: Mapping[str, int], *, floating: Floating = "
 def choice_of(space: Space, design: Design) -> dict[str, int]:
     """Return the choice that makes a design: the reverse of :func:`design_of`."""
     return {site.name: _place(site, design) for site in space.sites}
+
+
+def key_of(design: Design) -> str:
+    """Return what designs have in common that make the same network, whatever arithmetic their float layers have."""
+    same = msgspec.structs.replace(design, floating="auto", dropped=tuple(sorted(design.dropped)))
+    return msgspec.json.encode(same, order="sorted").decode()
 
 
 def uniform(space: Space, scheme: Scheme, *, floating: Floating = "auto") -> Design:

@@ -10,6 +10,7 @@ from hwbench import plugins
 from hwbench.errors import EngineError, HwbenchError
 from hwbench.intake import Intake
 from hwbench.inventory import Target, pinned_cpus
+from hwbench.plan.designs import key_of
 from hwbench.prediction.costs import PredictedCosts
 from hwbench.protocols import Builds, Engine
 from hwbench.records.base import Missing
@@ -21,7 +22,7 @@ from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibrat
 from hwbench.records.sampling import NotSampled, SampleJob
 from hwbench.store.costs import CostStore
 from hwbench.tables.collect import Collected, collect
-from hwbench.tables.draw import Budget, first_designs, key_of, measure
+from hwbench.tables.draw import Budget, first_designs, measure
 from hwbench.tables.model import FEWEST, CostModel, fit
 from hwbench.tables.platform import platform_of
 from hwbench.units import Clock, MonotonicClock

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwbench.compress.layout import MADE, MODEL, WORK
-from hwbench.compression_pipeline import for_training
-from hwbench.errors import HwbenchError, ModelError
+from hwbench.compress.layout import MODEL
+from hwbench.compression_pipeline import carried_out, for_training
+from hwbench.errors import HwbenchError
 from hwbench.intake import Intake
-from hwbench.records.base import Missing
-from hwbench.records.compression import Compressed, CompressJob, CompressRequest, Step
+from hwbench.records.compression import CompressJob, CompressRequest, Step
 from hwbench.records.model import ImportResult
 from hwbench.records.plan import PlanRequest
 
@@ -34,17 +32,15 @@ def simplified(request: PlanRequest, intake: Intake, folder: Path) -> Base:
     made = folder / MODEL
     try:
         imported, other, _ = for_training(intake, request.model, _BATCH, request.shapes, "exact-model")
-        done = intake.run("hwbench.compress.worker", _job(request, imported, other, folder), Compressed, "exact",
-                          "rewriting what can be rewritten exactly", ModelError)  # fmt: skip
+        job = _job(request, imported, other, folder)
+        done = carried_out(intake, job, "exact", "rewriting what can be rewritten exactly")
     except HwbenchError as error:
         return Base(source=request.model, steps=(), told=(f"no exact rewrites: {error.message}",))
     changes = done.applied[0].changes
     if not changes:
-        shutil.rmtree(folder / WORK, ignore_errors=True)
+        for name in done.files:
+            (folder / name).unlink()
         return Base(source=request.model, steps=(), told=())
-    for name in done.files:
-        (folder / WORK / MADE / name).replace(folder / name)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
     kinds = Counter(part.partition(":")[0] for change in changes for part in change.what.split("; "))
     told = tuple(f"{kind}, {count} place{'s' if count > 1 else ''}" for kind, count in kinds.items())
     return Base(source=str(made), steps=(SIMPLIFY,), told=told)
@@ -62,11 +58,7 @@ def _job(request: PlanRequest, imported: ImportResult, other: ImportResult | Non
             samples=1,
             batch_size=_BATCH,
             shapes=request.shapes,
-            verify=Missing(code="not_asked", why="nobody asked for it"),
-            emit=("onnx",),
-            training_device="cpu",
             replace=True,
-            resume=False,
             device=request.device,
             threads=request.threads,
             seed=request.seed,

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
-import msgspec
 import numpy as np
 
-from hwbench.plan.assemble import MEMORY, SIZE, Costs, assemble
-from hwbench.plan.designs import choice_of, design_of, precision_plan, steps_of
+from hwbench.plan.assemble import MEMORY, SIZE, Costs, assemble, with_losses
+from hwbench.plan.designs import choice_of, design_of, key_of, precision_plan, steps_of
 from hwbench.plan.explain import Terms, explain
 from hwbench.plan.front import front, price
 from hwbench.plan.milp import Answer
@@ -86,8 +86,13 @@ class Solving:
         found.look_closer()
         return found
 
+    @cached_property
+    def _costed(self) -> Problem:
+        """The problem with the losses as they were measured; its costs stay the same when these are corrected."""
+        return assemble(self.space, self.costs, self.sensitivity, floating=self.floating)
+
     def _front(self, factors: Mapping[str, float], gap: float) -> tuple[Problem, list[_Each]]:
-        problem = assemble(self.space, self.costs, scaled(self.sensitivity, factors), floating=self.floating)
+        problem = with_losses(self._costed, self.space, scaled(self.sensitivity, factors))
         row = self.solved(problem, _budgets(problem, self.budgets), gap)
         return problem, distinct([self._unchanged(problem), *row])
 
@@ -310,8 +315,3 @@ def _budgets(problem: Problem, count: int) -> list[float]:
     most = min(_USELESS, sum(float(np.max(loss)) for loss in problem.losses))
     least = min((float(value) for loss in problem.losses for value in loss if value > 0), default=most)
     return [0.0, *np.geomspace(max(least, 1e-3 * most), max(most, least), max(2, count - 1)).tolist()]
-
-
-def key_of(design: Design) -> str:
-    """Return what a design goes by, whatever arithmetic its float layers have: its losses do not depend on that."""
-    return msgspec.json.encode(msgspec.structs.replace(design, floating="auto"), order="sorted").decode()

@@ -132,11 +132,11 @@ class CompressRequest(Record, frozen=True, kw_only=True):
     samples: int  # at most so many of the data
     batch_size: int  # of training and statistics
     shapes: dict[str, tuple[int, ...]]
-    verify: VerifyRequest | Missing
-    emit: tuple[Literal["onnx", "torch"], ...]
-    training_device: str  # torch's name
-    replace: bool
-    resume: bool
+    verify: VerifyRequest | Missing = Missing(code="not_asked", why="nobody asked for it")
+    emit: tuple[Literal["onnx", "torch"], ...] = ("onnx",)
+    training_device: str = "cpu"  # torch's name
+    replace: bool = False
+    resume: bool = False
     device: str
     threads: int
     seed: int

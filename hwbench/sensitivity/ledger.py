@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from hwbench.errors import StorageError, UsageError
+from hwbench.plan.designs import key_of
 from hwbench.records.base import Record
 from hwbench.records.planning import Design
 from hwbench.records.sensitivity import StitchAnswer
@@ -96,5 +97,4 @@ def _line(record: Record) -> bytes:
 
 
 def _key(design: Design, samples: int) -> str:
-    same = msgspec.structs.replace(design, floating="auto", dropped=tuple(sorted(design.dropped)))
-    return hashlib.sha256(msgspec.json.encode(same, order="sorted") + f" {samples}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{key_of(design)} {samples}".encode()).hexdigest()[:32]

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hwbench.plan.designs import design_of, sizes_of, uniform
+from hwbench.plan.designs import design_of, key_of, sizes_of, uniform
 from hwbench.records.planning import CostSample, Design, Sizes, Space
 from hwbench.records.quantization import Floating, Scheme
 from hwbench.tables.model import FEWEST, CostModel, fit
@@ -191,11 +191,3 @@ def _unknown(space: Space, designs: Sequence[Sequence[Place]], model: CostModel 
 def _cell(kind: str, scheme: Scheme, sizes: Sizes) -> Cell:
     into, out = (round(math.log(max(1, each)) * _OCTAVE) for each in (sizes.channels_in, sizes.channels_out))
     return kind, scheme, into, out, sizes.rank > 0
-
-
-def key_of(design: Design) -> tuple[object, ...]:
-    """Return what two designs have in common that are the same."""
-    return (
-        design.floating, tuple(sorted(design.schemes.items())), tuple(sorted(design.widths.items())),
-        design.dropped, tuple(sorted(design.ranks.items())),
-    )  # fmt: skip

@@ -27,6 +27,7 @@ from hwbench.graph.importer import import_model
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.intake import Intake
 from hwbench.inventory import find_target
+from hwbench.plan.designs import key_of
 from hwbench.plan.sites import space_of
 from hwbench.quantize.collect import Batches
 from hwbench.quantize.collect import collect as ranges_of
@@ -35,7 +36,7 @@ from hwbench.records.quantization import CalibrationSettings
 from hwbench.records.sampling import SampleJob
 from hwbench.tables.collect import collect
 from hwbench.tables.describe import describe
-from hwbench.tables.draw import Budget, at_random, key_of, measure
+from hwbench.tables.draw import Budget, at_random, measure
 from hwbench.tables.model import fit
 from hwbench.tables.pace import at_one_pace
 

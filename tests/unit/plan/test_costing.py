@@ -10,13 +10,12 @@ import pytest
 from made_costs import Machine, some_designs
 
 from hwbench.errors import EngineError
-from hwbench.plan.designs import uniform
+from hwbench.plan.designs import key_of, uniform
 from hwbench.planning_pipeline import costs as costing
 from hwbench.planning_pipeline.costs import Costing, Runtime
 from hwbench.records.planning import Design
 from hwbench.records.sampling import NotSampled
 from hwbench.tables.collect import Collected
-from hwbench.tables.draw import key_of
 
 pytest.importorskip("sqlalchemy", reason="costs are kept in a database")
 

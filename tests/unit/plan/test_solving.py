@@ -10,10 +10,10 @@ import pytest
 from compress_hubs import hub
 from test_assemble import Made, losses
 
-from hwbench.plan.designs import choice_of
+from hwbench.plan.designs import choice_of, key_of
 from hwbench.plan.sites import space_of
 from hwbench.planning_pipeline.factors import by_kind, held_nnls, rising, scaled
-from hwbench.planning_pipeline.solving import Solving, key_of
+from hwbench.planning_pipeline.solving import Solving
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint
 from hwbench.records.planning import Design, Interval, Loss, Option, PairLoss, Sensitivity, Site, Space

@@ -9,9 +9,9 @@ import pytest
 from made_costs import Machine, some_designs
 
 from hwbench.errors import UsageError
-from hwbench.plan.designs import uniform
+from hwbench.plan.designs import key_of, uniform
 from hwbench.records.planning import Design
-from hwbench.tables.draw import Budget, at_random, drawn, first_designs, key_of, measure, places
+from hwbench.tables.draw import Budget, at_random, drawn, first_designs, measure, places
 from hwbench.tables.edges import worthwhile
 from hwbench.tables.model import fit
 
