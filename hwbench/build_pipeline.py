@@ -4,6 +4,9 @@
         -> each engine and plan: lower, load, run once, bundle -> verify every bundle against the original
         -> time every bundle -> save
 
+For a device that is not attached it ends with the bundles: what they were built from is compared with the original, and
+nothing is loaded, judged on data or timed.
+
 Every bundle is whole as soon as it is there: whatever ends the run early, those that were made stay. Nothing here
 renders anything.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,7 +24,8 @@ import msgspec
 import numpy as np
 
 from hwbench import plugins
-from hwbench.build.plan import settled
+from hwbench.build.elsewhere import not_attached
+from hwbench.build.plan import reads_ranges, settled
 from hwbench.bundles.writer import add_verification, licence_beside, require_free, tidy
 from hwbench.data.store import stored_inputs
 from hwbench.devices import environment
@@ -29,7 +33,7 @@ from hwbench.errors import EngineError, HwbenchError, Interrupted, StorageError,
 from hwbench.files import write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake, Watch
-from hwbench.inventory import Target, find_target
+from hwbench.inventory import Away, Target, cannot_build, find_or_describe, is_news
 from hwbench.measure.placement import unmet
 from hwbench.pipeline import Watcher, profile
 from hwbench.protocols import Builds, Engine
@@ -62,11 +66,12 @@ def build(request: BundleRequest, folder: Path, *, target: Target | None = None,
     """Build a bundle for every engine and plan, judge and time each, and save what was found in ``folder``.
 
     Raises:
-        UsageError: a plan does not fit the model, data are wanting, or a bundle is there already.
+        UsageError: a plan does not fit the model, data are wanting, or a bundle is there already; or something is to be
+            run on a device that is not attached.
         HwbenchError: the model, the data or every engine failed.
         Interrupted: Ctrl-C; the bundles made by then are in ``folder``.
     """
-    target = target or find_target(request.device)
+    target = target or find_or_describe(request.device)
     parse_spec(request.model)
     scratch = Path(tempfile.mkdtemp(prefix="hwbench-build-"))
     run = _Build(request, folder, target, scratch, watch)
@@ -97,8 +102,10 @@ class _Build:
         self.bundles: list[Bundled] = []
         self.failed: list[NotMeasured] = []
         self.reference: Verified | Missing = _NOT_ASKED
+        self.untested = not_attached(target.device) if isinstance(target, Away) else _NOT_ASKED
 
     def run(self) -> BuildResult:
+        self._refuse_running_away()
         self.imported = self._import()
         plans = [settled(plan, self.imported.model, self.request.keep_float) for plan in self.request.plans]
         work = [(engine, plan, self._path(engine, plan, plans)) for engine in self._engines() for plan in plans]
@@ -107,7 +114,7 @@ class _Build:
         for _, _, path in work:
             require_free(path, replace=self.request.replace)
         self._look_at_verify_data()
-        facts, calibrated = self._calibrated(plans)
+        facts, calibrated = self._calibrated(plans, {engine for engine, _, _ in work})
         for engine, plan, path in work:
             try:
                 self._build(engine, plan, path, calibrated)
@@ -116,10 +123,26 @@ class _Build:
         if not self.bundles:
             raise self._nothing()
         self._save(facts)
-        self._verify()
-        self._save(facts)
-        self._measure()
+        if not isinstance(self.target, Away):
+            self._verify()
+            self._save(facts)
+            self._measure()
         return self._save(facts)
+
+    def _refuse_running_away(self) -> None:
+        """Refuse what can only be found by running, of a device that is not attached."""
+        request, title = self.request, self.target.device.title
+        if not isinstance(self.target, Away):
+            return
+        if not isinstance(request.verify, Missing):
+            raise UsageError(
+                f"{title} is not attached, so nothing built for it can be judged on data here",
+                hint=f"leave --verify-data out; {not_attached(self.target.device).cure}",
+            )
+        if request.required.any:
+            raise UsageError(
+                f"{title} is not attached, so what runs where cannot be told", hint="leave the --require options out"
+            )
 
     def _nothing(self) -> EngineError:
         reasons = "\n".join(
@@ -149,7 +172,7 @@ class _Build:
             except HwbenchError as error:
                 self._note(name, "", Missing(code="plugin", why=error.message, cure=error.hint))
                 continue
-            support = engine.installed()
+            reason = cannot_build(engine, self.imported, self.target, self.request.options)
             if not isinstance(engine, Builds):
                 if asked:
                     self._note(name, "", Missing(code="cannot_build", why="it runs models and saves nothing that runs"))
@@ -157,21 +180,27 @@ class _Build:
                 continue  # it runs the same files in another setting
             elif files.no_graph is not None:
                 self._note(name, "", files.no_graph)
-            elif not support.usable:
-                self._note(name, "", support.reasons[0])
+            elif reason is not None:
+                if asked or is_news(reason, self.imported, self.target.device):
+                    self._note(name, "", reason)
             else:
                 yield name
 
     def _calibrated(
-        self, plans: list[PrecisionPlan]
+        self, plans: list[PrecisionPlan], engines: Collection[str]
     ) -> tuple[CalibrationFacts | Missing, tuple[Calibration, ImportResult] | None]:
         """Find the ranges, once for every engine; also the network whose weights were repaired for them.
+
+        Where there are data, also for an engine that only reads them, to keep in fp32 what overflows a half.
 
         Raises:
             UsageError: a plan needs ranges, and there are no data to find them in.
         """
-        request = self.request
+        request, settings = self.request, self.request.calibration
         wanting = [plan for plan in plans if plan.needs_ranges]
+        if not wanting and request.data is not None:
+            wanting = [plan for plan in plans if any(self._reads_ranges(engine, plan) for engine in engines)]
+            settings = settings.without_repairs()
         if not wanting:
             return _NO_RANGES, None
         if request.data is None:
@@ -187,7 +216,7 @@ class _Build:
             model=self.imported.model,
             files=self.imported.files,
             plan=wanting[0],
-            settings=request.calibration,
+            settings=settings,
             data=read.facts,
             data_folder=read.folder,
             threads=request.threads,
@@ -204,6 +233,9 @@ class _Build:
         )
         return facts, (found.calibration, msgspec.structs.replace(self.imported, files=found.files))
 
+    def _reads_ranges(self, engine: str, plan: PrecisionPlan) -> bool:
+        return reads_ranges(plugins.load("engines", engine), plan, self.imported.model)
+
     def _read(self, data: str, where: str, limit: int) -> DataResult:
         return self.intake.data(data, self.imported.model, where, limit=limit, preprocess=self.request.preprocess)
 
@@ -212,6 +244,8 @@ class _Build:
     ) -> None:
         request = self.request
         calibration, imported = calibrated if plan.needs_ranges and calibrated else (None, self.imported)
+        if calibrated and self._reads_ranges(engine, plan) and not calibrated[0].settings.moves_ranges:
+            calibration = calibrated[0]
         licence = request.licence or licence_of(request.model)
         job = BundleJob(
             engine=engine,
@@ -219,6 +253,8 @@ class _Build:
             plan=plan,
             calibration=calibration,
             device=self.target.device,
+            attached=not isinstance(self.target, Away),
+            options=request.options,
             environment=environment.capture(),
             threads=request.threads,
             name=_name(path),
@@ -245,10 +281,12 @@ class _Build:
                 path=path.name,
                 plan=plan,
                 engine=built,
-                unmet=unmet(request.required, self.imported.model, built.built, _NOT_TIMED),
-                verified=_NOT_ASKED,
-                median_s=_NOT_ASKED,
-                result=_NOT_ASKED,
+                unmet=()
+                if isinstance(built.built, Missing)
+                else unmet(request.required, self.imported.model, built.built, _NOT_TIMED),
+                verified=self.untested,
+                median_s=self.untested,
+                result=self.untested,
             )
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import queue
 import signal
@@ -43,6 +44,17 @@ _LOOK_S = 0.5  # how often to see whether a silent child is still there
 _GRACE_S = 0.2  # for the last words of one that is not
 _SPAWNED = "HWBENCH_SPAWNED_NS"
 _EXIT_S = 5.0  # for a child to end by itself after its last word
+_FAULT = "Fatal Python error:"  # where faulthandler begins
+_FAULT_BEFORE, _FAULT_AFTER = 8, 6  # lines of the log around it: the runtime's last words, the call that fell
+_FOREIGN = "code of a runtime or a driver"
+_CRASHES = {
+    "SIGSEGV": f"{_FOREIGN} reached for memory that is not there",
+    "SIGBUS": f"{_FOREIGN} reached for memory that is gone, as when a mapped file or shared memory is too small",
+    "SIGABRT": f"{_FOREIGN} found something wrong with itself and gave up",
+    "SIGILL": f"{_FOREIGN} has instructions that this CPU lacks",
+    "SIGFPE": f"{_FOREIGN} divided by zero",
+}
+_ACCESS_VIOLATION = 0xC0000005  # as Windows calls SIGSEGV
 
 
 def run_child(
@@ -106,7 +118,8 @@ def run_child(
     if last["event"] == "crash":
         raise failure(f"{what}: {last['message']}", hint=log_hint(log))
     if last["event"] == "died":
-        raise failure(f"{what}: {death(process.returncode)}", hint=log_hint(log))
+        phase = f" (in phase '{last['phase']}')" if last["phase"] else ""
+        raise failure(f"{what}: {death(process.returncode)}{phase}", hint=log_hint(log))
     return decode(read_bytes(answer), result, what=f"the result of {what}")
 
 
@@ -121,19 +134,19 @@ def _follow(
     assert process.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=pump, args=(process.stdout, lines), daemon=True).start()
-    heard = time.monotonic()
+    heard, phase = time.monotonic(), None
     while True:
         ended = process.poll() is not None  # asked before the queue is, so that its last words are in there
         try:
             line = lines.get(timeout=_GRACE_S if ended else min(timeout_s, _LOOK_S))
         except queue.Empty:
             if ended:
-                return {"event": "died"}
+                return {"event": "died", "phase": phase}
             if time.monotonic() - heard >= timeout_s:
                 return None
             continue
         if line is None:
-            return _end(process, timeout_s)
+            return _end(process, timeout_s, phase)
         heard = time.monotonic()
         event = _event(line)
         if event is None:
@@ -143,16 +156,18 @@ def _follow(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_EXIT_S)
             return event
-        elif on_event is not None:
-            on_event(event)
+        else:
+            phase = event.get("phase", phase)
+            if on_event is not None:
+                on_event(event)
 
 
-def _end(process: subprocess.Popen[bytes], timeout_s: float) -> Event | None:
+def _end(process: subprocess.Popen[bytes], timeout_s: float, phase: str | None) -> Event | None:
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return None
-    return {"event": "died"}
+    return {"event": "died", "phase": phase}
 
 
 def _event(line: bytes) -> Event | None:
@@ -191,6 +206,8 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 def death(code: int) -> str:
     """Say in words how a process ended that returned ``code``."""
+    if code == _ACCESS_VIOLATION:
+        return f"the process crashed: {_CRASHES['SIGSEGV']}"
     if code >= 0:
         return f"the process ended with status {code} and without a result"
     try:
@@ -200,21 +217,27 @@ def death(code: int) -> str:
     if name == "SIGKILL":
         available = format_bytes(psutil.virtual_memory().available)
         return f"the process was killed (SIGKILL), most likely for want of memory ({available} are free now)"
-    return f"the process crashed with {name}"
+    return f"the process crashed with {name}" + (f": {_CRASHES[name]}" if name in _CRASHES else "")
 
 
 def log_hint(log: Path) -> str:
-    """Say where a child's log is, with its last lines."""
+    """Say where a child's log is, with its last lines; of a crash, those before it and the call that fell."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
         text = stream.read().decode(errors="replace")
-    tail = "\n    ".join(text.splitlines()[-_LOG_TAIL_LINES:])
+    lines = text.splitlines()
+    fault = next((number for number, line in enumerate(lines) if line.startswith(_FAULT)), None)
+    around = (
+        slice(-_LOG_TAIL_LINES, None) if fault is None else slice(max(0, fault - _FAULT_BEFORE), fault + _FAULT_AFTER)
+    )
+    tail = "\n    ".join(lines[around])
     return f"its log is {log}" + (f":\n    {tail}" if tail else " (empty)")
 
 
 def serve(handler: Callable[[J, Path, Emit], Record], job_type: type[J]) -> None:
     """Be the child: read the job, run ``handler``, leave its result. Ends the process on failure."""
     _die_with_parent()
+    faulthandler.enable(all_threads=False)  # a crash leaves in the log which call it was
     folder = Path(sys.argv[1])
     with _protocol_stream() as stream:
 

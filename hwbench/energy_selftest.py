@@ -171,7 +171,8 @@ def _model(device: Device, folder: Path) -> Load | Missing:
 def _bind(engine: Engine, imported: ImportResult, device: Device, folder: Path) -> Callable[[], object]:
     engine.start()
     request = BuildRequest(
-        model=imported.model, files=imported.files, precision=engine.precisions(device)[0], threads=1, streams=1,
+        model=imported.model, files=imported.files, device=device, precision=engine.precisions(device)[0],
+        threads=1, streams=1,
         profile_layers=False, workdir=folder,
     )  # fmt: skip
     with np.load(Path(imported.files.folder) / imported.files.inputs, allow_pickle=False) as archive:

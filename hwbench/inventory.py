@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hwbench import plugins
 from hwbench.devices import search
 from hwbench.devices.profiles import load_profiles, match_profile
 from hwbench.errors import DeviceError, EngineError, HwbenchError, UsageError
-from hwbench.protocols import Engine, Meter
+from hwbench.protocols import NEEDS_ARTEFACT, WRONG_DEVICE, BuildsElsewhere, Engine, Meter, TakesOptions
 from hwbench.records.base import Missing, Record, Support, unsupported
-from hwbench.records.device import Device
+from hwbench.records.device import Device, DeviceKind, Gpu, JetPack
 from hwbench.records.model import ImportResult
 from hwbench.records.profile import DeviceProfile
 from hwbench.units import format_bytes
+
+_KINDS: dict[str, DeviceKind] = {"gpu": "nvidia", "jetson": "jetson", "phone": "android"}
+_AWAY = Missing(code="not_attached", why="the device is not attached")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,19 @@ class Target:
         return self.device.cpu.usable_cores if self.device.cpu is not None else ()
 
 
-def find_target(name: str) -> Target:
+@dataclass(frozen=True, kw_only=True)
+class Away(Target):
+    """A device that is not here; all that is known of it is in its profile."""
+
+    profile: DeviceProfile
+
+
+def find_target(name: str, *, instead: str | None = None) -> Target:
     """Find the device called ``name`` and the profile that fits it.
+
+    Args:
+        name: of the device.
+        instead: what can be done where it is a kind of device that is not attached.
 
     Raises:
         DeviceError: it is not here.
@@ -42,12 +56,52 @@ def find_target(name: str) -> Target:
         here = ", ".join(device.name for _, found in founds for device in found.devices) or "none"
         raise DeviceError(
             f"'{name}' is a known kind of device ({profiles[name].title}), not one that is attached",
-            hint=f"to measure, name one that is here: {here}",
+            hint=f"to measure, name one that is here: {here}{'' if instead is None else f'; {instead}'}",
         )
-    device = search.select(name, founds)
+    device = search.select(name, founds, profiles)
     matched = match_profile(device, profiles)
-    device = search.with_profile(device, matched)
+    device = search.with_host(search.with_profile(device, matched), founds)
     return Target(device=device, profile=profiles[matched] if isinstance(matched, str) else None)
+
+
+def find_or_describe(name: str) -> Target:
+    """Find the device called ``name``; of the name of a profile, the device that the profile describes.
+
+    Raises:
+        DeviceError: no device and no profile is called so.
+    """
+    profile = load_profiles().get(name)
+    if profile is None:
+        return find_target(name)
+    kind = _KINDS.get(profile.kind, "cpu")
+    described = Device(
+        name=profile.name,
+        kind=kind,
+        title=profile.title,
+        fingerprint=profile.name,
+        profile=profile.name,
+        gpu=_described_gpu(profile) if kind in {"nvidia", "jetson"} else None,
+        memory_bytes=_AWAY,
+        memory_limit_bytes=_AWAY,
+        virtual=_AWAY,
+        container=_AWAY,
+        power_mode=_AWAY,
+    )
+    return Away(device=described, profile=profile)
+
+
+def _described_gpu(profile: DeviceProfile) -> Gpu:
+    return Gpu(
+        name=profile.title,
+        uuid=_AWAY,
+        compute_capability=profile.compute_capability or _AWAY,
+        memory_bytes=_AWAY,
+        driver_version=_AWAY,
+        cuda_version=_AWAY,
+        power_limit_w=_AWAY,
+        sm_max_hz=_AWAY,
+        mig=_AWAY,
+    )
 
 
 def default_threads(target: Target) -> int:
@@ -85,6 +139,52 @@ def unusable(engine: Engine, imported: ImportResult, device: Device) -> Missing 
         why=f"'{imported.model.name}' was built for CPUs with {', '.join(lacking)}, which this one has not",
         cure="build it on this machine",
     )
+
+
+def is_news(reason: Missing, imported: ImportResult, device: Device) -> bool:
+    """Say whether to tell of an engine that nobody named why it was passed over.
+
+    Not of one that runs only what was built for it, and not of one for GPUs where a CPU is measured, or the other way
+    round. Of a built engine there is but one that could run it, and so its reason is told.
+    """
+    if imported.model.artefact is not None:
+        return True
+    return reason.code != NEEDS_ARTEFACT and not (reason.code == WRONG_DEVICE and device.kind != "android")
+
+
+def cannot_build(
+    engine: Engine, imported: ImportResult, target: Target, options: Collection[str] = ()
+) -> Missing | None:
+    """Return why an engine cannot build a model for a device, or None where it may.
+
+    One that runs only what has been built for it builds just that. ``options``: names of what it is to be told.
+    """
+    device = target.device
+    if not isinstance(target, Away):
+        support = engine.supports(imported.model, imported.files, device)
+    elif isinstance(engine, BuildsElsewhere):
+        support = engine.builds_for(device)
+    else:
+        support = _on_the_device_itself(engine, imported, device)
+    reasons = (*support.reasons, *engine.installed().reasons)
+    told = next((reason for reason in reasons if reason.code != NEEDS_ARTEFACT), None)  # which is what will be built
+    unknown = sorted(set(options) - set(engine.options if isinstance(engine, TakesOptions) else ()))
+    if told is None and unknown:
+        return Missing(code="no_option", why=f"{engine.name} has no option '{unknown[0]}'", cure="leave it out")
+    return told
+
+
+def _on_the_device_itself(engine: Engine, imported: ImportResult, device: Device) -> Support:
+    """Return why an engine that builds where it runs cannot build for a device that is not attached."""
+    wrong = [
+        reason
+        for reason in engine.supports(imported.model, imported.files, device).reasons
+        if reason.code == WRONG_DEVICE
+    ]
+    if wrong:  # it would not build there either
+        return Support(reasons=(wrong[0],))
+    why = f"{device.title} is not attached, and {engine.name} builds on the device itself"
+    return unsupported("not_attached", why, "run hwbench build there")
 
 
 def engines_for(imported: ImportResult, asked: Sequence[str]) -> tuple[str, ...]:
@@ -239,10 +339,23 @@ def _here(device: Device, profile: str | Missing) -> HereDevice:
     if device.gpu is not None:
         gpu = device.gpu
         facts.append(f"compute capability {_fact(gpu.compute_capability)}, driver {_fact(gpu.driver_version)}")
+        if gpu.mig is True:
+            facts.append("MIG is on: programs run on its instances, which are devices of their own")
+        if gpu.instance is not None:
+            facts.append(f"a part of {gpu.instance.parent}, multiprocessors: {_fact(gpu.instance.sm_count)}")
+    if device.kind == "jetson":
+        facts += [f"power mode: {_fact(device.power_mode)}", f"JetPack: {_jetpack(device.jetpack)}"]
     memory = device.memory_bytes
     facts.append(f"memory: {memory.why if isinstance(memory, Missing) else format_bytes(memory)}")
     facts.append(f"virtual machine: {_fact(device.virtual)}; container: {_fact(device.container)}")
     return HereDevice(name=device.name, title=device.title, facts=tuple(facts))
+
+
+def _jetpack(found: JetPack | Missing) -> str:
+    if isinstance(found, Missing):
+        return f"unknown ({found.why})"
+    told = "" if found.basis == "read" else "; not looked up, see dpkg -l"
+    return f"{found.version}, with CUDA {found.cuda}, TensorRT {found.tensorrt}, Python {found.python}{told}"
 
 
 def _fact(value: object) -> str:

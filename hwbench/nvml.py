@@ -6,15 +6,17 @@ worked (``nvmlReturn``) and in which member of a union the value lies (``valueTy
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from hwbench.records.base import Missing
 
-_INSTALL = "pip install '.[nvidia]' from the checkout"
+_INSTALL = "pip install nvidia-ml-py"
 DRIVER_CURE = "install the NVIDIA driver, or start the container with access to the GPU"
 _RELOAD = "reboot, or unload and load the NVIDIA kernel module"
 _PERMISSION = "ask the administrator for access to /dev/nvidia*"
@@ -54,6 +56,19 @@ ERRORS: Final[dict[int, tuple[str, str, str | None]]] = {
 }
 """NVML's return codes: ours, why, and the cure. Complete for the nvidia-ml-py it was tested with."""
 
+COUNTERS: Final[dict[str, str]] = {
+    "sw_power_cap": "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP",
+    "sync_boost": "NVML_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST",
+    "sw_thermal": "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN",
+    "hw_thermal": "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN",
+    "hw_power_brake": "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN",
+}
+"""For how long what held the clocks down: fields in nanoseconds since the driver was loaded, by NVIDIA's names.
+
+Their numbers are those of the wrapper that is installed: releases of NVML have given the last three different ones.
+"""
+
+_HOST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of the kernel (include/linux/proc_ns.h)
 _FIELD_UNKNOWN = 2  # NVML_ERROR_INVALID_ARGUMENT, of one field: the driver is older than the field
 _LIBRARY_NOT_FOUND = 12  # NVML_ERROR_LIBRARY_NOT_FOUND
 _MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
@@ -95,6 +110,13 @@ def reason(number: int) -> Missing:
     return Missing(code=code, why=why, cure=cure)
 
 
+def sees_host_ids(root: Path) -> bool:
+    """Say whether this process is in the PID namespace of the host, whose ids NVML tells; ``root`` is above proc/."""
+    with contextlib.suppress(OSError):
+        return (root / "proc/self/ns/pid").readlink().name == _HOST_NAMESPACE
+    return False
+
+
 class Nvml:
     """The functions of the module, with reasons in place of exceptions.
 
@@ -126,10 +148,22 @@ class Nvml:
 
     def fields(self, handle: Any, wanted: Sequence[tuple[int, int]]) -> list[float | Missing]:
         """Return the values of several (field, scope) in NVML's units, each a value or why there is none."""
+        if not wanted:
+            return []
         entries = self.ask("nvmlDeviceGetFieldValues", handle, list(wanted))
         if isinstance(entries, Missing):
             return [entries] * len(wanted)
         return [_value(entry, number) for entry, (number, _) in zip(entries, wanted, strict=True)]
+
+    def counter_fields(self) -> dict[str, int | Missing]:
+        """Return the field number of each of :data:`COUNTERS`, a Missing where this wrapper does not have its name."""
+        return {name: self._constant(constant) for name, constant in COUNTERS.items()}
+
+    def _constant(self, name: str) -> int | Missing:
+        why = f"the nvidia-ml-py here has no {name}"
+        absent = Missing(code="library_too_old", why=why, cure="upgrade nvidia-ml-py")
+        number: int | Missing = getattr(self.module, name, absent)
+        return number
 
 
 def _value(entry: Any, number: int) -> float | Missing:

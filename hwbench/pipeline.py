@@ -27,7 +27,16 @@ from hwbench.energy.choose import require
 from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, StorageError, Unsupported, UsageError
 from hwbench.files import REQUEST, RESULT, write_record
 from hwbench.graph.spec import parse_spec
-from hwbench.inventory import Target, engines_for, find_target, pinned_cpus, precisions_for, refuse_precisions, unusable
+from hwbench.inventory import (
+    Target,
+    engines_for,
+    find_target,
+    is_news,
+    pinned_cpus,
+    precisions_for,
+    refuse_precisions,
+    unusable,
+)
 from hwbench.measure.builds import build_variance, over_builds
 from hwbench.measure.cold import together
 from hwbench.measure.job import BUILD, OUTPUTS, Job
@@ -37,7 +46,7 @@ from hwbench.measure.parity import compare_outputs, worst
 from hwbench.measure.placement import unmet
 from hwbench.measure.validity import judge
 from hwbench.meters.estimate import estimate
-from hwbench.protocols import NEEDS_ARTEFACT, NOT_OFFERED, Engine
+from hwbench.protocols import NOT_OFFERED, Engine
 from hwbench.records.base import Missing, Record
 from hwbench.records.energy import EnergyEstimate, EnergyRun
 from hwbench.records.measurement import (
@@ -231,7 +240,7 @@ class _Profile:
         for name in engines_for(self.imported, asked):
             precisions = self._precisions(name)
             if isinstance(precisions, Missing):
-                if precisions.code == NEEDS_ARTEFACT and not asked:
+                if not asked and not is_news(precisions, self.imported, self.target.device):
                     continue  # nothing was expected of it
                 self._note(name, "", precisions, failed=bool(asked) or precisions.code == "plugin")
                 continue
@@ -439,6 +448,10 @@ class _Profile:
     def _estimate(self, run: TimedRun) -> EnergyEstimate | Missing:
         if not isinstance(run.cold, Missing):
             return Missing(code=NOT_THIS_MODE, why="a cold start is no inference", cure="--mode latency")
+        if self.target.device.kind != "cpu":
+            return Missing(
+                code="not_applicable", why="CPU time tells nothing of the energy of a GPU", cure="--meter nvml"
+            )
         power = self.target.profile.power_w if self.target.profile is not None else {}
         return estimate(
             power,

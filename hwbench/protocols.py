@@ -11,7 +11,7 @@ runtime in the method that first needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -22,13 +22,16 @@ from hwbench.records.energy import Channel, Provenance
 from hwbench.records.measurement import Built, BuiltLayer
 from hwbench.records.memory import RuntimeMemory
 from hwbench.records.model import Layer, Model, ModelFiles, TensorSpec
-from hwbench.records.quantization import Calibration, Lowered, PrecisionPlan
+from hwbench.records.quantization import Calibration, Lowered, PrecisionPlan, Scheme
+from hwbench.records.transfers import Transfers
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx_ir as ir
 
 NOT_NOW = "not_now"  # code of a Missing of a source: no reading this time, ask again
 NEEDS_ARTEFACT = "needs_artefact"  # code of a reason: the engine runs only what has been built for it
+WRONG_DEVICE = "wrong_device"  # code of a reason: the engine is for another kind of device
 NOT_OFFERED = "not_offered"  # code of a Missing in Built.layers: the engine never gives per-layer times
 
 Tensors = Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]
@@ -50,6 +53,7 @@ class BuildRequest:
 
     model: Model
     files: ModelFiles
+    device: Device  # where it is to run
     precision: str
     threads: int  # over all streams
     streams: int
@@ -112,6 +116,15 @@ class TellsMemory(Protocol):
 
     def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
         """Ask the runtime; it may build and run the model once more for it, so after all that is timed."""
+        ...
+
+
+@runtime_checkable
+class TimesTransfers(Protocol):
+    """A runner whose inferences begin and end in a device's own memory; a runner need not."""
+
+    def transfers(self, inputs: Tensors) -> Transfers | Missing:
+        """Time bringing the inputs there and the outputs back; asked after all that is timed."""
         ...
 
 
@@ -181,6 +194,7 @@ class LowerRequest:
     calibration: Calibration | None
     device: Device
     folder: Path  # empty; gets the files
+    options: Mapping[str, str] = field(default_factory=dict)  # of the engine's own: --option NAME=VALUE
 
 
 @runtime_checkable
@@ -204,6 +218,60 @@ class Builds(Protocol):
 
 
 @runtime_checkable
+class TakesKernels(Protocol):
+    """An engine that builds plans with sparse kernels (:attr:`PrecisionPlan.kernels`); an engine need not.
+
+    What it cannot give a kernel stays dense, and ``Lowered`` says which layer and why.
+    """
+
+    takes_kernels: bool  # False: its runtime has no plugins, so every one of these layers stays dense
+
+
+@runtime_checkable
+class TellsSchemes(Protocol):
+    """An engine that knows before it builds which schemes a layer can have; an engine need not.
+
+    Of one that does not, each layer that multiplies is offered int8, and what was built is read back.
+    """
+
+    one_of: tuple[Scheme, ...]  # schemes of which one network may have but one
+
+    def layer_schemes(self, model: ir.Model, device: Device) -> Mapping[str, Mapping[Scheme, Missing | None]] | Missing:
+        """Return by layer its schemes, each with why it is not offered or None where it is; Missing: nobody knows."""
+        ...
+
+
+@runtime_checkable
+class BuildsElsewhere(Protocol):
+    """An engine that can build for a device that is not attached; an engine need not.
+
+    What it builds there is not loaded. :attr:`Lowered.graph <hwbench.records.quantization.Lowered>` must be set: that
+    graph is run in its place, and every number says so.
+    """
+
+    def builds_for(self, device: Device) -> Support:
+        """Say whether it can build for a device of which only the profile is known, with the cure when not."""
+        ...
+
+
+@runtime_checkable
+class TakesOptions(Protocol):
+    """An engine whose builds can be told more than precision; an engine need not."""
+
+    options: Mapping[str, str]  # what each means, by name
+
+
+@runtime_checkable
+class ReadsRanges(Protocol):
+    """An engine that wants the ranges of activations where nothing is quantised too; an engine need not.
+
+    What overflows a half it then keeps in fp32.
+    """
+
+    reads_ranges_of: tuple[str, ...]  # of :data:`hwbench.records.quantization.Floating`
+
+
+@runtime_checkable
 class ShowsLayers(Protocol):
     """An engine whose saved files can be made to put out what is between their layers; an engine need not."""
 
@@ -219,8 +287,11 @@ class ShowsLayers(Protocol):
 class BringsExample(Protocol):
     """An engine whose bundles get a ``run_example.py`` of its own; an engine need not."""
 
-    def run_example(self, manifest: Manifest) -> str:
-        """Return a program: it feeds ``inputs.npz``, holds the outputs against ``expected.npz``, exits 1 if off."""
+    def run_example(self, manifest: Manifest) -> str | Missing:
+        """Return a program: it feeds ``inputs.npz``, holds the outputs against ``expected.npz``, exits 1 if off.
+
+        Missing: this engine cannot be run without hwbench.
+        """
         ...
 
 

@@ -25,11 +25,7 @@ def roofs_of(target: Target, threads: int) -> tuple[dict[str, float], dict[str, 
         return rates["peak_ops_per_s"], rates["bandwidth_bytes_per_s"], source
     kind = target.profile
     if kind is None or not kind.peak_ops_per_s:
-        return (
-            {},
-            {},
-            Missing(code="not_calibrated", why="no roofs are known for this machine", cure="hwbench calibrate"),
-        )
+        return {}, {}, _unknown(target)
     cores, has = kind.counts.get("cores"), target.device.cpu.physical_cores if target.device.cpu is not None else None
     if cores is not None and cores.value != has:
         why = f"the figures of {kind.title} are for {cores.value:g} cores, this machine shows {has}"
@@ -37,3 +33,11 @@ def roofs_of(target: Target, threads: int) -> tuple[dict[str, float], dict[str, 
     peaks = {str(key): figure.value for key, figure in kind.peak_ops_per_s.items()}
     bandwidths = {str(key): figure.value for key, figure in kind.bandwidth_bytes_per_s.items()}
     return peaks, bandwidths, f"data sheet of {kind.title}, not measured here"
+
+
+def _unknown(target: Target) -> Missing:
+    """Return why there are no roofs: a CPU can be calibrated, anything else has those of its data sheet."""
+    if target.device.kind == "cpu":
+        return Missing(code="not_calibrated", why="no roofs are known for this machine", cure="hwbench calibrate")
+    why = f"no profile tells the roofs of '{target.device.title}'"
+    return Missing(code="no_profile", why=why, cure="add one (profiles/README.md)")

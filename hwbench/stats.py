@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 from hwbench.records.base import Missing, check
 from hwbench.records.measurement import LatencySummary
+from hwbench.student import t_quantile
 
 Z95 = 1.959963984540054
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 _BATCHES = 10
 _FEW_WINDOWS = 1.21  # (t / z)^2 at 95 % with 3/2 (_BATCHES - 1) degrees of freedom
 _SHORTEST_BATCH = 3
@@ -74,10 +74,23 @@ def median_interval(ordered: Sequence[float], n_effective: float) -> tuple[float
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % Student interval of the mean; needs two values."""
     mean = statistics.fmean(values)
-    df = len(values) - 1
-    t = T95[df - 1] if df <= len(T95) else Z95 * (1 + 1.5 / df)
-    half = t * statistics.stdev(values) / math.sqrt(len(values))
+    half = t_quantile(0.95, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return mean - half, mean + half
+
+
+def conformal(errors: Sequence[float], coverage: float) -> float | None:
+    """Return the half-width that holds a new error with ``coverage``: the ceil((n + 1) coverage)-th smallest magnitude.
+
+    Split conformal prediction (Vovk et al. 2005; Lei et al. 2018, arXiv:1604.04173). None where the errors are fewer
+    than that takes: 9 for 90 %.
+    """
+    place = conformal_place(len(errors), coverage)
+    return sorted(abs(error) for error in errors)[place - 1] if place <= len(errors) else None
+
+
+def conformal_place(n: int, coverage: float) -> int:
+    """Return which of ``n`` ordered magnitudes a conformal interval ends at, which may be beyond the last."""
+    return math.ceil((n + 1) * coverage - 1e-9)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from hwbench.errors import UsageError
 
@@ -92,29 +93,58 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * _DURATION_FACTOR[match[2]]
 
 
-_NUMBER = re.compile(r"\s*(?P<number>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)\s*")
+_NUMBER = re.compile(r"\s*(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>\S*)\s*")
 _PREFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3}  # both of Unicode's micro signs
 _QUANTITIES: dict[str, dict[str, float]] = {
-    "s": {f"{prefix}s": factor for prefix, factor in _PREFIXES.items()} | {"": 1.0},
-    "J": {f"{prefix}J": factor for prefix, factor in _PREFIXES.items()} | {"": 1.0},
+    "s": {f"{prefix}s": factor for prefix, factor in _PREFIXES.items()} | {"": 1.0, "min": 60.0},
+    "J": {f"{prefix}J": factor for prefix, factor in _PREFIXES.items()} | {"": 1.0, "kJ": 1e3},
     "B": {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9} | {name: float(factor) for factor, name in _BYTES},
-    "1/s": {"": 1.0, "/s": 1.0, "1/s": 1.0, "k/s": 1e3},
+    "1/s": {"": 1.0, "/s": 1.0, "1/s": 1.0, "k/s": 1e3, "M/s": 1e6, "G/s": 1e9},
     "share": {"": 1.0, "%": 0.01},
+    "%": {"%": 0.01},
     "pp": {"pp": 0.01},  # a change of a share; "1 %" could be one of it
+    "change": {"pp": 0.01, "": 1.0},  # of a share, or of a metric in its own unit
 }
 
 
 def parse_quantity(text: str, unit: str) -> float:
-    """Read ``5 ms``, ``20MiB`` or a bare number in SI units; returns it in ``unit``: s, J, B, 1/s, share or pp.
+    """Read ``5 ms``, ``20MiB`` or a bare number in SI units; returns it in ``unit``.
 
-    A change of a share is read as ``1pp`` (0.01), never bare.
+    Units are s, J, B, 1/s, share, %, pp and change. A change of a share is read as ``1pp`` (0.01), never bare;
+    ``change`` is also one of a metric in its own unit, bare.
 
     Raises:
         UsageError: it is no number, or its unit is of something else.
     """
     units = _QUANTITIES[unit]
     match = _NUMBER.fullmatch(text)
-    if match is None or match["unit"] not in units:
+    name = "" if match is None else match["unit"]
+    if unit == "B":  # no byte unit differs from another by case alone
+        name = next((known for known in units if known.lower() == name.lower()), name)
+    if match is None or name not in units:
         said = f"'{text}' is no number" if match is None else f"'{match['unit']}' is no unit of it"
+        if match is not None and name == "%" and "pp" in units:
+            raise UsageError(said, hint=f"write {match['number']}pp for a change of a share")
         raise UsageError(said, hint=f"units are: {', '.join(name for name in units if name)}")
-    return float(match["number"]) * units[match["unit"]]
+    return float(match["number"]) * units[name]
+
+
+_COMPARISON = re.compile(r"\s*(?P<name>[a-z][a-z0-9_ -]*?)\s*(?P<sign>[<>])=?\s*(?P<value>[^<>=\s][^<>=]*?)\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """``latency <= 5ms`` taken apart. ``<`` and ``<=`` are one: no measurement tells them apart."""
+
+    name: str
+    sign: Literal["<", ">"]
+    value: str
+
+
+def parse_comparison(text: str) -> Comparison | None:
+    """Read ``NAME < VALUE``, as goals, constraints and ``--fail-if`` have it; None where it is no such thing."""
+    match = _COMPARISON.fullmatch(text)
+    if match is None:
+        return None
+    name = " ".join(match["name"].split())
+    return Comparison(name=name, sign="<" if match["sign"] == "<" else ">", value=match["value"])

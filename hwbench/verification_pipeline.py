@@ -26,13 +26,14 @@ from hwbench.inventory import (
     Target,
     engines_for,
     find_target,
+    is_news,
     pinned_cpus,
     precisions_for,
     refuse_precisions,
     unusable,
 )
 from hwbench.measure.placement import unmet
-from hwbench.protocols import NEEDS_ARTEFACT, Engine
+from hwbench.protocols import Engine
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.measurement import NotMeasured, artefact_hash
@@ -219,7 +220,7 @@ class _Verify:
     def _of(self, subject: _Subject, name: str) -> list[tuple[str, str]]:
         reason = self._usable(subject, name)
         if reason is not None:
-            if reason.code == NEEDS_ARTEFACT and not self.request.engines:
+            if not self.request.engines and not is_news(reason, subject.imported, self.target.device):
                 return []  # nothing was expected of it
             built = subject.imported.model.artefact is not None
             self._note(subject, name, "", reason, failed=bool(self.request.engines) or built)

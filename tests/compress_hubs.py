@@ -33,8 +33,6 @@ MODULES = {
         "def net():\n    import torch\n\n    return loaders.tiny_llama({path!r}), (torch.full((2, 16), 7),)\n",
     ),
 }
-# What takes half a minute each; what they are about is tested on smaller networks too.
-LARGE = pytest.mark.skipif("HWBENCH_ALL_MODELS" not in os.environ, reason="HWBENCH_ALL_MODELS=1 runs every model")
 REAL = (*FILES, *MODULES)
 QUICK_ZOO = ("digits_cnn",)
 SLOW_ZOO = tuple(name for name in ZOO if name not in QUICK_ZOO)

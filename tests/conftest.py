@@ -21,6 +21,16 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+_spoilt: set[int] = set()
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Name the test after which a byte is no longer itself: native code wrote into an object that Python shares."""
+    changed = {byte for byte in range(256) if chr(byte).encode("latin-1")[0] != byte} - _spoilt
+    _spoilt.update(changed)
+    assert not changed, f"{item.nodeid} has overwritten Python's own bytes {sorted(changed)}"
+
+
 _DRIVERS = ("/usr/lib/chromium/vk_swiftshader_icd.json",)  # Debian's chromium-common: a GPU played by the CPU
 
 

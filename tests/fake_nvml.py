@@ -51,6 +51,13 @@ class FakeDriver:
         self.capability, self.mig, self.c2c, self.counter_mj = (9, 0), (0, 0), 0, 5_000_000
         self.memory_w, self.module_w, self.throttled_ns = 60.0, 0.0, dict.fromkeys((74, 76, 269, 270, 271), 0)
         self.used, self.processes, self.reserved = 2 * 2**30, {}, 600 * 2**20
+        self.sm_mhz, self.reasons, self.violations_ns = 1980, 0, {0: 0, 1: 0}
+        self.locked, self.memory_locked, self.limit_mw, self.persistence = None, None, 700_000, 0
+        self.memory_mhz, self.graphics_mhz = (2619, 1593), tuple(range(1980, 195, -15))
+        self.drawing, self.served, self.compute_mode = {}, {}, 0
+        self.ecc, self.ecc_errors, self.rows, self.margin_c = (1, 1), {0: 0, 1: 0}, (0, 0, 0, 0), 26
+        self.enforced_mw = 650_000  # another limiter's
+        self.instance_of = None  # the UUID of a MIG instance
         for name, value in settings.items():
             assert hasattr(self, name), name
             current = getattr(self, name)
@@ -107,7 +114,7 @@ class FakeDriver:
         self.running -= 1
 
     def c_nvmlDeviceGetHandleByUUID(self, uuid, device):  # noqa: N802
-        return 0 if uuid.value.decode() == UUID else pynvml.NVML_ERROR_NOT_FOUND
+        return 0 if uuid.value.decode() in {UUID, self.instance_of} else pynvml.NVML_ERROR_NOT_FOUND
 
     def c_nvmlDeviceGetName(self, handle, text, size):  # noqa: N802
         text.value = b"NVIDIA H100 80GB HBM3"
@@ -128,10 +135,10 @@ class FakeDriver:
         milliwatts._obj.value = round(1000 * self.instant_w())
 
     def c_nvmlDeviceGetEnforcedPowerLimit(self, handle, milliwatts):  # noqa: N802
-        milliwatts._obj.value = 650_000
+        milliwatts._obj.value = min(self.limit_mw, self.enforced_mw)
 
     def c_nvmlDeviceGetPowerManagementLimit(self, handle, milliwatts):  # noqa: N802
-        milliwatts._obj.value = 700_000
+        milliwatts._obj.value = self.limit_mw
 
     def c_nvmlDeviceGetPowerManagementDefaultLimit(self, handle, milliwatts):  # noqa: N802
         milliwatts._obj.value = 700_000
@@ -144,6 +151,9 @@ class FakeDriver:
         temperature._obj.value = 60
 
     def c_nvmlDeviceGetClockInfo(self, handle, kind, megahertz):  # noqa: N802
+        megahertz._obj.value = {pynvml.NVML_CLOCK_SM: self.sm_mhz, pynvml.NVML_CLOCK_MEM: 2619}[kind.value]
+
+    def c_nvmlDeviceGetMaxClockInfo(self, handle, kind, megahertz):  # noqa: N802
         megahertz._obj.value = {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}[kind.value]
 
     def c_nvmlDeviceGetFieldValues(self, handle, count, values):  # noqa: N802
@@ -177,11 +187,105 @@ class FakeDriver:
         memory._obj.total, memory._obj.used, memory._obj.reserved = MEMORY_GB, self.used, self.reserved
 
     def c_nvmlDeviceGetComputeRunningProcesses_v3(self, handle, count, processes):  # noqa: N802
-        if processes is None:
-            count._obj.value = len(self.processes)
-            return pynvml.NVML_ERROR_INSUFFICIENT_SIZE if self.processes else 0
-        for entry, (pid, used) in zip(processes, self.processes.items(), strict=False):
-            entry.pid = pid
-            entry.usedGpuMemory = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value if used is None else used
-        count._obj.value = len(self.processes)
+        return listed(self.processes, count, processes)
+
+    def c_nvmlDeviceGetGraphicsRunningProcesses_v3(self, handle, count, processes):  # noqa: N802
+        return listed(self.drawing, count, processes)
+
+    def c_nvmlDeviceGetMPSComputeRunningProcesses_v3(self, handle, count, processes):  # noqa: N802
+        return listed(self.served, count, processes)
+
+    # its state, and what can be set
+
+    def c_nvmlDeviceGetPerformanceState(self, handle, state):  # noqa: N802
+        state._obj.value = 0
+
+    def c_nvmlDeviceGetCurrentClocksEventReasons(self, handle, mask):  # noqa: N802
+        mask._obj.value = self.reasons
+
+    def c_nvmlDeviceGetCurrentClocksThrottleReasons(self, handle, mask):  # noqa: N802
+        mask._obj.value = self.reasons
+
+    def c_nvmlDeviceGetViolationStatus(self, handle, policy, status):  # noqa: N802
+        status._obj.violationTime = self.violations_ns[policy.value]
+
+    def c_nvmlDeviceGetSupportedMemoryClocks(self, handle, count, clocks):  # noqa: N802
+        return filled(self.memory_mhz, count, clocks)
+
+    def c_nvmlDeviceGetSupportedGraphicsClocks(self, handle, memory_mhz, count, clocks):  # noqa: N802
+        assert memory_mhz.value in self.memory_mhz
+        return filled(self.graphics_mhz, count, clocks)
+
+    def c_nvmlDeviceSetGpuLockedClocks(self, handle, least, most):  # noqa: N802
+        self.locked = (least.value, most.value)
+
+    def c_nvmlDeviceResetGpuLockedClocks(self, handle):  # noqa: N802
+        self.locked = None
+
+    def c_nvmlDeviceSetMemoryLockedClocks(self, handle, least, most):  # noqa: N802
+        self.memory_locked = (least.value, most.value)
+
+    def c_nvmlDeviceResetMemoryLockedClocks(self, handle):  # noqa: N802
+        self.memory_locked = None
+
+    def c_nvmlDeviceGetPowerManagementLimitConstraints(self, handle, least, most):  # noqa: N802
+        least._obj.value, most._obj.value = 200_000, 700_000
+
+    def c_nvmlDeviceSetPowerManagementLimit(self, handle, milliwatts):  # noqa: N802
+        if not 200_000 <= milliwatts.value <= 700_000:
+            return INVALID_ARGUMENT
+        self.limit_mw = milliwatts.value
         return 0
+
+    def c_nvmlDeviceGetPersistenceMode(self, handle, mode):  # noqa: N802
+        mode._obj.value = self.persistence
+
+    def c_nvmlDeviceSetPersistenceMode(self, handle, mode):  # noqa: N802
+        self.persistence = mode.value
+
+    # its health
+
+    def c_nvmlDeviceGetComputeMode(self, handle, mode):  # noqa: N802
+        mode._obj.value = self.compute_mode
+
+    def c_nvmlDeviceGetEccMode(self, handle, current, pending):  # noqa: N802
+        current._obj.value, pending._obj.value = self.ecc
+
+    def c_nvmlDeviceGetTotalEccErrors(self, handle, kind, since, count):  # noqa: N802
+        assert since.value == pynvml.NVML_VOLATILE_ECC
+        count._obj.value = self.ecc_errors[kind.value]
+
+    def c_nvmlDeviceGetRemappedRows(self, handle, corrected, uncorrected, pending, failed):  # noqa: N802
+        for place, value in zip((corrected, uncorrected, pending, failed), self.rows, strict=True):
+            place._obj.value = value
+
+    def c_nvmlDeviceGetMarginTemperature(self, handle, margin):  # noqa: N802
+        margin._obj.marginTemperature = self.margin_c
+
+    def c_nvmlDeviceGetTemperatureThreshold(self, handle, kind, celsius):  # noqa: N802
+        celsius._obj.value = {pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN: 87}[kind.value]
+
+    def c_nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, instance, device):  # noqa: N802
+        assert self.instance_of is not None
+
+
+def filled(values, count, clocks):
+    """Answer a call for a list of clocks: first for its length, then for it."""
+    if clocks is None:
+        count._obj.value = len(values)
+        return pynvml.NVML_ERROR_INSUFFICIENT_SIZE if values else 0
+    for place, value in enumerate(values):
+        clocks[place] = value
+    return 0
+
+
+def listed(running, count, processes):
+    """Answer a call for processes: first for their number, then for them."""
+    if processes is None:
+        count._obj.value = len(running)
+        return pynvml.NVML_ERROR_INSUFFICIENT_SIZE if running else 0
+    for entry, (pid, used) in zip(processes, running.items(), strict=False):
+        entry.pid = pid
+        entry.usedGpuMemory = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value if used is None else used
+    count._obj.value = len(running)
+    return 0

@@ -210,7 +210,8 @@ def power_limits() -> list[ProfileResult]:
         run = make_run(
             watts, time_s, meter="nvml", settings={"power_limit_enforced": f"{limit} W"}, dynamic_j=NO_DYNAMIC
         )
-        found.append(make_result(with_run("tensorrt", "fp16", run), run_id=f"limit-{limit}"))
+        device = make_device(fingerprint=f"limit-{limit}")  # a GPU's is another at each limit
+        found.append(make_result(with_run("tensorrt", "fp16", run), device=device, run_id=f"limit-{limit}"))
     return found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hwbench.protocols import BuildRequest
+from hwbench.testing import example_cpu
 from hwbench.testing.tflite import as_model
 
 
@@ -14,6 +15,7 @@ def request_of(path, workdir, *, precision="auto", threads=1, streams=1, profile
     return BuildRequest(
         model=model,
         files=files,
+        device=example_cpu(),
         precision=precision,
         threads=threads,
         streams=streams,

@@ -97,6 +97,7 @@ class Case:
         return BuildRequest(
             model=replace(self.imported.model, arithmetic=self.lowered.arithmetic, artefact=artefact),
             files=replace(self.imported.files, folder=str(self.folder), runtime_graph=self.lowered.files[0]),
+            device=example_cpu(),
             precision="auto",
             threads=1,
             streams=1,

@@ -96,6 +96,7 @@ class Case:
             files=msgspec.structs.replace(
                 self.result.files, folder=str(self.folder / into), runtime_graph=lowered.files[0]
             ),
+            device=example_cpu(),
             precision="auto",
             threads=1,
             streams=1,

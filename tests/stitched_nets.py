@@ -35,8 +35,8 @@ def mixed_net(batch: int = 2, blocks: int = 2) -> ir.Model:
     return net.model(net.gemm(scaled, 40, 5, "head"))
 
 
-def small_samples(model: ir.Model, count: int = 8, *, classes: int | None = None) -> Samples:
-    return random_samples(model, count, classes=classes)
+def small_samples(model: ir.Model, count: int = 8, *, classes: int | None = None, seed: int = 0) -> Samples:
+    return random_samples(model, count, classes=classes, seed=seed)
 
 
 def bench(

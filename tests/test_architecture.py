@@ -62,4 +62,9 @@ def test_nothing_prints_but_the_command_line():
             line.lstrip().startswith(("print(", "sys.stdout.write(")) for line in path.read_text().splitlines()
         )
     ]  # fmt: skip
-    assert sorted(found) == ["bundles/examples.py", "prediction/probe/program.py", "testing/engines.py"], "scripts"
+    assert sorted(found) == [
+        "bundles/examples.py",
+        "engines/tensorrt_example.py",
+        "prediction/probe/program.py",
+        "testing/engines.py",
+    ], "scripts"

@@ -288,6 +288,7 @@ def test_validity_thresholds_are_the_code():
         "_DISTURBED": ("layers_disturbed", "{:.0%}"),
         "_NOISY_IQR": ("noisy", "{:.0%}"), "_DRIFT": ("drift", "{:.0%}"), "_STEAL": ("stolen_time", "{:.0%}"),
         "_FOREIGN": ("foreign_load", "{:.0%}"), "_CLOCK_CHANGE": ("clock_changed", "{:.0%}"),
+        "_GPU_HELD": ("gpu_throttled", "{:.0%}"), "_GPU_CLOCK_CHANGE": ("gpu_clock_changed", "{:.0%}"),
         "_TOO_SHORT_S": ("near_clock", "{:.0e} s"), "_FEW": ("too_few_samples", "fewer than {}"),
         "FEWEST": ("too_few_samples", "fewer than {}"), "_SUSTAINED_S": ("short_sustained", "less than {} s"),
         "_LATE": ("late_arrivals", "over {:.0%}"), "_BUILDS": ("builds_differ", "over {:.0%}"),

@@ -2,11 +2,14 @@
 
 A plan file is TOML::
 
-    default = "int8"        # float, int8, int8-dynamic, int8-weights, int4-weights
-    floating = "auto"       # of what is not quantised: auto, fp32, fp16, bf16
+    default = "int8"        # float, int8, int8-dynamic, int8-weights, int4-weights, fp8
+    floating = "auto"       # of what is not quantised: auto, fp32, tf32, fp16, bf16
 
     [layers]                # by the names that `hwbench profile --layers` shows
     "conv1/Conv" = "float"
+
+    [kernels]               # layers that a sparse kernel runs, where the engine takes kernels: docs/sparse.md
+    "blocks.0.fc1" = "vw16"
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from typing import cast, get_args
 import msgspec
 
 from hwbench.errors import UsageError
+from hwbench.protocols import ReadsRanges
 from hwbench.records.model import Model
 from hwbench.records.quantization import PRECISIONS, Floating, PrecisionPlan, Scheme
+from hwbench.sparse.formats import FORMATS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +46,17 @@ def plan_for(precision: str) -> PrecisionPlan:
     if precision in get_args(Scheme):
         return PrecisionPlan(default=cast("Scheme", precision))
     return PrecisionPlan(default="float", floating=cast("Floating", precision))
+
+
+def wants_ranges(engine: object, plan: PrecisionPlan) -> bool:
+    """Say whether an engine builds a plan better with the ranges of activations, or cannot build it without."""
+    return plan.needs_ranges or (isinstance(engine, ReadsRanges) and plan.floating in engine.reads_ranges_of)
+
+
+def reads_ranges(engine: object, plan: PrecisionPlan, model: Model) -> bool:
+    """Say whether an engine reads the ranges of a network of which nothing is quantised: in fp32, of a fixed batch."""
+    able = model.arithmetic == "fp32" and isinstance(model.batch_size, int)
+    return able and not plan.needs_ranges and wants_ranges(engine, plan)
 
 
 def read_plan(path: Path) -> PrecisionPlan:
@@ -64,12 +80,15 @@ def settled(plan: PrecisionPlan, model: Model, keep_float: Sequence[str]) -> Pre
         keep_float: names of layers; ``*`` and ``?`` stand for any characters.
 
     Raises:
-        UsageError: a name stands for no layer; the message says what is near.
+        UsageError: a name stands for no layer, and the message says what is near; or a sparse format is unknown.
     """
     names = [layer.name for layer in model.layers]
-    for name in plan.layers:
+    for name in (*plan.layers, *plan.kernels):
         if name not in names:
             raise _unknown(f"the plan names a layer '{name}'", name, names)
+    unknown = sorted(set(plan.kernels.values()) - set(FORMATS))
+    if unknown:
+        raise UsageError(f"there is no sparse format '{unknown[0]}'", hint=f"known: {', '.join(FORMATS)}")
     kept: dict[str, Scheme] = {}
     for pattern in keep_float:
         found = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]

@@ -8,24 +8,29 @@ from hwbench.errors import ModelError
 from hwbench.records.base import Missing
 from hwbench.records.bundle import Manifest, Runtime
 
-PACKAGES = {
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "litert": "ai-edge-litert",
-    "torch-aoti": "torch",
+# Of each engine, the packages whose metadata tell its version. Of TensorRT, the one without a CUDA version last: on the
+# index it holds nothing, and stays when what it brought is exchanged; JetPack has no other.
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "litert": ("ai-edge-litert",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
+    "torch-aoti": ("torch",),
 }
 _TIED = frozenset({"torch-aoti"})  # compiled against the runtime's own headers: another minor version cannot load it
 
 
 def runtime_of(engine: str) -> Runtime | Missing:
     """Return the package that runs an engine's files, as installed here."""
-    package = PACKAGES.get(engine)
-    if package is None:
+    packages = PACKAGES.get(engine)
+    if packages is None:
         return Missing(code="not_known", why=f"which package runs the files of '{engine}' is not known")
-    version = _version(package)
-    if version is None:
-        return Missing(code="not_installed", why=f"{package} is not installed")
-    return Runtime(package=package, version=version)
+    for package in packages:
+        version = _version(package)
+        if version is not None:
+            return Runtime(package=package, version=version)
+    return Missing(code="not_installed", why=f"{' or '.join(packages)} is not installed")
 
 
 def version_warnings(manifest: Manifest, engine: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def build(
             "--precision",
             "-p",
             metavar="<str>",
-            help="fp32, fp16, bf16, auto, int8, int8-dynamic, int8-weights, int4-weights; repeat.",
+            help="fp32, tf32, fp16, bf16, auto, int8, int8-dynamic, int8-weights, int4-weights, fp8; repeat.",
         ),
     ] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan by layers (TOML), in place of -p.")] = None,
@@ -84,6 +84,10 @@ def build(
     engines: Annotated[
         list[str] | None,
         typer.Option("--engine", "-e", metavar="<str>", help="Build for this engine; repeat. Default: all that can."),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="An engine's own option, such as sparse=on; repeat."),
     ] = None,
     verify_data: Annotated[
         str | None, typer.Option("--verify-data", help="Judge every bundle on these, as `hwbench verify` does.")
@@ -128,6 +132,9 @@ def build(
 ) -> None:
     """Build a bundle for every engine and precision, verify each against the original, and time it.
 
+    --device may name a profile (nvidia-rtx-4090): what can be built for a device that is not attached is, and neither
+    run nor timed.
+
     Exit codes: 0 built, and no certificate failed; 1 a certificate failed, or outputs hold NaN; 2 wrong request; 3 the
     model, the data or an engine that was asked for failed; 5 with --strict: the data do not settle it.
     """
@@ -135,7 +142,7 @@ def build(
     from hwbench.cli.request import parse_shapes
     from hwbench.cli.verify import check_engines, parse_drop
     from hwbench.files import encode
-    from hwbench.inventory import default_threads, find_target
+    from hwbench.inventory import Away, default_threads, find_or_describe
     from hwbench.records.build import BundleRequest
     from hwbench.records.placement import Requirements
     from hwbench.records.verification import VerifyRequest
@@ -152,7 +159,7 @@ def build(
         raise UsageError("--task and --metric both say what is measured", hint="give one of them")
     if licence is not None and not licence.is_file():
         raise UsageError(f"--license '{licence}': there is no such file")
-    target = find_target(device)
+    target = find_or_describe(device)
     count = threads or default_threads(target)
     settings = _calibration(estimator, percentile, equalize, smooth_quant, adaround, not no_correction, seed)
     fixed = parse_shapes(shapes or [])
@@ -164,6 +171,7 @@ def build(
         keep_float=tuple(keep_float or ()),
         batch_size=batch_size,
         shapes=fixed,
+        options=_options(options or []),
         data=data,
         preprocess=preprocess,
         samples=samples,
@@ -189,9 +197,9 @@ def build(
             seed=seed,
             timeout_s=parse_seconds(timeout),
         ),
-        measure=_timing(target, device, count, duration, timeout, seed)
-        if not no_measure
-        else _unasked("leave --no-measure out"),
+        measure=_unasked("leave --no-measure out")
+        if no_measure or isinstance(target, Away)
+        else _timing(target, device, count, duration, timeout, seed),
         one_file=one_file,
         replace=force,
         licence=None if licence is None else str(licence),
@@ -212,10 +220,14 @@ def build(
 def exit_code(found: BuildResult, *, strict: bool) -> int:
     """Return what the command ends with."""
     from hwbench.records.base import Missing
+    from hwbench.records.bundle import GraphChecked
     from hwbench.records.verification import Certificate, Verified
 
     rows = [item.verified for item in found.bundles if isinstance(item.verified, Verified)]
     words = {row.certificate.word for row in rows if isinstance(row.certificate, Certificate)}
+    graphs = [item.engine.graph_checked for item in found.bundles]
+    if any(isinstance(graph, GraphChecked) and not graph.finite for graph in graphs):
+        return EXIT_GOAL_MISSED
     if "FAILED" in words or not all(row.finite for row in rows) or any(item.unmet for item in found.bundles):
         return EXIT_GOAL_MISSED
     if any(item.failed for item in found.not_built):
@@ -300,6 +312,19 @@ def _timing(target: Target, device: str, threads: int, duration: str | None, tim
         timeout=timeout,
     )
     return resolve(options, target)
+
+
+def _options(given: list[str]) -> dict[str, str]:
+    """Read ``NAME=VALUE``; whether an engine has such an option, the engine knows."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, told, value = text.partition("=")
+        if not (name and told and value):
+            raise UsageError(f"--option '{text}' is not NAME=VALUE", hint="such as --option sparse=on")
+        if name in found:
+            raise UsageError(f"--option {name} is given twice")
+        found[name] = value
+    return found
 
 
 def _unasked(option: str) -> Missing:

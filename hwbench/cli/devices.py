@@ -89,7 +89,12 @@ def _profile_table(profile: DeviceProfile) -> RenderableType:
         table.add_column(heading, overflow="fold")
     for where, figure in profile.figures():
         table.add_row(*map(Text, (where, _value(where, figure), figure.basis, figure.source, figure.note or "")))
-    parts: list[RenderableType] = [Text(profile.title, style="bold"), Text(profile.summary), table]
+    parts: list[RenderableType] = [Text(profile.title, style="bold"), Text(profile.summary)]
+    if profile.compute_capability is not None:
+        parts.append(Text(f"compute capability {profile.compute_capability}"))
+    if profile.engines:
+        parts.append(Text(f"engines: {', '.join(profile.engines)}"))
+    parts.append(table)
     parts.extend(Text(f"unknown: {what}: {why}") for what, why in profile.unknown.items())
     parts.extend(Text(f"[{key}] {source}", style="dim") for key, source in profile.sources.items())
     return Group(*parts)

@@ -1,4 +1,4 @@
-"""``hwbench energy``: numbers again from a trace, an external meter's file, the test of a meter."""
+"""``hwbench energy``: numbers again from a trace, an external meter's file, sweeps, the test of a meter."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwbench.cli.energy_layers import layers
+from hwbench.cli.energy_sweep import sweep
 from hwbench.cli.terminal import Device, Json, NoColor, Quiet, Terminal, Verbose, command, write_stdout
 from hwbench.errors import EXIT_INVALID, InvalidMeasurement, UsageError
 from hwbench.records.energy import EnergyReading, EnergyRun
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from hwbench.records.selftest import CheckStatus, SelfTest
 
 app = typer.Typer(
-    help="Energy: recompute from a trace, import an external meter's file, of single layers, test a meter."
+    help="Energy: recompute from a trace, import an external meter's file, of single layers, over batch sizes and "
+    "power limits, test a meter."
 )
 
 _STYLE: dict[CheckStatus, str] = {"passed": "green", "failed": "bold red", "cannot_tell": "magenta"}
@@ -97,6 +99,7 @@ def import_(
 
 
 app.command("layers")(layers)
+app.command("sweep")(sweep)
 
 
 @app.command("selftest")

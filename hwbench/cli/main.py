@@ -18,6 +18,7 @@ from hwbench.cli import (
     diff,
     doctor,
     energy,
+    kernels,
     measure,
     methods,
     models,
@@ -54,6 +55,7 @@ app.command("optimize")(optimize.optimize)
 app.command("measure")(measure.measure)
 app.command("calibrate")(calibrate.calibrate)
 app.command("predict")(predict.predict)
+app.command("kernels")(kernels.kernels)
 app.add_typer(probe.app, name="probe")
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

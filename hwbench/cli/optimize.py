@@ -49,7 +49,9 @@ def optimize(
     ] = None,
     goals: Annotated[
         list[str] | None,
-        typer.Option("--goal", metavar="<str>", help='Repeat: "latency percent-min-improvement 30 priority 2".'),
+        typer.Option(
+            "--goal", metavar="<str>", help='Repeat: "latency<5ms", "energy percent-min-improvement 30 priority 2".'
+        ),
     ] = None,
     verify_data: Annotated[
         str | None,
@@ -60,7 +62,8 @@ def optimize(
         int | None, typer.Option("--samples", metavar="<int>", min=3, help="Use at most so many of each. Default: all.")
     ] = None,
     objective: Annotated[
-        Literal["latency", "energy", "memory"], typer.Option("--objective", help="What is to be small.")
+        Literal["latency", "energy", "memory", "accuracy"],
+        typer.Option("--objective", help="What is to be small; accuracy: large, within the goals."),
     ] = "latency",
     task: Annotated[
         Literal["auto", "classification", "regression", "embedding", "tokens", "none"],
@@ -105,8 +108,9 @@ def optimize(
     Every engine's uniform precisions are measured in the same interleaved run as what was planned; what is taken is
     never slower than the best of them that meets the goal, and is certified on samples that have chosen nothing.
 
-    Exit codes: 0 the goal is met; 1 it is missed, and the nearest bundle was saved; 2 wrong request; 3 the model, the
-    data or every engine failed; 5 with --strict: the data do not settle it; 130 Ctrl-C, with --resume to go on.
+    Exit codes: 0 the goals are met; 1 one is missed, and the nearest bundle was saved; 2 wrong request; 3 the model,
+    the data or every engine failed, or energy is asked for and there is no meter; 5 with --strict: the data do not
+    settle it; 130 Ctrl-C, with --resume to go on.
     """
     from hwbench.cli.request import parse_shapes
     from hwbench.cli.verify import check_engines, parse_drop
@@ -115,10 +119,9 @@ def optimize(
     from hwbench.inventory import default_threads, find_target
     from hwbench.optimization_pipeline import PAGE
     from hwbench.optimization_pipeline import optimize as run
-    from hwbench.optimization_pipeline.aims import stated_drop
     from hwbench.optimization_pipeline.planned import FromCosts
     from hwbench.optimization_pipeline.saving import predictions
-    from hwbench.plan.goals import parse_goal
+    from hwbench.plan.goals import ANYTHING, OTHERWISE, check_bounded, parse_goal, stated_drop
     from hwbench.records.optimization import OptimizeRequest
     from hwbench.records.quantization import CalibrationSettings
     from hwbench.report.optimization import render_optimization, render_optimization_page
@@ -134,9 +137,9 @@ def optimize(
     if resume and force:
         raise UsageError("--resume goes on and --force begins anew", hint="give one of them")
     wanted = tuple(parse_goal(text) for text in goals or ())
-    target = find_target(device)
-    if objective == "energy":
-        require("auto", target.device)
+    target = find_target(device, instead=f"hwbench plan --device {device} plans for it from its profile")
+    check_bounded(objective, wanted)
+    otherwise = ANYTHING if objective == "accuracy" else OTHERWISE
     request = OptimizeRequest(
         model=model,
         device=device,
@@ -146,7 +149,7 @@ def optimize(
         samples=samples,
         task=task,
         metric=metric,
-        max_drop=stated_drop(wanted, parse_drop(max_drop)),
+        max_drop=stated_drop(wanted, parse_drop(max_drop), otherwise),
         goals=wanted,
         objective=objective,
         engines=tuple(dict.fromkeys(engines or ())),
@@ -164,6 +167,8 @@ def optimize(
         replace=force,
         timeout_s=parse_seconds(timeout),
     )
+    if request.needs_energy:
+        require("auto", target.device, "without a meter --objective latency, and goals of latency")
     found = run(request, output, target=target, watch=terminal.steps(), planner=FromCosts)
     write_bytes(output / PAGE, render_optimization_page(found, predictions(found)).encode())
     if json:

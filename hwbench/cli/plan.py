@@ -38,12 +38,20 @@ def plan(
         typer.Option("--data", help="Samples like those of use: data.npz, a folder of images, or file.py:function."),
     ],
     max_drop: Annotated[
-        str,
-        typer.Option("--max-drop", help="What may be lost of right (unlabelled: of same) decisions: 1pp, or a share."),
-    ] = "1pp",
+        str | None,
+        typer.Option(
+            "--max-drop",
+            help="What may be lost of right (unlabelled: of same) decisions: 1pp, a share. Default: the goals' or 1pp.",
+        ),
+    ] = None,
     objective: Annotated[
-        Literal["latency", "memory"], typer.Option("--objective", help="What is made small within that.")
+        Literal["latency", "energy", "memory", "accuracy"],
+        typer.Option("--objective", help="What is made small within that; accuracy: large, within the goals."),
     ] = "latency",
+    goals: Annotated[
+        list[str] | None,
+        typer.Option("--goal", metavar="<str>", help='Repeat: "latency<5ms", "energy<20mJ priority 2"; docs/plan.md.'),
+    ] = None,
     engines: Annotated[
         list[str] | None, typer.Option("--engine", "-e", help="Runtime to plan for; repeat. Default: all that build.")
     ] = None,
@@ -95,15 +103,16 @@ def plan(
     Nothing is built from the plan; `hwbench optimize` does that, measures, and certifies. Costs are kept as they
     come, so that a run which was stopped goes on from them.
 
-    Exit codes: 0 a plan within --max-drop; 1 none; 2 wrong request; 3 the model, the data or every runtime
-    failed.
+    Exit codes: 0 a plan within --max-drop that is predicted to meet all goals; 1 none, and the nearest is shown with
+    what would have to be relaxed; 2 wrong request; 3 the model, the data or every runtime failed, or energy is asked
+    for and there is no meter.
     """
     from hwbench.cli.request import parse_shapes
     from hwbench.cli.verify import check_engines, parse_drop
     from hwbench.files import encode
+    from hwbench.inventory import find_or_describe
+    from hwbench.plan.goals import ANYTHING, OTHERWISE, check_bounded, parse_goal, stated_drop
     from hwbench.planning_pipeline import plan as run
-    from hwbench.planning_pipeline.unattached import find_or_predict
-    from hwbench.records.base import Missing
     from hwbench.records.plan import PlanRequest
     from hwbench.records.quantization import CalibrationSettings
     from hwbench.report.plan import render_plan
@@ -111,9 +120,10 @@ def plan(
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
     check_engines(engines or [])
-    target = find_or_predict(device)
-    allowed = parse_drop(max_drop)
-    assert allowed is not None
+    target = find_or_describe(device)
+    wanted = tuple(parse_goal(text) for text in goals or ())
+    check_bounded(objective, wanted)
+    otherwise = ANYTHING if objective == "accuracy" else OTHERWISE
     request = PlanRequest(
         model=model,
         device=device,
@@ -121,7 +131,8 @@ def plan(
         kinds=_kinds(choose or []),
         floating=_floating(floating or []),
         objective=objective,
-        max_drop=allowed,
+        max_drop=min(1.0, stated_drop(wanted, parse_drop(max_drop), otherwise)),  # of a share
+        goals=wanted,
         data=data,
         preprocess=preprocess,
         samples=samples,
@@ -143,14 +154,12 @@ def plan(
         write_stdout(encode(found))
     if not (json and quiet):
         terminal.show(render_plan(found), stderr=json)
-    chosen = [engine for engine in found.engines if not isinstance(engine.chosen, Missing)]
-    raise typer.Exit(EXIT_OK if chosen else EXIT_GOAL_MISSED)
+    raise typer.Exit(EXIT_OK if any(engine.met for engine in found.engines) else EXIT_GOAL_MISSED)
 
 
 def _threads(target: Target, probe: Path | None, terminal: Terminal) -> int:
     """Return those of a probe, and tell what speaks against it; one a core of a device that is here, else one."""
-    from hwbench.inventory import default_threads
-    from hwbench.planning_pipeline.unattached import Away
+    from hwbench.inventory import Away, default_threads
     from hwbench.prediction.probe.read import doubts, read_probe
 
     if not isinstance(target, Away):

@@ -21,6 +21,8 @@ Kind = Literal[
     "search",
     "prediction",
     "probe",
+    "crossover",
+    "sweep",
 ]
 
 
@@ -42,6 +44,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.build import BuildResult
     from hwbench.records.comparison import Comparison
     from hwbench.records.compression import CompressionResult
+    from hwbench.records.crossover import Crossover
     from hwbench.records.difference import LayerDifference
     from hwbench.records.health import Health
     from hwbench.records.measurement import ProfileResult
@@ -49,6 +52,7 @@ def json_schema(kind: Kind) -> bytes:
     from hwbench.records.plan import PlanResult
     from hwbench.records.prediction import Prediction, Probe
     from hwbench.records.search import SearchResult
+    from hwbench.records.sweep import SweepResult
     from hwbench.records.verification import Verification
 
     records = {
@@ -64,5 +68,7 @@ def json_schema(kind: Kind) -> bytes:
         "search": SearchResult,
         "prediction": Prediction,
         "probe": Probe,
+        "crossover": Crossover,
+        "sweep": SweepResult,
     }
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(records[kind])), indent=1) + b"\n"

@@ -162,12 +162,13 @@ def _check_output(output: Path | None) -> None:
 
 def parse_drop(text: str | None) -> float | None:
     """Read ``1pp`` (percentage points of a share) or a number in the metric's own unit."""
+    from hwbench.units import parse_quantity
+
     if text is None:
         return None
-    points = text.strip().removesuffix("pp")
     try:
-        value = float(points) / (100 if points != text.strip() else 1)
-    except ValueError:
+        value = parse_quantity(text, "change")
+    except UsageError:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise UsageError(f"--max-drop '{text}' is no drop", hint="write 1pp for a percentage point, or a number")

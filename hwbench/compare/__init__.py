@@ -1,6 +1,5 @@
 """Is B faster than A? Two sets of samples in, a verdict out; nothing here measures or renders.
 
-student.py   Student's t quantile
 robust.py    levels and locations that a few disturbed blocks do not move
 resample.py  how far a log ratio may be off: bootstrap over restarts, or over parts of a saved run
 verdict.py   SAME, FASTER, SLOWER or INCONCLUSIVE from that; what would settle it; the looks decided in advance

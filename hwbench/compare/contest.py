@@ -219,7 +219,19 @@ class _Contest:
             ratio=ratio_of(estimate) if estimate is not None else alone,
             joint=ratio_of(estimate, confidence) if estimate is not None else alone,
             dropped=self.dropped.get(name, Missing(code="not_dropped", why="it was timed to the end")),
+            also=self._also(name, trial=not known),
         )
+
+    def _also(self, name: str, *, trial: bool) -> dict[Objective, float]:
+        """Return medians of what was measured beside the objective."""
+        mine = [seat for seat in self.seats if seat.entrant == name and (seat.restart == 0) == trial]
+        found: dict[Objective, float] = {}
+        for what in UNITS:
+            values = [block_values(seat, what) for seat in mine] if what != self._plan.objective else []
+            there = [value for value in values if not isinstance(value, Missing)]
+            if there:
+                found[what] = float(np.median(np.concatenate(there)))
+        return found
 
     def _median(self, name: str, *, trial: bool) -> float:
         values = [value for value in self._values[name, trial] if not isinstance(value, Missing)]

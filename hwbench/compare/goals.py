@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -10,8 +9,8 @@ import msgspec
 from hwbench.errors import InvalidMeasurement, UsageError
 from hwbench.records.base import Missing
 from hwbench.records.comparison import METRICS, AccuracyChange, Goal, GoalOutcome, Metric, Pair, Verdict
+from hwbench.units import parse_comparison, parse_quantity
 
-_GOAL = re.compile(r"\s*(?P<metric>[a-z0-9_]+)\s*(?P<sign>[<>])\s*(?P<number>[+-]?\d+(?:\.\d+)?)\s*(?P<unit>%|pp)\s*")
 _SPELLINGS: dict[str, Metric] = {metric: metric for metric in METRICS} | {"p90": "latency_p90"}
 
 
@@ -21,24 +20,25 @@ def parse_goal(text: str) -> Goal:
     Raises:
         UsageError: it is not of the form, names no metric, or its limit is a ratio that is not positive.
     """
-    match = _GOAL.fullmatch(text)
-    if match is None:
+    asked = parse_comparison(text)
+    if asked is None:
         raise UsageError(f"--fail-if '{text}' is not METRIC>PERCENT", hint='write for example "latency>3%"')
-    metric = _SPELLINGS.get(match["metric"])
+    metric = _SPELLINGS.get(asked.name)
     if metric is None:
-        raise UsageError(f"--fail-if '{text}': no metric is called '{match['metric']}'", hint=f"there are: {_names()}")
+        raise UsageError(f"--fail-if '{text}': no metric is called '{asked.name}'", hint=f"there are: {_names()}")
     unit = "pp" if metric == "accuracy" else "%"
-    if match["unit"] != unit:
-        wanted = "percentage points" if unit == "pp" else "percent"
+    try:
+        share = parse_quantity(asked.value, unit)
+    except UsageError as error:
+        wanted, number = "percentage points" if unit == "pp" else "percent", asked.value.rstrip("%p ")
         raise UsageError(
             f"--fail-if '{text}': a change of {metric} is in {wanted}",
-            hint=f'write "{metric}{match["sign"]}{match["number"]}{unit}"',
-        )
-    share = float(match["number"]) / 100
+            hint=f'write "{metric}{asked.sign}{number}{unit}"',
+        ) from error
     limit = share if unit == "pp" else 1 + share
     if unit == "%" and limit <= 0:
-        raise UsageError(f"--fail-if '{text}': nothing can fall by {match['number']}%")
-    return Goal(text=text.strip(), metric=metric, direction="above" if match["sign"] == ">" else "below", limit=limit)
+        raise UsageError(f"--fail-if '{text}': nothing can fall by {-share:.0%}")
+    return Goal(text=text.strip(), metric=metric, direction="above" if asked.sign == ">" else "below", limit=limit)
 
 
 def outcome(goal: Goal, verdict: Verdict) -> GoalOutcome:

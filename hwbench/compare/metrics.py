@@ -14,6 +14,7 @@ import numpy as np
 from hwbench.compare import resample, verdict
 from hwbench.compare.resample import Restart
 from hwbench.compare.robust import Array
+from hwbench.energy.flags import doubt
 from hwbench.energy.uncertainty import TOO_SHORT_PERIODS
 from hwbench.records.base import Missing
 from hwbench.records.comparison import (
@@ -31,6 +32,7 @@ from hwbench.records.comparison import (
 )
 from hwbench.records.energy import EnergyReading
 from hwbench.records.measurement import Memory
+from hwbench.records.memory import GpuMemory
 
 NOT_RECORDED = Missing(
     code="not_recorded", why="accuracy is not in saved results", cure="compare the models themselves, with --data"
@@ -53,7 +55,6 @@ _TAIL = 100  # samples that a 90th percentile needs
 _METHOD = "B/A of block values; levels by median polish, robust mean over restarts, these resampled, Student's t"
 _CONTROL = 0.95  # confidence; no verdict rests on it but that nothing can be told
 _MOST_FLAGGED = 0.1  # of the blocks of a process
-_DOUBTFUL = ("low_coverage", "sensor_stale", "aliasing_risk")
 
 
 class Timed(Protocol):
@@ -211,7 +212,8 @@ def _energies(item: Timed) -> Array | Missing:
             return _too_short(f"a block of {reading.window_s:.2g} s is short for a meter that updates {told}", period)
         if reading.energy_j <= 0:
             return Missing(code="below_resolution", why="the meter saw no energy in a block", cure="raise --block")
-        doubtful += [flag for flag in _DOUBTFUL if flag in reading.flags][:1]
+        flag = doubt(reading.flags)
+        doubtful += [] if flag is None else [flag]
         values.append(reading.energy_j / len(block.samples_ns))
     if len(doubtful) > _MOST_FLAGGED * len(item.blocks):
         why = f"{len(doubtful)} of {len(item.blocks)} blocks of a process are flagged {doubtful[0]}"
@@ -239,16 +241,42 @@ def _energy_missing(processes: Sequence[Timed]) -> Missing | None:
     return None
 
 
-def peak_bytes(memory: Memory) -> int | Missing:
-    """Return the largest resident set of a worker, runtime included, while loading or running."""
-    load, run = memory.peak_load_rss_bytes, memory.peak_run_rss_bytes
-    if isinstance(load, Missing):
-        return load
-    return run if isinstance(run, Missing) else max(load, run)
+class HasMemory(Protocol):
+    """A run whose process was watched."""
+
+    @property
+    def memory(self) -> Memory: ...
+    @property
+    def gpu_memory_loading(self) -> GpuMemory | Missing: ...
+    @property
+    def gpu_memory(self) -> GpuMemory | Missing: ...
+
+
+def peak_bytes(run: HasMemory) -> int | Missing:
+    """Return the most memory that a worker took while loading or running: its resident set, runtime included.
+
+    Of one that ran on a GPU it is what the process had there, as the driver counts it, or else what torch's allocator
+    took; not what the whole GPU had, where other workers may be.
+    """
+    phases = [each for each in (run.gpu_memory_loading, run.gpu_memory) if not isinstance(each, Missing)]
+    if phases:
+        own = _most([each.nvml_process_peak_bytes for each in phases])
+        return _most([each.torch_peak_reserved_bytes for each in phases]) if isinstance(own, Missing) else own
+    return _most([run.memory.peak_load_rss_bytes, run.memory.peak_run_rss_bytes])
+
+
+def _most(values: Sequence[int | Missing]) -> int | Missing:
+    """Return the largest, or the first reason why one is not known."""
+    most = 0
+    for value in values:
+        if isinstance(value, Missing):
+            return value
+        most = max(most, value)
+    return most
 
 
 def _peaks(item: Timed) -> Array | Missing:
-    peak = peak_bytes(item.run.memory)
+    peak = peak_bytes(item.run)
     return peak if isinstance(peak, Missing) else np.array([float(peak)])
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from hwbench.compare import robust
 from hwbench.compare.robust import Array
-from hwbench.compare.student import t_quantile
+from hwbench.student import t_quantile
 
 RESAMPLES = 2000
 MIN_BLOCKS = 8

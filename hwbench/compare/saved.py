@@ -362,7 +362,7 @@ def _own_error(reading: EnergyReading) -> float:
 
 
 def _memory(a: Measurement, b: Measurement, settings: Settings) -> Quantity | Missing:
-    values: list[float | Missing] = [peak_bytes(m.memory) for m in (a, b)]
+    values: list[float | Missing] = [peak_bytes(m) for m in (a, b)]
     errors = [0.0 if isinstance(v, Missing) or v <= 0 else _MEMORY_STEP_BYTES / math.sqrt(3) / v for v in values]
     return _told(values, errors, settings)
 

@@ -16,9 +16,9 @@ import math
 from typing import Literal
 
 from hwbench.compare.resample import Estimate
-from hwbench.compare.student import t_quantile
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Ratio, Word
+from hwbench.student import t_quantile
 
 Side = Literal["higher", "lower", "same", "unclear"]
 

@@ -1,4 +1,4 @@
-"""Where zeros may lie in the weights of a layer: anywhere, N of M along the inputs, in blocks.
+"""Where zeros may lie in the weights of a layer: anywhere, N of M along the inputs, in blocks, as a format has it.
 
 A layer's weights are seen as :meth:`hwbench.graph.linear.Linear.blocks` gives them: groups x outputs x inputs x kernel
 positions. A pattern says which weights are kept or zeroed together (a unit), and what it costs to store where the
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.compress.format_pattern import PREFIX, OfFormat, format_pattern
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing
 
@@ -115,17 +116,19 @@ class NofM:
         return f"{self.keep}:{self.of}"
 
 
-Pattern = Unstructured | Blocks | NofM
+Pattern = Unstructured | Blocks | NofM | OfFormat
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Return the pattern that ``text`` names: ``unstructured``, ``2:4`` (keep N of M), ``16x1`` (rows x columns).
+    """Return what ``text`` names: ``unstructured``, ``2:4`` (keep N of M), ``16x1`` (rows x columns), ``format:vw16``.
 
     Raises:
         UsageError: it names none.
     """
     if text == "unstructured":
         return Unstructured()
+    if text.startswith(PREFIX):
+        return format_pattern(text)
     found = re.fullmatch(r"(\d{1,6})([:x])(\d{1,6})", text)
     if found:
         first, second = int(found[1]), int(found[3])
@@ -135,11 +138,11 @@ def parse_pattern(text: str) -> Pattern:
             return Unstructured() if first == second == 1 else Blocks(first, second)
     raise UsageError(
         f"there is no pattern '{text}'",
-        hint="unstructured, N:M such as 2:4 (0 < N < M), or blocks of rows x columns such as 16x1",
+        hint="unstructured, N:M such as 2:4 (0 < N < M), blocks of rows x columns such as 16x1, or format:vw16",
     )
 
 
-def stored_bits(pattern: Pattern, density: float, value_bits: float) -> float:
+def stored_bits(pattern: Unstructured | Blocks | NofM, density: float, value_bits: float) -> float:
     """Return the bits a weight that a layer takes when only what is not zero is stored, and where it is.
 
     Unstructured: ``density * value_bits + 1``. Blocks: ``density * value_bits + 1 / (rows * columns)``. N:M:

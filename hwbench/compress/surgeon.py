@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hwbench.compress.format_pattern import OfFormat
 from hwbench.compress.patterns import Blocks, NofM, Pattern, lowest, unit_scores
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -61,7 +62,8 @@ def sweep(weights: Array, matrix: Array, pattern: Pattern, amount: float, kernel
     """Return pruned weights [rows, d], each column's loss made up for by the columns behind it.
 
     The mask is chosen for a part of the columns when the sweep arrives there: of N:M for each group, otherwise for
-    about :data:`BLOCK` columns at a time, all rows competing. Zeros of ``weights`` stay zeros and count.
+    about :data:`BLOCK` columns at a time, all rows competing. What a sparse format keeps depends on all columns, so it
+    is chosen before the sweep, by w_p^2 / [H^-1]_pp. Zeros of ``weights`` stay zeros and count.
 
     Args:
         weights: of one group.
@@ -71,16 +73,21 @@ def sweep(weights: Array, matrix: Array, pattern: Pattern, amount: float, kernel
         kernel: how many kernel positions there are.
     """
     order = _order(pattern, weights.shape[1], kernel)
-    upper = np.linalg.cholesky(inverse(matrix[np.ix_(order, order)])).T  # H^-1 = U^T U
+    back = inverse(matrix[np.ix_(order, order)])
+    upper = np.linalg.cholesky(back).T  # H^-1 = U^T U
     rest = weights[:, order].copy()
     zero = rest == 0
+    before = _of_format(pattern, np.square(rest) / np.diag(back), amount) if isinstance(pattern, OfFormat) else None
     budget = _Budget(amount, len(rest))
     for parts in _together(_parts(pattern, rest.shape[1], kernel)):
         start, stop = parts[0][0], parts[-1][1]
         errors = np.zeros((len(rest), stop - start))
         for first, last in parts:
-            scores = np.square(rest[:, first:last] / np.diag(upper)[first:last])
-            gone = _chosen(scores, zero[:, first:last], pattern, budget)
+            if before is not None:
+                gone = before[:, first:last] | zero[:, first:last]
+            else:
+                scores = np.square(rest[:, first:last] / np.diag(upper)[first:last])
+                gone = _chosen(scores, zero[:, first:last], pattern, budget)
             for column in range(first, last):
                 error = np.where(gone[:, column - first], rest[:, column], 0.0) / upper[column, column]
                 rest[:, column + 1 : stop] -= np.outer(error, upper[column, column + 1 : stop])
@@ -170,11 +177,17 @@ def _chosen(scores: Array, zero: Array, pattern: Pattern, budget: _Budget) -> Ar
         gone: Array = zero.copy()
         np.put_along_axis(gone, order[:, : max(0, scores.shape[1] - pattern.keep)], True, axis=1)
         return gone
+    assert not isinstance(pattern, OfFormat)
     units = pattern.units((1, *scores.shape, 1)).reshape(scores.shape)
     means, sizes = unit_scores(scores, units, zero)
     gone = lowest(means, sizes, budget.of(scores.shape[1]))[units] | zero
     budget.taken += int(gone.sum())
     return gone
+
+
+def _of_format(pattern: OfFormat, scores: Array, amount: float) -> Array:
+    """Return what goes of one matrix [rows, d]."""
+    return ~pattern.kept(scores[None, :, :, None], amount)[0, :, :, 0]
 
 
 def _order(pattern: Pattern, columns: int, kernel: int) -> Array:

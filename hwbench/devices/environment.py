@@ -13,6 +13,7 @@ from hwbench.records.device import Environment, PackageVersion
 
 PACKAGES: Final = (
     "ai-edge-litert",
+    "cuda-bindings",
     "msgspec",
     "numpy",
     "nvidia-ml-py",
@@ -31,7 +32,7 @@ PACKAGES: Final = (
 """The distributions that can change a number; those that are not installed are left out."""
 
 VARIABLES: Final = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "DNNL_", "ONEDNN_", "OV_", "ORT_", "TORCH", "ATEN_",
-                    "MALLOC_", "LD_PRELOAD", "CUDA_", "PYTORCH_")  # fmt: skip
+                    "MALLOC_", "LD_PRELOAD", "CUDA_", "PYTORCH_", "HWBENCH_CUDA_")  # fmt: skip
 """Beginnings of the names of environment variables that change what runtimes do."""
 
 

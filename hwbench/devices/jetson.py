@@ -13,11 +13,21 @@ from pathlib import Path
 from hwbench.devices import cpuinfo
 from hwbench.devices.cpu import NOT_LOOKED_UP, read_cpu
 from hwbench.devices.fingerprint import fingerprint, rounded_gib
+from hwbench.devices.jetpack import shipped
+from hwbench.devices.jetson_clocks import gpu_max_hz, power_modes
 from hwbench.devices.machine import read_machine
 from hwbench.devices.tree import Tree
 from hwbench.records.base import Missing, unsupported
-from hwbench.records.device import Device, Found
+from hwbench.records.device import Device, Found, Gpu
 
+_GPUS = {  # by chip: the GPU's name and its compute capability (developer.nvidia.com/cuda-gpus)
+    "tegra210": ("Tegra X1 GPU (Maxwell)", "5.3"),
+    "tegra186": ("Tegra X2 GPU (Pascal)", "6.2"),
+    "tegra194": ("Xavier GPU (Volta)", "7.2"),
+    "tegra234": ("Orin GPU (Ampere)", "8.7"),
+    "tegra264": ("Thor GPU (Blackwell)", "11.0"),
+}
+_INTEGRATED = Missing(code="not_told", why="the device tree does not tell it, and NVML does not know a Jetson's GPU")
 _MOUNT = "in a container, mount /var/lib/nvpmodel/status and /etc/nvpmodel.conf read-only"
 
 
@@ -33,8 +43,8 @@ class JetsonFinder:
 
     def find(self) -> Found:
         tree = self._tree
-        compatible = tree.text("proc/device-tree/compatible") or tree.text("sys/firmware/devicetree/base/compatible")
-        if compatible is None or "nvidia,tegra" not in compatible:
+        compatible = _compatible(tree)
+        if not is_jetson(tree):
             return Found(absent=unsupported("not_a_jetson", "the device tree does not name an NVIDIA Tegra board"))
         text = tree.text("proc/cpuinfo") or ""
         blocks = cpuinfo.parse(text)
@@ -59,8 +69,38 @@ class JetsonFinder:
             virtual=machine.virtual,
             container=machine.container,
             power_mode=mode,
+            jetpack=release if isinstance(release, Missing) else shipped(release),
+            gpu=_gpu(tree, compatible),
         )
         return Found(devices=(device,))
+
+
+def _gpu(tree: Tree, compatible: str) -> Gpu | None:
+    """Return the GPU on the chip, as far as the device tree and the kernel tell; None for a chip that is not known."""
+    known = next((gpu for chip, gpu in _GPUS.items() if chip in compatible), None)
+    if known is None:
+        return None
+    name, capability = known
+    return Gpu(
+        name=name,
+        uuid=_INTEGRATED,
+        compute_capability=capability,
+        memory_bytes=Missing(code="unified_memory", why="CPU and GPU share one memory: see that of the device"),
+        driver_version=_INTEGRATED,
+        cuda_version=_INTEGRATED,
+        power_limit_w=Missing(code="not_applicable", why="a Jetson has power modes; see the power mode"),
+        sm_max_hz=gpu_max_hz(tree),
+        mig=False,
+    )
+
+
+def is_jetson(tree: Tree) -> bool:
+    """Say whether the device tree names a Tegra."""
+    return "nvidia,tegra" in _compatible(tree)
+
+
+def _compatible(tree: Tree) -> str:
+    return tree.text("proc/device-tree/compatible") or tree.text("sys/firmware/devicetree/base/compatible") or ""
 
 
 def _module(compatible: str) -> str | None:
@@ -94,11 +134,6 @@ def power_mode(tree: Tree) -> str | Missing:
     if match is None:
         return Missing(code="not_found", why="/var/lib/nvpmodel/status does not tell the power mode", cure=_MOUNT)
     number = int(match[1])
-    name = power_mode_names(tree.text("etc/nvpmodel.conf") or "").get(number)
+    modes = power_modes(tree.text("etc/nvpmodel.conf") or "")
+    name = next((mode.name for mode in modes if mode.number == number), None)
     return f"{number}: {name}" if name else str(number)
-
-
-def power_mode_names(configuration: str) -> dict[int, str]:
-    """Return the names of the modes by number, from lines such as ``< POWER_MODEL ID=0 NAME=15W >``."""
-    lines = re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", configuration, re.MULTILINE)
-    return {int(number): name for number, name in lines}

@@ -98,8 +98,9 @@ def match_profile(device: Device, profiles: Mapping[str, DeviceProfile]) -> str 
         The name; Missing with ``no_profile`` when none fits, and with ``ambiguous_profile`` when several do, which is
         an error in the profiles.
     """
-    if device.gpu is not None and device.gpu.mig is True:
-        why = f"'{device.title}' is cut up by MIG, and a profile describes the whole GPU"
+    if device.gpu is not None and (device.gpu.mig is True or device.gpu.instance is not None):
+        cut = "is cut up by MIG" if device.gpu.instance is None else "is a part of a GPU"
+        why = f"'{device.title}' {cut}, and a profile describes the whole GPU"
         return Missing(code="no_profile", why=why, cure="profile the whole GPU, with MIG off")
     told = _told(device)
     fitting = sorted(name for name, profile in profiles.items() if _fits(profile, device, told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Iterable
 from typing import Final
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 ALIASES: Final = {"local": "cpu", "cuda": "cuda:0"}
 """What people type for a device that has another name."""
 
+_MOST_NAMED: Final = 4  # profiles with a name like the one that was asked for
 _FINDER_OF: Final = {"cuda": "nvidia"}  # a name's first word, where it is not the finder's own
 
 
@@ -48,11 +50,12 @@ def _find(name: str) -> Found:
         return Found(absent=unsupported("finder_failed", why, "run with -v to see where it fails"))
 
 
-def select(name: str, founds: Iterable[tuple[str, Found]]) -> Device:
+def select(name: str, founds: Iterable[tuple[str, Found]], profiles: Iterable[str] = ()) -> Device:
     """Return the device called ``name``, or by one of the ``ALIASES``.
 
     Raises:
-        DeviceError: it is not here, or two finders give that name; the message lists what is here.
+        DeviceError: it is not here, or two finders give that name; the message lists what is here, and which of the
+            ``profiles`` (by name) may have been meant.
     """
     wanted = ALIASES.get(name, name)
     founds = list(founds)
@@ -67,7 +70,18 @@ def select(name: str, founds: Iterable[tuple[str, Found]]) -> Device:
     here = ", ".join(device.name for _, device in devices) or "none"
     msg = f"device '{name}' is not here"
     why = _why_absent(wanted, founds)
-    raise DeviceError(f"{msg}: {why}" if why else msg, hint=f"devices here: {here}")
+    if why:
+        raise DeviceError(f"{msg}: {why}", hint=f"devices here: {here}")
+    meant = ", ".join(similar(name, profiles))
+    kinds = f"; kinds that are known, to build and plan for: {meant}" if meant else ""
+    raise DeviceError(msg, hint=f"devices here: {here}{kinds}; `hwbench devices` lists all")
+
+
+def similar(name: str, profiles: Iterable[str]) -> list[str]:
+    """Return the profiles that ``name`` is a part of, or else those that are spelt much like it."""
+    names, word = list(profiles), name.lower()
+    within = [each for each in names if word and word in each]
+    return within[:_MOST_NAMED] or difflib.get_close_matches(word, names, n=_MOST_NAMED)
 
 
 def _why_absent(name: str, founds: Iterable[tuple[str, Found]]) -> str:
@@ -75,6 +89,14 @@ def _why_absent(name: str, founds: Iterable[tuple[str, Found]]) -> str:
     word = name.partition(":")[0]
     responsible = _FINDER_OF.get(word, word)
     return "; ".join(str(found.absent) for finder, found in founds if finder == responsible and found.absent.reasons)
+
+
+def with_host(device: Device, founds: Iterable[tuple[str, Found]]) -> Device:
+    """Return ``device`` with the CPU of this machine, if it is a GPU that sits in it and does not tell one itself."""
+    if device.kind != "nvidia" or device.cpu is not None:
+        return device
+    hosts = [found.cpu for _, result in founds for found in result.devices if found.kind == "cpu"]
+    return msgspec.structs.replace(device, cpu=hosts[0]) if hosts else device
 
 
 def with_profile(device: Device, profile: str | Missing) -> Device:

@@ -1,4 +1,4 @@
-"""Changing files of the system and putting them back, each step read back to see that it took.
+"""Changing settings of the system and putting them back, each step read back to see that it took.
 
 Either all changes are made or none is: what can be known beforehand is checked before the first one, and when one fails
 all the same, those before it are put back.
@@ -7,18 +7,25 @@ all the same, those before it are put back.
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hwbench
 from hwbench.doctor import journal
+from hwbench.doctor.gpu_hand import GpuHand
+from hwbench.doctor.hands import UNTOLD, ContentHand, Hand, ModeHand
+from hwbench.doctor.jetson_hands import JetsonClocksHand, NvpmodelHand
 from hwbench.errors import DeviceError
 from hwbench.records.changes import JOURNAL_SCHEMA, Change, Journal
 
-_AS_ROOT = "run it as root (sudo); in a container, on the host"
+HANDS: dict[str, Hand] = {
+    "content": ContentHand(),
+    "mode": ModeHand(),
+    "gpu": GpuHand(),
+    "nvpmodel": NvpmodelHand(),
+    "jetson_clocks": JetsonClocksHand(),
+}
 
 
 @contextlib.contextmanager
@@ -66,6 +73,16 @@ def refuse_another(root: Path) -> None:
         raise journal.at_work()
 
 
+def refuse_early(root: Path, changes: Sequence[Change]) -> None:
+    """Refuse what :func:`changed` would, as far as it can be known by now.
+
+    Raises:
+        DeviceError: another run was killed and has left its changes, or this user may not make these.
+    """
+    _refuse_left_over(root)
+    _check_permitted(root, changes)
+
+
 def restore(root: Path) -> tuple[list[Change], list[Change]] | None:
     """Put back what a killed run left; return what was put back and what was left alone, None where nothing was left.
 
@@ -94,24 +111,18 @@ def _refuse_left_over(root: Path) -> None:
 def _refuse_changed_meanwhile(root: Path, changes: Sequence[Change]) -> None:
     """Refuse a plan whose values are no longer there: what it calls «before» may be another run's, put back since."""
     for change in changes:
-        if _read(root, change) != change.before:
-            raise DeviceError(f"/{change.path} has changed meanwhile; nothing has been changed", hint="run it again")
+        hand = hand_of(change)
+        if hand.read(root, change) not in {change.before, UNTOLD}:
+            msg = f"{hand.where(change)} has changed meanwhile; nothing has been changed"
+            raise DeviceError(msg, hint="run it again")
 
 
 def _check_permitted(root: Path, changes: Sequence[Change]) -> None:
     for change in changes:
-        path = root / change.path
-        if not _permitted(path, change):
-            msg = f"{change.setting} may not be changed by this user (/{change.path}); nothing has been changed"
-            raise DeviceError(msg, hint=_AS_ROOT)
-
-
-def _permitted(path: Path, change: Change) -> bool:
-    if os.statvfs(path).f_flag & os.ST_RDONLY:
-        return False
-    if change.kind == "mode":
-        return os.geteuid() in {0, path.stat().st_uid}
-    return os.access(path, os.W_OK)
+        refused = hand_of(change).refusal(root, change)
+        if refused is not None:
+            why, cure = refused
+            raise DeviceError(f"{change.setting} {why}; nothing has been changed", hint=cure)
 
 
 def _make(root: Path, change: Change) -> None:
@@ -130,10 +141,10 @@ def _put_back(root: Path, changes: Sequence[Change], *, only_ours: bool = False)
     """
     moved, foreign, failures = [], [], []
     for change in reversed(changes):
-        now = _read(root, change)
+        now = hand_of(change).read(root, change)
         if now == change.before:
             continue
-        if only_ours and now != change.after and change.after is not None:
+        if only_ours and now not in {change.after, UNTOLD} and change.after is not None:
             foreign.append(change)
         elif reason := _write(root, change, change.before):
             failures.append((reason, change))
@@ -141,40 +152,21 @@ def _put_back(root: Path, changes: Sequence[Change], *, only_ours: bool = False)
             moved.append(change)
     if failures:
         msg = f"not everything could be put back: {'; '.join(reason for reason, _ in failures)}"
-        by_hand = "\n".join(_by_hand(change) for _, change in failures)
+        by_hand = "\n".join(hand_of(change).by_hand(change) for _, change in failures)
         raise DeviceError(msg, hint=f"try hwbench doctor --restore, or by hand:\n{by_hand}")
     return moved, foreign
 
 
-def _by_hand(change: Change) -> str:
-    if change.kind == "mode":
-        return f"sudo chmod {change.before} /{change.path}"
-    return f"echo {change.before} | sudo tee /{change.path}"
-
-
-def _read(root: Path, change: Change) -> str | None:
-    path = root / change.path
-    try:
-        if change.kind == "mode":
-            return f"{stat.S_IMODE(path.stat().st_mode):04o}"
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
+def hand_of(change: Change) -> Hand:
+    """Return what looks at a change and makes it."""
+    return HANDS[change.kind]
 
 
 def _write(root: Path, change: Change, value: str) -> str | None:
-    """Write a value and read it back; return what went wrong, None when nothing did."""
-    path = root / change.path
-    try:
-        if change.kind == "mode":
-            path.chmod(int(value, 8))
-        else:
-            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
-            try:
-                os.write(descriptor, value.encode())
-            finally:
-                os.close(descriptor)
-    except OSError as error:
-        return f"/{change.path} does not take {value}: {error.strerror}"
-    now = _read(root, change)
-    return None if now == value else f"/{change.path} says {now} after {value} was written"
+    """Set a value and look whether it is there; return what went wrong, None when nothing did."""
+    hand = hand_of(change)
+    reason = hand.write(root, change, value)
+    if reason is not None:
+        return f"{hand.where(change)} does not take {value}: {reason}"
+    now = hand.read(root, change)
+    return None if now in {value, UNTOLD} else f"{hand.where(change)} says {now} after {value} was written"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import hwbench
-from hwbench.doctor import clocks, cores, counters, heat, left_over, live, load, memory
+from hwbench.doctor import clocks, cores, counters, gpu, heat, jetson, left_over, live, load, memory
 from hwbench.doctor.subject import Subject
 from hwbench.records.base import Missing
 from hwbench.records.health import HEALTH_SCHEMA, Health, HealthCheck
@@ -30,6 +30,11 @@ CHECKS: tuple[Check, ...] = (
     heat.throttling,
     heat.power_supply,
     heat.jetson_mode,
+    jetson.clocks,
+    jetson.fan,
+    jetson.over_current,
+    jetson.memory,
+    *gpu.CHECKS,
     memory.memory_available,
     memory.swap,
     memory.huge_pages,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hwbench.devices import jetson
+from hwbench.devices.jetson_clocks import power_modes
 from hwbench.doctor.answers import cannot_tell, info, ok, warning
 from hwbench.doctor.subject import Subject
 from hwbench.records.base import Missing
@@ -126,18 +127,18 @@ def power_supply(subject: Subject) -> HealthCheck:
 def jetson_mode(subject: Subject) -> HealthCheck | None:
     """Check that a Jetson runs in its fastest power mode."""
     tree, name = subject.tree, "jetson_power_mode"
-    compatible = tree.text("proc/device-tree/compatible") or tree.text("sys/firmware/devicetree/base/compatible")
-    if compatible is None or "nvidia,tegra" not in compatible:
+    if not jetson.is_jetson(tree):
         return None
     mode = jetson.power_mode(tree)
     if isinstance(mode, Missing):
         return cannot_tell(name, mode)
     if "MAXN" in mode:
-        return info(name, f"power mode {mode}", "sudo jetson_clocks holds the clocks at their maximum")
+        return info(name, f"power mode {mode}")
+    offered = "; ".join(one.words for one in power_modes(tree.text("etc/nvpmodel.conf") or ""))
     return warning(
         name,
-        f"power mode {mode}",
+        f"power mode {mode}" + (f"; there are {offered}" if offered else ""),
         "it limits cores, clocks and power: times hold for this mode only",
-        "sudo nvpmodel -q --verbose lists the modes, sudo nvpmodel -m NUMBER sets one, sudo jetson_clocks holds the "
-        "clocks; keep it if it is the mode that you deploy in",
+        "hwbench doctor --apply power_mode=NUMBER -- COMMAND, as root, or sudo nvpmodel -m NUMBER; keep it if it is "
+        "the mode that you deploy in",
     )

@@ -1,6 +1,6 @@
-"""What ``hwbench doctor --apply`` can change, and which files that takes.
+"""What ``hwbench doctor --apply`` can change, and which changes that takes.
 
-A setting has the name of the check that asks for it. It is a function of a
+A setting has the name of the check that asks for it, where there is one. It is a function of a
 :class:`~hwbench.doctor.subject.Subject` and the value asked for that returns the changes of files, none where the
 machine is set so already; nothing is written here. Files and values: Documentation/admin-guide/pm/cpufreq.rst,
 intel_pstate.rst and Documentation/admin-guide/sysctl/kernel.rst of the kernel.
@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hwbench.doctor import gpu_settings, jetson_settings
 from hwbench.doctor.subject import Subject
 from hwbench.errors import DeviceError, UsageError
 from hwbench.meters.powercap import find_zones
@@ -98,20 +99,32 @@ def _smt(subject: Subject, value: str) -> tuple[Change, ...]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that can be changed; ``quiet`` is the value taken where none is given."""
+    """One thing that can be changed; ``quiet`` is the value taken where none is given, empty where one is needed."""
 
     plan: Planner
     quiet: str
 
 
-# In this order whatever the user's: CPUs that SMT takes away lose their governors' files, so it comes last.
+# In this order whatever the user's: CPUs that SMT or a power mode takes away lose their governors' files, so these come
+# late; and what jetson_clocks holds is what the power mode allows.
 SETTINGS: dict[str, Setting] = {
     "rapl": Setting(_rapl, "readable"),
     "perf_events": Setting(_perf_events, "0"),
     "turbo": Setting(_turbo, "off"),
     "governor": Setting(_governor, "performance"),
+    "gpu_persistence": Setting(gpu_settings.persistence, "on"),
+    "gpu_power": Setting(gpu_settings.power, ""),
+    "gpu_memory_clocks": Setting(gpu_settings.memory_clocks, ""),
+    "gpu_clocks": Setting(gpu_settings.clocks, ""),
     "smt": Setting(_smt, "off"),
+    "power_mode": Setting(jetson_settings.mode, ""),
+    "jetson_clocks": Setting(jetson_settings.clocks, "on"),
 }
+
+
+def of_gpu(name: str) -> bool:
+    """Say whether a setting is of a GPU, which must be known by then."""
+    return name.startswith("gpu_")
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, str]:
@@ -124,6 +137,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         for part in text.split(","):
             name, equals, value = part.strip().partition("=")
+            name = name.replace("-", "_")
             if name not in SETTINGS:
                 msg = f"--apply cannot set {name!r}"
                 raise UsageError(msg, hint=f"it can set: {', '.join(SETTINGS)}")

@@ -13,6 +13,7 @@ from hwbench.devices import cpuinfo
 from hwbench.devices.cpu import CpuFinder
 from hwbench.devices.topology import read_topology
 from hwbench.devices.tree import Tree, not_shown
+from hwbench.measure.gpu_state import Card
 from hwbench.measure.host import read_host
 from hwbench.records.base import Missing
 from hwbench.records.device import Cpu, Device, HostState
@@ -44,6 +45,7 @@ class Subject:
     device: Device | Missing
     host: HostState
     folder: Path  # where results would go
+    card: Card | Missing | None = None  # the GPU that was named, live; None where none was
     clock: Clock = field(default_factory=MonotonicClock)
     processes: Callable[[], Processes] = read_processes
 
@@ -84,11 +86,18 @@ class Subject:
         return not_shown(what, virtual=self.virtual, where=where)
 
 
+_NO_UUID = Missing(code="no_uuid", why="the device tells no UUID, by which NVML would find it")
 _NO_CPU = Missing(code="no_cpu", why="the device that was found has no CPU of its own")
 
 
-def look(root: Path | None = None, folder: Path | None = None) -> Subject:
-    """Read the machine under ``root`` (the system's own by default); results would go to ``folder``."""
+def look(root: Path | None = None, folder: Path | None = None, *, gpu: Device | Missing | None = None) -> Subject:
+    """Read the machine under ``root`` (the system's own by default); results would go to ``folder``.
+
+    Args:
+        root: what lies above ``proc/`` and ``sys/``.
+        folder: where results would go; the current one by default.
+        gpu: an NVIDIA GPU to look at, too, or why the one that was wanted is not here.
+    """
     tree = Tree(root)
     found = CpuFinder(tree.root).find()
     return Subject(
@@ -96,4 +105,12 @@ def look(root: Path | None = None, folder: Path | None = None) -> Subject:
         device=found.devices[0] if found.devices else found.absent.reasons[0],
         host=read_host(tree.root),
         folder=folder if folder is not None else Path.cwd(),
+        card=_card(gpu),
     )
+
+
+def _card(gpu: Device | Missing | None) -> Card | Missing | None:
+    if gpu is None or isinstance(gpu, Missing):
+        return gpu
+    uuid = gpu.gpu.uuid if gpu.gpu is not None else _NO_UUID
+    return uuid if isinstance(uuid, Missing) else Card(uuid, gpu.name)

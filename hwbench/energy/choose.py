@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hwbench import plugins
+from hwbench.energy.uncertainty import TOO_SHORT_PERIODS
 from hwbench.errors import DeviceError, PluginError, UsageError
 from hwbench.protocols import Instrument, Meter
 from hwbench.records.base import Missing
 from hwbench.records.device import Device
 
 NONE, AUTO, EXTERNAL = "none", "auto", "external"
+_EXTERNALLY = "--meter external records marks and load pulses for a meter of your own"
 _LATER = Missing(
     code="external",
     why="the energy comes from the recording of an external meter, which is not here yet",
@@ -53,8 +55,21 @@ def choose(name: str, device: Device) -> Chosen:
     return Chosen(instrument=opened, reasons={name: opened} if isinstance(opened, Missing) else {})
 
 
-def require(name: str, device: Device) -> None:
+def shortest_window_s(name: str, device: Device) -> float:
+    """Return how long windows have to be for the instrument to tell anything, as it says; 0 where it does not say."""
+    instrument = choose(name, device).instrument
+    if isinstance(instrument, Missing):
+        return 0.0
+    channels = [channel for source in instrument.sources for channel in source.channels if channel.role == "total"]
+    instrument.close()
+    periods = [channel.period_s for channel in channels if not isinstance(channel.period_s, Missing)]
+    return TOO_SHORT_PERIODS * max(periods, default=0.0)
+
+
+def require(name: str, device: Device, otherwise: str = _EXTERNALLY) -> None:
     """Check that ``name`` gives an instrument for ``device``, or is ``external``, before minutes are spent on a run.
+
+    ``otherwise``: what can be done without one.
 
     Raises:
         UsageError: ``none``, or no meter has that name.
@@ -64,12 +79,12 @@ def require(name: str, device: Device) -> None:
         raise UsageError("an energy run needs a meter", hint="--meter auto, or --meter external for one of your own")
     chosen = choose(name, device)
     if isinstance(chosen.instrument, Missing):
-        refuse(name, device.name, chosen)
+        refuse(name, device.name, chosen, otherwise)
     else:
         chosen.instrument.close()
 
 
-def refuse(name: str, device: str, chosen: Chosen) -> None:
+def refuse(name: str, device: str, chosen: Chosen, otherwise: str = _EXTERNALLY) -> None:
     """Raise unless there is an instrument or one is not needed; see :func:`require`."""
     missing = chosen.instrument
     if not isinstance(missing, Missing) or name == EXTERNAL:
@@ -77,8 +92,7 @@ def refuse(name: str, device: str, chosen: Chosen) -> None:
     reasons = {meter: why for meter, why in chosen.reasons.items() if why.code != "wrong_device"} or {name: missing}
     told = "; ".join(f"{meter}: {reason.why}" for meter, reason in reasons.items())
     cures = [f"{meter}: {reason.cure}" for meter, reason in reasons.items() if reason.cure]
-    other = "--meter external records marks and load pulses for a meter of your own"
-    raise DeviceError(f"no energy can be measured on {device}: {told}", hint="\n".join([*cures, other]))
+    raise DeviceError(f"no energy can be measured on {device}: {told}", hint="\n".join([*cures, otherwise]))
 
 
 def _best(device: Device) -> Chosen:

@@ -7,6 +7,7 @@ its ``word``. docs/energy.md shows this table; a test holds the two together. Me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -99,6 +100,14 @@ FLAGS: dict[str, Flag] = {
     "sign_reversed": Flag("the gauge counts discharge as positive; its sign was turned", "nothing to do"),
     "vm": Flag("a virtual machine: the counters may be shares that the hypervisor makes up", "the physical machine"),
 }
+
+
+DOUBTFUL = ("low_coverage", "sensor_stale", "aliasing_risk")  # whatever else a reading is, it may not be of the load
+
+
+def doubt(flags: Sequence[str]) -> str | None:
+    """Return the first flag by which a reading is not taken for the energy of the load; None where there is none."""
+    return next((flag for flag in DOUBTFUL if flag in flags), None)
 
 
 def explain(flag: str) -> Flag | None:

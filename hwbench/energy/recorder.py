@@ -211,8 +211,8 @@ class Window:
         self.start = start
         self.end: Mark | None = None
 
-    def reading(self) -> EnergyReading | Missing:
+    def reading(self, load_period_s: float | None = None) -> EnergyReading | Missing:
         """Return the energy of the window; ``window_open`` before it is closed. See :func:`energy_between`."""
         if self.end is None:
             return Missing(code="window_open", why="the window has not been closed")
-        return energy_between(self._recorder.trace, self.start.t_s, self.end.t_s)
+        return energy_between(self._recorder.trace, self.start.t_s, self.end.t_s, load_period_s=load_period_s)

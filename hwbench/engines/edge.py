@@ -10,8 +10,10 @@ from hwbench.errors import EngineError, HwbenchError, Unsupported
 from hwbench.records.base import Support, unsupported
 from hwbench.records.device import Device
 from hwbench.records.model import Model
+from hwbench.records.quantization import PrecisionPlan
 
 _LONGEST = 500
+_NVIDIA_ONLY = frozenset({"fp8", "tf32"})
 
 
 def installed(package: str, extra: str) -> Support:
@@ -68,6 +70,15 @@ def require_precision(engine: str, asked: str, offered: tuple[str, ...]) -> None
     """Refuse a precision the engine does not have; never run another in its place."""
     if asked not in offered:
         raise Unsupported(f"{engine} cannot run in {asked} here", hint=f"it offers: {', '.join(offered)}")
+
+
+def refuse_nvidia_only(engine: str, plan: PrecisionPlan) -> None:
+    """Refuse what only TensorRT is asked for, fp8 and tf32, on behalf of an engine that runs on CPUs."""
+    asked = {plan.default, plan.floating, *plan.layers.values()} & _NVIDIA_ONLY
+    if asked:
+        raise Unsupported(
+            f"{engine} cannot build in {', '.join(sorted(asked))}: no CPU has it", hint="the engine tensorrt builds it"
+        )
 
 
 def require_built(engine: str, asked: str, built: str) -> None:

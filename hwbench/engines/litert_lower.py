@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwbench.engines.edge import installed
+from hwbench.engines.edge import installed, refuse_nvidia_only
 from hwbench.engines.litert_choose import Choice, Ranges, choose
 from hwbench.engines.litert_convert import Converted, convert
 from hwbench.engines.litert_quantize import quantized
@@ -49,6 +49,7 @@ def lower(request: LowerRequest) -> Lowered:
     """
     _require_tools()
     plan = request.plan
+    refuse_nvidia_only("litert", plan)
     _require_offered(plan, request.model.layers)
     calibration = request.calibration
     if plan.needs_ranges and calibration is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from hwbench.engines.edge import relied_on, translated
+from hwbench.engines.edge import refuse_nvidia_only, relied_on, translated
 from hwbench.engines.onnxruntime_graph import Net, import_microsoft, own_weights, read_hub, save, with_axes
 from hwbench.engines.onnxruntime_products import ACCURACY_LEVEL, Product, Rewriter, products_of, to_blocks
 from hwbench.engines.onnxruntime_static import Widths, flowing, insert_pairs, widths_on
@@ -56,6 +56,7 @@ def lower(request: LowerRequest) -> Lowered:
         EngineError: ONNX Runtime's tools fail.
     """
     _require_floating(request.plan, request.model)
+    refuse_nvidia_only("onnxruntime", request.plan)
     with translated("ONNX Runtime's tools could not prepare the graph"):
         model = read_hub(Path(request.files.folder) / request.files.runtime_graph)
         if request.plan.needs_ranges:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.engines import openvino_quantize as quantize
-from hwbench.engines.edge import DOT_PRODUCTS, relied_on, translated
+from hwbench.engines.edge import DOT_PRODUCTS, refuse_nvidia_only, relied_on, translated
 from hwbench.engines.openvino_chains import SETTING, misfused
 from hwbench.engines.openvino_choice import Choice, Verdict, choose, refused
 from hwbench.engines.openvino_graph import DYNAMIC_GROUP, channel_axes, name_nodes, read_float, works_of
@@ -50,6 +50,7 @@ def lower(request: LowerRequest) -> Lowered:
         EngineError: OpenVINO's own tools fail.
     """
     plan = request.plan
+    refuse_nvidia_only("openvino", plan)
     _check_device(plan, request.device)
     with translated("OpenVINO refused the model"):
         model = read_float(Path(request.files.folder) / request.files.runtime_graph)

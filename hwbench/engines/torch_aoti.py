@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from hwbench.engines.edge import artefact_of_another, installed, require_precision, translated
-from hwbench.engines.torch_compile import with_compiler
-from hwbench.engines.torch_module import TorchRunner, set_threads, start
+from hwbench.engines.torch_compile import with_compiler, with_triton
+from hwbench.engines.torch_module import Placed, TorchRunner, set_threads, start
+from hwbench.engines.torch_place import OnGpu, OnHost, place, precisions_on, runs_on
 from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, LowerRequest, Tensors
-from hwbench.records.base import Missing, Support, unsupported
+from hwbench.records.base import Missing, Support
 from hwbench.records.device import Device
 from hwbench.records.measurement import Built
 from hwbench.records.memory import RuntimeMemory
@@ -35,7 +36,7 @@ class TorchAoti:
 
     name = "torch-aoti"
     variant_of = "torch-compile"
-    schemes = ("fp32", "bf16", "auto")
+    schemes = ("fp32", "tf32", "fp16", "bf16", "auto")  # tf32 and fp16 on GPUs alone
 
     start = start
 
@@ -45,22 +46,24 @@ class TorchAoti:
     def supports(self, model: Model, files: ModelFiles, device: Device) -> Support:
         if (other := artefact_of_another(model, self.name)) is not None:
             return other
-        if device.kind != "cpu":
-            return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
         if files.no_graph is not None:
             return Support(reasons=(files.no_graph,))
-        return self.installed() if model.artefact is None else installed("torch", "cpu")
+        found = self.installed() if model.artefact is None else installed("torch", "cpu")
+        found = runs_on(self.name, device) if found.usable else found
+        return with_triton(found, device) if model.artefact is None else found
 
     def precisions(self, device: Device) -> tuple[str, ...]:
-        return ("fp32",)
+        return precisions_on(device)
 
     def load(self, request: BuildRequest) -> AotiSource | AotiPackage:
         set_threads(request)
         if request.model.artefact is None:
-            return AotiSource(request)
+            return AotiSource(request, AotiRunner)
         require_precision(self.name, request.precision, ("auto",))
         path = Path(request.files.folder) / request.files.runtime_graph
-        return AotiPackage(open_package(path, request.streams), request)
+        arithmetic = request.model.arithmetic
+        where: OnHost | OnGpu = place(request.device, arithmetic, arithmetic, self.name)
+        return AotiPackage(open_package(path, where, request.streams), where, request)
 
     def lower(self, request: LowerRequest) -> Lowered:
         from hwbench.engines.torch_aoti_build import lower
@@ -74,10 +77,12 @@ class AotiSource:
     load_phase: Missing | None = None
     compile_phase: Missing | None = None
 
-    def __init__(self, request: BuildRequest) -> None:
+    def __init__(self, request: BuildRequest, runner: type[AotiRunner]) -> None:
         from hwbench.engines.torch_aoti_build import arithmetic_for, read_view
 
-        self.arithmetic = arithmetic_for(request.precision, request.model)
+        self.runner = runner
+        self.arithmetic = arithmetic_for(request.precision, request.model, request.device)
+        self.place = place(request.device, self.arithmetic, self.arithmetic, runner.name)
         self.view = read_view(request.files)
         self.request = request
 
@@ -86,8 +91,9 @@ class AotiSource:
         from hwbench.engines.torch_aoti_build import compile_package
 
         path = self.request.workdir / _PACKAGE
-        compile_package(self.view, self.request.model, self.arithmetic, path)
-        return AotiRunner(open_package(path, self.request.streams), self.arithmetic, self.request)
+        compile_package(self.view, self.request.model, self.arithmetic, self.place, path)
+        package = open_package(path, self.place, self.request.streams)
+        return self.runner(package, self.arithmetic, self.place, self.request)
 
 
 class AotiPackage:
@@ -96,31 +102,32 @@ class AotiPackage:
     load_phase: Missing | None = None
     compile_phase: Missing | None = _BUILT_BEFORE
 
-    def __init__(self, package: Any, request: BuildRequest) -> None:
+    def __init__(self, package: Any, where: OnHost | OnGpu, request: BuildRequest) -> None:
         self.package = package
+        self.place = where
         self.request = request
 
     def compile(self) -> AotiRunner:
-        return AotiRunner(self.package, self.request.model.arithmetic, self.request)
+        return AotiRunner(self.package, self.request.model.arithmetic, self.place, self.request)
 
 
-def open_package(path: Path, streams: int) -> Any:
+def open_package(path: Path, where: OnHost | OnGpu, streams: int) -> Any:
     """Load a package with an instance of the network for each concurrent request.
 
     Raises:
-        EngineError: torch does not take it, or it was compiled for another CPU.
+        EngineError: torch does not take it, or it was compiled for another CPU or GPU.
     """
-    from hwbench.engines.torch_aoti_build import require_same_isa
+    from hwbench.engines.torch_aoti_check import require_same_machine
 
     with translated(f"AOTInductor cannot load '{path.name}'"):
         from torch._inductor.package.package import load_package
 
-        require_same_isa(path)
-        return load_package(str(path), num_runners=streams)
+        require_same_machine(path, where)
+        return load_package(str(path), num_runners=streams, device_index=-1 if where.index is None else where.index)
 
 
 @dataclass(frozen=True)
-class _InOrder:
+class InOrder:
     """Makes arguments of inputs: by position, in the order of the hub."""
 
     names: tuple[str, ...]
@@ -130,15 +137,22 @@ class _InOrder:
 
 
 class AotiRunner(TorchRunner):
-    """A loaded package."""
+    """A loaded package; ``name``: of the engine that runs it."""
 
-    timed_region = "package(...) under torch.inference_mode: tensors in host memory to tensors in host memory"
+    name = "torch-aoti"
 
-    def __init__(self, package: Any, arithmetic: str, request: BuildRequest) -> None:
-        names = tuple(spec.name for spec in request.model.inputs)
-        super().__init__("torch-aoti", package, _InOrder(names), request)
+    def __init__(self, package: Any, arithmetic: str, where: OnHost | OnGpu, request: BuildRequest) -> None:
+        in_order = InOrder(tuple(spec.name for spec in request.model.inputs))
+        placed = Placed(module=package, place=where, own=arithmetic, arguments=in_order.arguments)
+        super().__init__(self.name, package, placed, request)
         self.arithmetic = arithmetic
-        self.settings = {"compiled_for": package.get_metadata().get("AOTI_CPU_ISA", "not told")}
+        told = package.get_metadata()
+        compiled_for = f"sm_{told.get('AOTI_COMPUTE_CAPABILITY', '?')}" if where.index is not None else None
+        self.settings = {"compiled_for": compiled_for or told.get("AOTI_CPU_ISA", "not told")}
+
+    @property
+    def timed_region(self) -> str:
+        return f"package(...) under torch.inference_mode: {self.place.region}"
 
     def precision(self) -> str:
         return self.arithmetic

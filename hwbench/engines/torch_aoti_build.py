@@ -1,26 +1,26 @@
 """A package of AOTInductor: the hub's torch view exported, compiled, and zipped into ``model.pt2``.
 
-bf16 is torch's autocast: products and convolutions in bf16, what loses by it (softmax, normalisation, sums) in fp32,
-inputs and outputs as they were. Weights are frozen, so they are cast and packed once, while compiling.
+On a CPU bf16 is torch's autocast: products and convolutions in bf16, what loses by it (softmax, normalisation, sums) in
+fp32, inputs and outputs as they were; weights are frozen, so they are cast and packed once, while compiling. For a GPU
+the view and its inputs are cast as a whole, and what is compiled are Triton's kernels for the GPU that is there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.engines.edge import require_precision, translated
-from hwbench.errors import EngineError, Unsupported
+from hwbench.engines.torch_place import GPUS, OnGpu, OnHost, offered, place
+from hwbench.errors import Unsupported
 from hwbench.protocols import LowerRequest
 from hwbench.records.base import Missing
+from hwbench.records.device import Device
 from hwbench.records.model import Model, ModelFiles
 from hwbench.records.quantization import Lowered
 
@@ -39,6 +39,7 @@ _NOT_THE_SAME = Missing(
     cure="keep the package; its source and settings are in the manifest",
 )
 _BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+_ON_THE_GPU = "AOTInductor compiles for the GPU that it runs on: build there, with --device cuda:0"
 _THIS_CPU = "the library is compiled for this machine's CPU (-march=native): it is not for an older or another one"
 
 
@@ -52,30 +53,48 @@ def lower(request: LowerRequest) -> Lowered:
     plan = request.plan
     quantised = sorted({plan.default, *plan.layers.values()} - {"float"})
     if quantised:
-        raise Unsupported(f"{_NAME} builds no {', '.join(quantised)}", hint="it builds fp32, bf16 and auto")
-    isa = set(request.device.cpu.isa) if request.device.cpu is not None else set()
-    if plan.floating == "bf16" and not _BF16 & isa:
-        raise Unsupported(f"'{request.device.name}' has no bf16 arithmetic", hint="fp32 runs everywhere")
-    arithmetic = arithmetic_for(plan.floating, request.model)
-    compile_package(read_view(request.files), request.model, arithmetic, request.folder / _PACKAGE)
+        raise Unsupported(f"{_NAME} builds no {', '.join(quantised)}", hint=f"it builds {_builds(request.device)}")
+    where = _where(request)
+    arithmetic = arithmetic_for(plan.floating, request.model, request.device)
+    compile_package(read_view(request.files), request.model, arithmetic, where, request.folder / _PACKAGE)
     return Lowered(
         files=(_PACKAGE,),
         arithmetic=arithmetic,
         settings={},
         layers=(),
         same_bytes=_NOT_THE_SAME,
-        notes=(_THIS_CPU,),
+        notes=(
+            _THIS_CPU if where.index is None else f"the library is for {where.units[0]} and GPUs of its generation",
+        ),
     )
 
 
-def arithmetic_for(asked: str, model: Model) -> str:
+def _builds(device: Device) -> str:
+    return "fp32, tf32, fp16, bf16 and auto" if device.kind in GPUS else "fp32, bf16 and auto"
+
+
+def _where(request: LowerRequest) -> OnHost | OnGpu:
+    """Return where to compile: on the device itself."""
+    device, floating = request.device, request.plan.floating
+    if device.kind in GPUS:
+        if device.gpu is not None and isinstance(device.gpu.uuid, Missing):
+            raise Unsupported(f"'{device.name}' is not attached", hint=_ON_THE_GPU)
+        return place(device, floating, request.model.arithmetic, _NAME)
+    isa = set(device.cpu.isa) if device.cpu is not None else set()
+    if floating == "bf16" and not _BF16 & isa:
+        raise Unsupported(f"'{device.name}' has no bf16 arithmetic", hint="fp32 runs everywhere")
+    return OnHost()
+
+
+def arithmetic_for(asked: str, model: Model, device: Device) -> str:
     """Return what most multiply-adds are to be computed in; ``auto`` is what the graph is written in.
 
     Raises:
-        Unsupported: neither that nor, for a graph in fp32, bf16 was asked for.
+        Unsupported: neither that nor, for a graph in fp32, what the device has beside was asked for (CPU: bf16).
     """
     own = model.arithmetic
-    require_precision(_NAME, asked, (own, "auto", *(("bf16",) if own == "fp32" else ())))
+    beside = ("bf16",) if own == "fp32" else ()
+    require_precision(_NAME, asked, offered(own, device) if device.kind in GPUS else (own, "auto", *beside))
     return own if asked == "auto" else asked
 
 
@@ -89,7 +108,9 @@ def read_view(files: ModelFiles) -> torch.fx.GraphModule:
         return to_torch(ir.load(Path(files.folder) / files.runtime_graph))
 
 
-def compile_package(view: torch.fx.GraphModule, model: Model, arithmetic: str, path: Path) -> None:
+def compile_package(
+    view: torch.fx.GraphModule, model: Model, arithmetic: str, where: OnHost | OnGpu, path: Path
+) -> None:
     """Export the view for the shapes of ``model.inputs`` and compile it into a package at ``path``.
 
     Raises:
@@ -98,12 +119,16 @@ def compile_package(view: torch.fx.GraphModule, model: Model, arithmetic: str, p
     import torch
     from torch._inductor.async_compile import shutdown_compile_workers
 
-    example = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in model.inputs)
-    module = _autocast(view, model) if arithmetic == "bf16" and model.arithmetic == "fp32" else view
+    example = tuple(where.tensor(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))) for spec in model.inputs)
+    on_cpu = where.index is None
+    module = _autocast(view, model) if on_cpu and arithmetic == "bf16" and model.arithmetic == "fp32" else view
+    module = where.module(module)
     with translated("AOTInductor failed"), _scratch(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's own deprecations
         program = torch.export.export(module, example)
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=_OPTIONS)
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=str(path), inductor_configs=_OPTIONS if on_cpu else {}
+        )
     shutdown_compile_workers()
 
 
@@ -140,26 +165,3 @@ def _autocast(view: torch.fx.GraphModule, model: Model) -> torch.nn.Module:
             return tuple(result.to(kind) for result, kind in zip(results, kinds, strict=True))
 
     return Autocast().eval()
-
-
-def require_same_isa(path: Path) -> None:
-    """Refuse a package that was compiled for instructions this CPU lacks: it would end the process.
-
-    Raises:
-        EngineError: it was, or for another kind of machine.
-    """
-    import torch
-
-    with zipfile.ZipFile(path) as package:
-        told = [name for name in package.namelist() if name.endswith("wrapper_metadata.json")]
-        facts = json.loads(package.read(told[0])) if told else {}
-    machine = facts.get("AOTI_MACHINE", platform.machine())
-    here = {name.replace("_", "") for name, there in torch.cpu.get_capabilities().items() if there is True}
-    needed = [name for name in facts.get("AOTI_CPU_ISA", "").lower().split() if name.startswith(("avx", "amx"))]
-    lacking = [name for name in needed if not any(own.startswith(name.replace("_", "")) for own in here)]
-    if machine != platform.machine() or lacking:
-        raise EngineError(
-            f"'{path.name}' was compiled for {machine} with {' '.join(needed) or 'no extensions'}, and this is "
-            f"{platform.machine()} without {' '.join(lacking) or 'them'}",
-            hint="build it on this machine",
-        )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hwbench.engines import torch_module
 from hwbench.engines.edge import installed
-from hwbench.engines.torch_module import TorchRunner, load_module
+from hwbench.engines.torch_module import Placed, TorchRunner, load_module
 from hwbench.protocols import BuildRequest
 from hwbench.records.base import Missing, Support
 
-_NOTHING_TO_COMPILE = Missing(code="not_applicable", why="eager torch compiles nothing")
+NOTHING_TO_COMPILE = Missing(code="not_applicable", why="eager torch compiles nothing")
 
 
 class TorchEager:
@@ -33,9 +31,9 @@ class TorchEagerProgram:
     """A module in memory."""
 
     load_phase: Missing | None = None
-    compile_phase: Missing | None = _NOTHING_TO_COMPILE
+    compile_phase: Missing | None = NOTHING_TO_COMPILE
 
-    def __init__(self, loaded: Any, request: BuildRequest) -> None:
+    def __init__(self, loaded: Placed, request: BuildRequest) -> None:
         self.loaded = loaded
         self.request = request
 

@@ -1,4 +1,8 @@
-"""What torch says about its memory on the CPU: the sizes of parameters, and its profiler's record of allocations."""
+"""What torch says about its memory.
+
+On the CPU the sizes of parameters, and its profiler's record of allocations; on a GPU its allocator's own counters,
+which are exact.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
 
+from hwbench.engines.torch_place import OnGpu
 from hwbench.records.base import Missing
 from hwbench.records.memory import RuntimeMemory
 
 _IN_ACTIVATIONS = Missing(
     code="not_separate", why="torch's operators take scratch memory where they take tensors: it is under activations"
+)
+_IN_ACTIVATIONS_GPU = Missing(
+    code="not_separate", why="cuBLAS and cuDNN take their workspaces from torch's allocator: they are under activations"
 )
 _NO_ARENA = Missing(code="not_applicable", why="torch takes memory for the CPU from the C library, without an arena")
 
@@ -34,6 +42,29 @@ def torch_memory(module: Any, run: Callable[[], object]) -> RuntimeMemory:
         arena_bytes=_NO_ARENA,
         method="torch: storage of parameters and buffers, each once, without copies that kernels pack; highest sum of "
         "allocations in one inference (torch.profiler, profile_memory), outputs and operators' scratch memory included",
+    )
+
+
+def torch_gpu_memory(place: OnGpu, module: Any, run: Callable[[], object]) -> RuntimeMemory:
+    """Return what ``module`` holds in GPU memory and what one inference takes, by torch's allocator.
+
+    Args:
+        place: the GPU.
+        module: the torch module.
+        run: one inference, launched call by call (a CUDA graph takes its memory when it is captured), warmed up.
+    """
+    cuda, index = place.torch.cuda, place.index
+    before = int(cuda.memory_allocated(index))
+    cuda.reset_peak_memory_stats(index)
+    run()
+    return RuntimeMemory(
+        weights_bytes=_held_bytes([*module.parameters(), *module.buffers()]),
+        activations_bytes=max(0, int(cuda.max_memory_allocated(index)) - before),
+        workspace_bytes=_IN_ACTIVATIONS_GPU,
+        arena_bytes=int(cuda.max_memory_reserved(index)),
+        method="in GPU memory. torch: storage of parameters and buffers, each once; highest "
+        "torch.cuda.max_memory_allocated in one inference without a CUDA graph, less what was allocated before it; "
+        "torch.cuda.max_memory_reserved",
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hwbench.engines.edge import artefact_of_another, require_precision, threads_per_stream, translated
-from hwbench.engines.torch_memory import torch_memory
+from hwbench.engines.edge import artefact_of_another, threads_per_stream, translated
+from hwbench.engines.torch_memory import torch_gpu_memory, torch_memory
+from hwbench.engines.torch_place import OnGpu, OnHost, leaves, place, precisions_on, runs_on
 from hwbench.errors import EngineError
 from hwbench.protocols import NOT_OFFERED, BuildRequest, LayerProfile, Tensors
 from hwbench.records.base import Missing, Support, unsupported
@@ -42,20 +44,19 @@ def supports(
     """Say whether the engine can run the model: it needs the module, which an ONNX file does not hold."""
     if (other := artefact_of_another(model, engine.name)) is not None:
         return other
-    if device.kind != "cpu":
-        return unsupported("wrong_device", f"this engine runs on the CPU, not on '{device.name}'")
     if files.torch_source is None:
         return unsupported(
             "no_torch_source",
             "an ONNX file holds no torch module",
             "name the module (net.py:make) to measure torch too",
         )
-    return engine.installed()
+    found = engine.installed()
+    return runs_on(engine.name, device) if found.usable else found
 
 
 def precisions(engine: _Installed, device: Device) -> tuple[str, ...]:  # noqa: ARG001
     """Return what is measured by default."""
-    return ("fp32",)
+    return precisions_on(device)
 
 
 def start(engine: _Installed) -> str:  # noqa: ARG001
@@ -74,11 +75,25 @@ def set_threads(request: BuildRequest) -> None:
         torch.set_num_interop_threads(1)
 
 
-def load_module(engine: str, request: BuildRequest) -> Any:
-    """Make the user's module again and give it the weights that were exported.
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A module where it is to run, and how it is called.
+
+    ``arguments`` makes arguments of inputs, tensors by name.
+    """
+
+    module: Any
+    place: OnHost | OnGpu
+    own: str  # the precision of its parameters before they were cast
+    arguments: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def load_module(engine: str, request: BuildRequest) -> Placed:
+    """Make the user's module again, give it the weights that were exported, and put it where it is to run.
 
     Raises:
-        EngineError: it is not the module that was exported (its weights do not fit).
+        Unsupported: the device has no such precision.
+        EngineError: it is not the module that was exported (its weights do not fit), or torch cannot use the device.
     """
     import torch
 
@@ -98,9 +113,9 @@ def load_module(engine: str, request: BuildRequest) -> Any:
                 f"'{request.model.source}' made another network the second time: {str(error).splitlines()[0]}",
                 hint="its factory must build the same layers at every call",
             ) from error
-    offered = (module_precision(loaded.module), "auto")
-    require_precision(engine, request.precision, offered)
-    return loaded
+    own = module_precision(loaded.module)
+    where = place(request.device, request.precision, own, engine)
+    return Placed(module=where.module(loaded.module), place=where, own=own, arguments=loaded.arguments)
 
 
 @dataclass(kw_only=True)
@@ -111,53 +126,50 @@ class TorchBound:
     names: tuple[str, ...]
 
     def outputs(self) -> Tensors:
-        from torch.utils import _pytree
-
-        leaves: list[Any] = [leaf for leaf in _pytree.tree_leaves(self.run()) if hasattr(leaf, "numpy")]
-        return {name: _to_numpy(leaf) for name, leaf in zip(self.names, leaves, strict=False)}
+        return {name: _to_numpy(leaf) for name, leaf in zip(self.names, leaves(self.run()), strict=False)}
 
 
 def _to_numpy(tensor: Any) -> Any:
-    """Return the tensor as an array; numpy has no bfloat16, and every one of its values is a float32."""
+    """Return the tensor as an array of the host; numpy has no bfloat16, and every one of its values is a float32."""
     import torch
 
-    return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    here = tensor.cpu()
+    return here.float().numpy() if here.dtype == torch.bfloat16 else here.numpy()
 
 
 class TorchRunner:
-    """A callable torch module, eager or compiled.
+    """A callable torch module, eager or compiled, on the CPU or a GPU."""
 
-    ``loaded`` makes arguments of inputs, and holds the module that was made.
-    """
-
-    timed_region = "module(...) under torch.inference_mode: tensors in host memory to tensors in host memory"
-
-    def __init__(self, engine: str, call: Callable[..., Any], loaded: Any, request: BuildRequest) -> None:
+    def __init__(self, engine: str, call: Callable[..., Any], loaded: Placed, request: BuildRequest) -> None:
         self.engine = engine
         self.call = call
         self.loaded = loaded
+        self.place = loaded.place
         self.request = request
         self.notes: tuple[str, ...] = ()
         self.settings: dict[str, str] = {}
 
+    @property
+    def timed_region(self) -> str:
+        return f"module(...) under torch.inference_mode: {self.place.region}"
+
+    def finished(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Return one inference, finished when it returns."""
+        return self.place.finished(call)
+
     def bind(self, inputs: Tensors) -> TorchBound:
-        import torch
+        names = tuple(spec.name for spec in self.request.model.outputs)
+        return TorchBound(run=self.finished(self._called(inputs)), names=names)
 
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
-        args, kwargs = self.loaded.arguments(tensors)
-        call, inference_mode = self.call, torch.inference_mode
-
-        def run() -> object:
-            with inference_mode():
-                return call(*args, **kwargs)
-
-        return TorchBound(run=run, names=tuple(spec.name for spec in self.request.model.outputs))
+    def _called(self, inputs: Tensors) -> Callable[[], object]:
+        """Return the call of the module on tensors that are in place."""
+        args, kwargs = self.loaded.arguments({name: self.place.tensor(array) for name, array in inputs.items()})
+        return functools.partial(self.call, *args, **kwargs)
 
     def precision(self) -> str:
         """Return what most multiply-adds are computed in."""
-        from hwbench.graph.torch_source import module_precision
-
-        return module_precision(self.loaded.module)
+        own = self.loaded.own
+        return self.place.arithmetic(own, self.request.model) if isinstance(self.place, OnGpu) else own
 
     def built(self) -> Built:
         import torch
@@ -166,11 +178,10 @@ class TorchRunner:
             engine=self.engine,
             version=str(torch.__version__),
             precision=self.precision(),
-            execution_units=("CPU",),
+            execution_units=self.place.units,
             threads=torch.get_num_threads() * self.request.streams,
             settings={
-                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-                "mkldnn": str(torch.backends.mkldnn.is_available()),
+                **self.place.settings(),
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "interop_threads": str(torch.get_num_interop_threads()),
                 **self.settings,
@@ -183,8 +194,10 @@ class TorchRunner:
         return _NO_LAYERS
 
     def memory(self, inputs: Tensors) -> RuntimeMemory | Missing:
-        run = self.bind(inputs).run
+        run = self.place.finished(self._called(inputs))
         run()  # what is made once is made
+        if isinstance(self.place, OnGpu):
+            return torch_gpu_memory(self.place, self.loaded.module, run)
         return torch_memory(self.loaded.module, run)
 
     def close(self) -> None:

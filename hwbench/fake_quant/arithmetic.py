@@ -7,7 +7,7 @@ int32 never come near). Each result is rounded to float32 where the runtime's ow
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -28,6 +28,19 @@ class Products:
     weight_scales: Tensor
     bias: Tensor | None
     matrix: bool
+
+
+class Rounds(Protocol):
+    """How a runtime rounds what is read on one of its own grids."""
+
+    @property
+    def name(self) -> str:
+        """Return the runtime's."""
+        ...
+
+    def round(self, numbers: Tensor, y: Any) -> Tensor:
+        """Return numbers as the runtime's quantisation of floats rounds them."""
+        ...
 
 
 class Arithmetic(Protocol):

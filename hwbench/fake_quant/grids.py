@@ -1,7 +1,7 @@
-"""Grids: which integers stand for which numbers.
+"""Grids: which integers, or floats of eight bits, stand for which numbers.
 
-A number is ``scale * (step - zero_point)``. Scales are numbers that float32 holds exactly, since every runtime keeps
-them so.
+A number is ``scale * (step - zero_point)``, or ``scale`` times a float. Scales are numbers that float32 holds exactly,
+since every runtime keeps them so.
 """
 
 from __future__ import annotations
@@ -49,6 +49,19 @@ class Grid:
         A number of the grid is off by a rounding of float32, far less than half a step, so that this is exact.
         """
         return torch.round(numbers.to(torch.float64) / self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatGrid:
+    """The grid of an activation tensor in E4M3 (arXiv:2209.05433): floats, up to ``largest`` in magnitude."""
+
+    scale: float
+    largest: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest number."""
+        return -self.largest * self.scale, self.largest * self.scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,13 @@ def fold_batch_norm(norm: ir.Node, producer: ir.Node) -> None:
     graph.remove(norm, safe=True)
 
 
+@np.errstate(all="ignore")
+def norm_scale(norm: ir.Node) -> Array:
+    """Return what a BatchNorm of constants multiplies each channel by, float64: gamma / sqrt(var + eps)."""
+    gamma, variance = _float64(norm.inputs[1]), _float64(norm.inputs[4])
+    return gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+
+
 def _foldable_into(node: ir.Node) -> ir.Node | None:
     """Return the layer that feeds ``node``, where that is a BatchNorm at inference and the layer's only consumer."""
     if node.op_type != "BatchNormalization" or node.domain or len(node.inputs) != 5 or len(node.outputs) != 1:
@@ -111,8 +118,8 @@ def _float64(value: ir.Value | None) -> Array:
 
 @np.errstate(all="ignore")  # weights that are no numbers have been warned about
 def _fold(graph: ir.Graph, producer: ir.Node, norm: ir.Node) -> None:
-    gamma, beta, mean, variance = (_float64(value) for value in norm.inputs[1:5])
-    scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
+    beta, mean = _float64(norm.inputs[2]), _float64(norm.inputs[3])
+    scale = norm_scale(norm)
     weight = _float64(producer.inputs[1])
     bias = _float64(producer.inputs[2]) if len(producer.inputs) > 2 and producer.inputs[2] is not None else 0.0
     axis = _scaled_axis(producer)

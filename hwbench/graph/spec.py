@@ -7,7 +7,8 @@ net.py:make(width=0.5)  the same, called with keyword arguments: literals of Pyt
 pkg.nets:make           the same, from an importable module
 resnet50, zoo:resnet50  one of the built-in models
 net.hwbundle, net/      a bundle: an engine that hwbench has built, with its manifest
-net.tflite, net.xml     an engine: a file of a runtime, which only that runtime can run
+net.tflite, net.xml     an engine: a file of a runtime, which only that runtime can run; so are TensorRT's plans
+                        (net.engine, net.plan, net.trt) and those of TensorRT-RTX (net.rtx)
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from hwbench.files import near_names
 from hwbench.models.zoo import ZOO
 
 _CALLABLE = re.compile(r"(?P<where>.+?):(?P<attribute>[A-Za-z_][\w.]*)(?P<arguments>\(.*\))?", re.DOTALL)
-_ENGINES = {".tflite": "litert", ".xml": "openvino"}  # whose files these are; the plugins claim the same suffixes
+_ENGINES = {  # whose files these are; the plugins claim the same suffixes
+    ".tflite": "litert",
+    ".xml": "openvino",
+    ".engine": "tensorrt",
+    ".plan": "tensorrt",
+    ".trt": "tensorrt",
+    ".rtx": "tensorrt-rtx",
+}
 _FILES = frozenset({".onnx", ".pt2", ".py", SUFFIX, *_ENGINES})
-_TENSORRT = "is a TensorRT engine, and there is no TensorRT engine in this hwbench yet"
 _NOT_MODELS = {
     ".pt": "holds pickled weights without the network",
     ".pth": "holds pickled weights without the network",
     ".safetensors": "holds weights without the network",
-    ".engine": _TENSORRT,
-    ".plan": _TENSORRT,
-    ".trt": _TENSORRT,
 }
 _FORMS = (
     "give net.onnx, net.pt2, net.py:callable, pkg.module:callable, a bundle, net.tflite, net.xml, or a built-in model"

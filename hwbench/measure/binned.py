@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,16 +110,12 @@ def _bin(part: _Part, session: Session) -> Bin:
         median_s=part.median_s,
         p90_s=part.p90_s,
         inferences_per_s=part.inferences / (part.span_s[1] - part.span_s[0]),
-        temperature_c=host.temperature_c,
-        clock_hz=host.cpu_hz if isinstance(host.cpu_hz, Missing) else _mean(host.cpu_hz),
+        temperature_c=host.heat_c,
+        clock_hz=host.clock_hz,
         throttle_events=events,
         power_w=reading if isinstance(reading, Missing) else reading.energy_j / reading.window_s,
         throttled_s={} if isinstance(reading, Missing) else dict(reading.throttled_s),
     )
-
-
-def _mean(clocks: Sequence[float]) -> float | Missing:
-    return statistics.fmean(clocks) if clocks else Missing(code="no_cpu", why="the kernel shows the clock of no CPU")
 
 
 def _last_over_first(bins: Sequence[Bin]) -> float | Missing:

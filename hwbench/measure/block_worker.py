@@ -16,6 +16,7 @@ from hwbench.dialogue import answer, questions
 from hwbench.energy.choose import Chosen, choose
 from hwbench.energy.recorder import Recorder
 from hwbench.inference import inference
+from hwbench.measure.gpu_memory import GpuMemoryTrack, gpu_track, told
 from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import Call, sample, undisturbed
@@ -32,12 +33,20 @@ _SETTLE_COUNT = 2
 
 def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
     """Load, warm up, answer until nobody asks any more."""
+    with gpu_track(job.device) as gpu:  # before the process has a CUDA context
+        return _answered(job, folder, emit, gpu)
+
+
+def _answered(job: Job, folder: Path, emit: Emit, gpu: GpuMemoryTrack | None) -> ProcessRun:
     clock = MonotonicClock()
     loaded = load(job, folder, emit, clock)
+    gpu_loading = told(gpu)
     call = loaded.bound[0].run
     with inference(job.engine), undisturbed():
         finite = save_outputs(loaded.bound[0].outputs(), folder / OUTPUTS)
         loaded.memory.start_run()
+        if gpu is not None:
+            gpu.start_run()
         warmup = sample(call, clock, make_stopper(job.settings.warmup), _silent)
         chosen = choose(job.settings.meter, job.device)
         instrument = None if isinstance(chosen.instrument, Missing) else chosen.instrument
@@ -46,11 +55,14 @@ def work(job: Job, folder: Path, emit: Emit) -> ProcessRun:
         with Recorder(instrument, clock=clock, busy_cpus=job.settings.cpus) as recorder:
             for question in questions(BlockQuestion):
                 answer(emit, _block(call, clock, question.count, chosen, recorder))
+        gpu_used = told(gpu)
         used = loaded.memory.finish(model_bytes(job))
     result = ProcessRun(
         built=loaded.runner.built(),
         phases=loaded.opening.phases,
         memory=used,
+        gpu_memory_loading=gpu_loading,
+        gpu_memory=gpu_used,
         timed_region=loaded.runner.timed_region,
         outputs_finite=finite,
     )

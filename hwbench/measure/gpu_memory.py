@@ -11,6 +11,11 @@
 Inside a container NVML tells the process ids of the host. A process with ids of its own then finds itself missing, or
 finds a stranger's id equal to its own; both are seen here, and then only the device's delta is given, and flagged.
 
+Loading is watched closely, :data:`EVERY_S`. While inferences are timed a look would cost them time, and what they
+take was taken by the first of them: then :data:`RUN_EVERY_S`, and at both ends.
+
+On a Jetson GPU and CPU share one memory: there torch's two numbers are known, and the process's own resident set.
+
 Tested with simulated drivers; not verified on a GPU.
 """
 
@@ -20,31 +25,52 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hwbench.nvml import Nvml, load
+from hwbench.cuda.torch_devices import torch_index
+from hwbench.nvml import Nvml, load, sees_host_ids
 from hwbench.records.base import Missing
+from hwbench.records.device import Device
 from hwbench.records.memory import GpuMemory
 from hwbench.units import Clock, MonotonicClock
 
 EVERY_S = 0.02
+RUN_EVERY_S = 0.5
+NO_GPU = Missing(code="no_gpu", why="it ran on the CPU: its memory is the process's")
 _MEMORY_V2 = 0x02000028  # nvmlMemory_v2: `used` without what the driver reserves
-_HOST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of the kernel (include/linux/proc_ns.h)
 _CONTAINER = "start the container with --pid=host; until then only the device's delta is known"
+_UNIFIED = Missing(code="unified", why="CPU and GPU share one memory here: see that of the process")
 _NOT_READ = Missing(code="no_samples", why="the GPU's memory was not read")
+
+
+@contextlib.contextmanager
+def gpu_track(device: Device) -> Iterator[GpuMemoryTrack | None]:
+    """Follow the memory of a device from now on; None where it is no GPU."""
+    if device.kind not in {"nvidia", "jetson"}:
+        yield None
+        return
+    uuid = _UNIFIED if device.gpu is None else device.gpu.uuid
+    with GpuMemoryTrack(uuid, torch_index=lambda torch: torch_index(torch, device)) as track:
+        yield track
+
+
+def told(track: GpuMemoryTrack | None) -> GpuMemory | Missing:
+    """Return what was seen in the phase that ends now."""
+    return NO_GPU if track is None else track.finish()
 
 
 class GpuMemoryTrack:
     """Follows the memory of one GPU through a run.
 
-    Enter it before the process has a CUDA context (that is the baseline); call :meth:`start_run` when the model is
-    ready; :meth:`finish` when inference is over.
+    Enter it before the process has a CUDA context (that is the baseline); call :meth:`finish` and :meth:`start_run`
+    when the model is ready; :meth:`finish` when inference is over.
 
     Args:
-        uuid: of the GPU (``gpu.uuid`` of its device).
-        torch_index: CUDA's own number of it in this process, for torch's allocator.
+        uuid: of the GPU (``gpu.uuid`` of its device), or why it has none.
+        torch_index: torch's own number of it in this process, or what finds it, given torch.
         nvml: the module ``pynvml`` or what stands in for it; loaded when not given.
         torch: the module, or what stands in for it; by default torch where this process has imported it.
         clock: tests pass a fake; then nothing is read but by :meth:`look`.
@@ -54,9 +80,9 @@ class GpuMemoryTrack:
 
     def __init__(
         self,
-        uuid: str,
+        uuid: str | Missing,
         *,
-        torch_index: int = 0,
+        torch_index: int | Callable[[Any], int | Missing] = 0,
         nvml: Any = None,
         torch: Any = None,
         clock: Clock | None = None,
@@ -93,13 +119,13 @@ class GpuMemoryTrack:
         if self._api is not None:
             self._api.ask("nvmlShutdown")
 
-    def start_run(self) -> None:
-        """Inference starts: forget the peaks of building and loading."""
-        torch = self._allocator()
-        if not isinstance(torch, Missing):
-            torch.cuda.reset_peak_memory_stats(self._torch_index)
+    def start_run(self, every_s: float = RUN_EVERY_S) -> None:
+        """Inference starts: forget the peaks of building and loading, and look less often."""
+        torch, index = self._allocator()
+        if not isinstance(index, Missing):
+            torch.cuda.reset_peak_memory_stats(index)
         with self._lock:
-            self._seen = _Seen()
+            self.every_s, self._seen = every_s, _Seen()
         self.look()
 
     def look(self) -> None:
@@ -108,11 +134,11 @@ class GpuMemoryTrack:
             self._seen.look(self._clock.now_ns(), self._used_bytes(), self._own_bytes())
 
     def finish(self) -> GpuMemory:
-        """Inference is over: return what was seen since :meth:`start_run`."""
+        """A phase is over: return what was seen since :meth:`start_run`, or since the beginning."""
         self.look()
-        torch = self._allocator()
-        allocated: int | Missing = torch if isinstance(torch, Missing) else _peak(torch, "allocated", self._torch_index)
-        reserved: int | Missing = torch if isinstance(torch, Missing) else _peak(torch, "reserved", self._torch_index)
+        torch, index = self._allocator()
+        allocated: int | Missing = index if isinstance(index, Missing) else _peak(torch, "allocated", index)
+        reserved: int | Missing = index if isinstance(index, Missing) else _peak(torch, "reserved", index)
         seen = self._seen
         used, own = seen.used.value, seen.own.value
         delta: int | Missing = used if isinstance(used, Missing) else self._before
@@ -134,13 +160,15 @@ class GpuMemoryTrack:
     def _flags(self, own: int | Missing, delta: int | Missing) -> tuple[str, ...]:
         said = {
             "device_delta_only": isinstance(own, Missing) and not isinstance(delta, Missing),
-            "pid_unsure": not isinstance(own, Missing) and not self._sees_host_ids(),
+            "pid_unsure": not isinstance(own, Missing) and not sees_host_ids(self._root),
             "other_processes": self._others,
         }
         return tuple(flag for flag, holds in said.items() if holds)
 
     def _find(self) -> Any:
         """Initialise NVML and return the GPU's handle, or why there is none."""
+        if isinstance(self._uuid, Missing):
+            return self._uuid
         module = load() if self._module is None else self._module
         if isinstance(module, Missing):
             return module
@@ -180,11 +208,11 @@ class GpuMemoryTrack:
             return processes
         own = os.getpid()
         self._others |= bool(set(processes) - {own})
-        if own in self._strangers and not self._sees_host_ids():
+        if own in self._strangers and not sees_host_ids(self._root):
             why = f"process {own} was on this GPU before this process used it: NVML tells the ids of the host"
             return Missing(code="pid_of_another", why=why, cure=_CONTAINER)
         if own not in processes:
-            if self._sees_host_ids():
+            if sees_host_ids(self._root):
                 return Missing(code="not_on_gpu", why="this process has no CUDA context on this GPU")
             why = "NVML tells the process ids of the host, and this process has others (a private PID namespace)"
             return Missing(code="pid_not_found", why=why, cure=_CONTAINER)
@@ -194,19 +222,16 @@ class GpuMemoryTrack:
             return Missing(code="not_supported", why=why, cure="Linux, or Windows with the TCC driver")
         return used
 
-    def _sees_host_ids(self) -> bool:
-        """Say whether this process is in the PID namespace of the host, whose ids NVML tells."""
-        with contextlib.suppress(OSError):
-            return (self._root / "proc/self/ns/pid").readlink().name == _HOST_NAMESPACE
-        return False
-
-    def _allocator(self) -> Any:
+    def _allocator(self) -> tuple[Any, int | Missing]:
+        """Return torch, and its number of the GPU or why its allocator holds nothing there."""
         torch = sys.modules.get("torch") if self._torch is None else self._torch
         if torch is None:
-            return Missing(code="no_torch", why="torch is not loaded in this process: its allocator holds nothing")
+            return None, Missing(
+                code="no_torch", why="torch is not loaded in this process: its allocator holds nothing"
+            )
         if not torch.cuda.is_initialized():
-            return Missing(code="no_torch", why="torch has no CUDA context in this process")
-        return torch
+            return torch, Missing(code="no_torch", why="torch has no CUDA context in this process")
+        return torch, self._torch_index(torch) if callable(self._torch_index) else self._torch_index
 
     def _work(self) -> None:
         while not self._stop.wait(self.every_s):

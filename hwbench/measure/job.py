@@ -70,6 +70,7 @@ def prepare(job: Job, folder: Path, emit: Emit, *, profile_layers: bool) -> Prep
     request = BuildRequest(
         model=job.model,
         files=job.files,
+        device=job.device,
         precision=job.precision,
         threads=job.settings.threads,
         streams=job.settings.streams,

@@ -52,7 +52,7 @@ def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerT
     fault = _fault(run.units, run.end_to_end_s, known)
     if fault is not None:
         return fault
-    quiet = _quiet(run.end_to_end_s)
+    quiet = quiet_ones(run.end_to_end_s)
     whole_s = sum(run.end_to_end_s[index] for index in quiet)
     rows = []
     for samples in run.units:
@@ -79,7 +79,7 @@ def reconcile(run: LayerRun, layers: Sequence[Layer], median_s: float) -> LayerT
     )
 
 
-def _quiet(end_to_end_s: Sequence[float]) -> list[int]:
+def quiet_ones(end_to_end_s: Sequence[float]) -> list[int]:
     """Return which inferences took least: a quarter of them, though at least three where there are so many."""
     count = max(_QUIET_FEWEST, math.ceil(_QUIET_SHARE * len(end_to_end_s)))
     return sorted(range(len(end_to_end_s)), key=end_to_end_s.__getitem__)[:count]

@@ -19,11 +19,12 @@ import msgspec
 from hwbench.children import Emit, Throttle
 from hwbench.energy.choose import Chosen
 from hwbench.energy.recorder import Recorder, Window
+from hwbench.measure.gpu_state import gpu_reader
 from hwbench.measure.host import read_host
 from hwbench.measure.loaded import Opening
 from hwbench.measure.loop import Call, Tick
 from hwbench.records.base import Missing, Record
-from hwbench.records.device import HostState
+from hwbench.records.device import Device, HostState
 from hwbench.records.energy import EnergyReading
 from hwbench.records.measurement import RunSettings
 from hwbench.units import Clock
@@ -104,9 +105,11 @@ class Session:
         edges.host_after = self.host()
 
 
-def host_reader(settings: RunSettings, clock: Clock) -> Callable[[], HostState]:
-    """Return what reads this machine, the times of the measured CPUs among it."""
-    return lambda: read_host(cpus=settings.cpus, clock=clock)
+def host_reader(settings: RunSettings, clock: Clock, device: Device) -> Callable[[], HostState]:
+    """Return what reads this machine: the times of the measured CPUs, and the state of ``device`` where it is a GPU."""
+    gpu = gpu_reader(device)
+    gpu()  # connects, which must not happen between the warm-up and the timed window
+    return lambda: msgspec.structs.replace(read_host(cpus=settings.cpus, clock=clock), gpu=gpu())
 
 
 def energy_of(chosen: Chosen, window: Window) -> EnergyReading | Missing:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from hwbench.measure.gpu_held import held_down
 from hwbench.measure.mlperf import KEPT_BY_THE_RUN
 from hwbench.records.base import Missing
 from hwbench.records.measurement import FEWEST, Finding, LayerTable, Measurement, Validity, validity
@@ -23,6 +24,8 @@ _DRIFT = 0.05
 _STEAL = 0.02
 _FOREIGN = 0.10
 _CLOCK_CHANGE = 0.20
+_GPU_HELD = 0.01
+_GPU_CLOCK_CHANGE = 0.10
 _TOO_SHORT_S = 5e-6
 _FEW = FEWEST
 _DISTURBED = 0.5
@@ -179,6 +182,43 @@ def _clock_change(m: Measurement, _: int) -> Iterator[Finding]:
             "clock_changed",
             f"CPU clocks were {abs(change):.0%} {'higher' if change > 0 else 'lower'} after the run than before",
             "warm up longer, or fix the governor to performance",
+        )
+
+
+def _gpu_throttle(m: Measurement, _: int) -> Iterator[Finding]:
+    before, after = m.host_before.gpu, m.host_after.gpu
+    if isinstance(before, Missing) or isinstance(after, Missing):
+        return
+    throttled, capped = held_down(before, after, m.window_s, _GPU_HELD)
+    if throttled:
+        yield _finding(
+            "warning" if m.settings.mode == "sustained" else "invalid",
+            "gpu_throttled",
+            f"the GPU held its clocks down while it was being timed: {'; '.join(throttled)}",
+            "let it cool down, improve its cooling or its power supply",
+        )
+    if capped:
+        yield _finding(
+            "warning",
+            "gpu_power_capped",
+            f"the GPU was at its power limit: {'; '.join(capped)}; its clock was what the limit left",
+            "lock a clock that it can hold: hwbench doctor --apply gpu_clocks=..., or set the limit on purpose",
+        )
+
+
+def _gpu_clock_change(m: Measurement, _: int) -> Iterator[Finding]:
+    before, after = m.host_before.gpu, m.host_after.gpu
+    if isinstance(before, Missing) or isinstance(after, Missing) or m.settings.mode in _COURSE_IS_THE_RESULT:
+        return
+    if isinstance(before.sm_hz, Missing) or isinstance(after.sm_hz, Missing) or not before.sm_hz:
+        return
+    change = after.sm_hz / before.sm_hz - 1
+    if abs(change) > _GPU_CLOCK_CHANGE:
+        yield _finding(
+            "warning",
+            "gpu_clock_changed",
+            f"the GPU's clock was {abs(change):.0%} {'higher' if change > 0 else 'lower'} after the run than before",
+            "warm up longer (--warmup), or lock its clock: hwbench doctor --apply gpu_clocks=...",
         )
 
 
@@ -339,7 +379,7 @@ def _layers(m: Measurement, _: int) -> Iterator[Finding]:
 _Check = Callable[[Measurement, int], Iterator[Finding]]
 _RESULT_CHECKS: tuple[_Check, ...] = (_precision, _finite, _software_gpu)
 _RUN_CHECKS: tuple[_Check, ...] = (
-    _throttle, _drift, _clock_change, _steal, _foreign, _swap, _plateau,
+    _throttle, _gpu_throttle, _drift, _clock_change, _gpu_clock_change, _steal, _foreign, _swap, _plateau,
 )  # fmt: skip
 _CHECKS = (
     *_RESULT_CHECKS,

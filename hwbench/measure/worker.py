@@ -18,12 +18,14 @@ from hwbench.energy.protocol import TRACE
 from hwbench.energy.recorder import Recorder
 from hwbench.energy.trace import write_trace
 from hwbench.inference import inference
+from hwbench.measure.gpu_memory import GpuMemoryTrack, gpu_track, told
 from hwbench.measure.job import OUTPUTS, Job
 from hwbench.measure.loaded import load, model_bytes
 from hwbench.measure.loop import undisturbed
 from hwbench.measure.modes import MODES
 from hwbench.measure.runtime_memory import runtime_memory
 from hwbench.measure.session import Session, energy_of, host_reader
+from hwbench.measure.transfers import transfers
 from hwbench.protocols import Tensors
 from hwbench.records.base import Missing
 from hwbench.records.measurement import TimedRun
@@ -35,14 +37,22 @@ CLOCK = "time.perf_counter_ns"
 
 def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
     """Do the job and return what was seen."""
+    with gpu_track(job.device) as gpu:  # before the process has a CUDA context
+        return _run(job, folder, emit, gpu)
+
+
+def _run(job: Job, folder: Path, emit: Emit, gpu: GpuMemoryTrack | None) -> TimedRun:
     clock, settings = MonotonicClock(), job.settings
     loaded = load(job, folder, emit, clock)
+    gpu_loading = told(gpu)
     with inference(job.engine):
         finite = save_outputs(loaded.bound[0].outputs(), folder / OUTPUTS)
         chosen = choose(settings.meter, job.device)
         instrument = None if isinstance(chosen.instrument, Missing) else chosen.instrument
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         loaded.memory.start_run()
+        if gpu is not None:
+            gpu.start_run()
         with undisturbed(), Recorder(instrument, clock=clock, busy_cpus=settings.cpus) as recorder:
             session = Session(
                 calls=tuple(item.run for item in loaded.bound),
@@ -54,13 +64,14 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
                 emit=emit,
                 folder=folder,
                 opening=loaded.opening,
-                host=host_reader(settings, clock),
+                host=host_reader(settings, clock, job.device),
             )
             seen = MODES[settings.mode](session)
-        used = loaded.memory.finish(model_bytes(job))  # before anything else is read from the runtime
+        used, gpu_used = loaded.memory.finish(model_bytes(job)), told(gpu)  # before the runtime is asked anything else
         if instrument is not None and settings.mode != "energy":  # which has written its own
             write_trace(folder / TRACE, recorder.trace)
-    told = runtime_memory(job.engine, loaded.runner, loaded.prepared.inputs) if job.ask_memory else NOT_ASKED
+    copies = transfers(job.engine, loaded.runner, loaded.prepared.inputs)
+    asked = runtime_memory(job.engine, loaded.runner, loaded.prepared.inputs) if job.ask_memory else NOT_ASKED
     result = TimedRun(
         built=loaded.runner.built(),
         started_at=started_at,
@@ -78,7 +89,10 @@ def work(job: Job, folder: Path, emit: Emit) -> TimedRun:
         energy=energy_of(chosen, seen.edges.recorded),
         host_before=seen.edges.host_before,
         host_after=seen.edges.host_after,
-        runtime_memory=told,
+        transfers=copies,
+        runtime_memory=asked,
+        gpu_memory_loading=gpu_loading,
+        gpu_memory=gpu_used,
         **seen.parts,  # type: ignore[arg-type]  # fields by name
     )
     loaded.runner.close()

@@ -127,15 +127,17 @@ class Nvml:
 
     def _start(self, device: Device) -> Gpu | Missing:
         """Initialise NVML and find the GPU; NVML stays initialised only where there is one to measure."""
-        refusal = _refusal(device)
-        driver = refusal or (load() if self._driver is None else self._driver)
+        uuid = _uuid(device)
+        if isinstance(uuid, Missing):
+            return uuid
+        driver = load() if self._driver is None else self._driver
         if isinstance(driver, Missing):
             return driver
         api = Api(driver)
         started = api.ask("nvmlInit")
         if isinstance(started, Missing):
             return started
-        gpu = _gpu(api, device.gpu.uuid if device.gpu is not None else "")
+        gpu = _gpu(api, uuid)
         if isinstance(gpu, Missing):
             api.ask("nvmlShutdown")
         return gpu
@@ -184,14 +186,15 @@ class NvmlInstrument:
             self.gpu.api.ask("nvmlShutdown")
 
 
-def _refusal(device: Device) -> Missing | None:
+def _uuid(device: Device) -> str | Missing:
+    """Return by what NVML finds the GPU, or why it cannot be measured."""
     if device.kind != "nvidia":
         return Missing(code="wrong_device", why=f"nvml measures NVIDIA GPUs, not {device.name}")
-    if device.gpu is None:
+    if device.gpu is None or isinstance(device.gpu.uuid, Missing):
         return Missing(code="no_uuid", why=f"{device.name} tells no UUID, by which NVML would find it")
     if device.gpu.uuid.startswith("MIG-"):
         return Missing(code="mig_instance", why=_MIG, cure="measure the whole GPU, with MIG off or all else idle")
-    return None
+    return device.gpu.uuid
 
 
 def _gpu(api: Api, uuid: str) -> Gpu | Missing:

@@ -27,13 +27,6 @@ from hwbench.records.energy import Channel, Quantity, Role
 FIELD_ENERGY = 83  # NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, mJ
 FIELD_AVERAGE, FIELD_INSTANT = 185, 186  # NVML_FI_DEV_POWER_AVERAGE, NVML_FI_DEV_POWER_INSTANT, mW
 SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY = 0, 1, 2  # NVML_POWER_SCOPE_*
-_THROTTLED = {  # NVML_FI_DEV_CLOCKS_EVENT_REASON_*, ns
-    "sw_power_cap": 74,
-    "sync_boost": 76,
-    "sw_thermal": 269,
-    "hw_thermal": 270,
-    "hw_power_brake": 271,
-}
 _FIELD_MEMORY_TEMPERATURE = 82  # NVML_FI_DEV_MEMORY_TEMP, °C
 _TEMPERATURE_GPU, _CLOCK_SM, _CLOCK_MEMORY = 0, 1, 2
 
@@ -138,7 +131,8 @@ def find_sources(gpu: Gpu, timing: Timing, counter_period_s: float | None) -> tu
     edges = [] if counter_period_s is None else [_counter(timing, counter_period_s)]
     throttled = [
         Read(channel=_context(name, "throttled", f"NVML field {field}"), unit=1e-9, field=(field, 0))
-        for name, field in _THROTTLED.items()
+        for name, field in gpu.api.counter_fields().items()
+        if not isinstance(field, Missing)
     ]
     slow: list[Read] = [*edges, *_answering(gpu, throttled), *_answering(gpu, [_memory_temperature()])]
     sources: list[NvmlSource] = [] if not slow else [FieldSource(gpu, slow, _SLOW_S)]

@@ -21,7 +21,7 @@ from hwbench.graph.spec import parse_spec
 from hwbench.intake import Watch
 from hwbench.inventory import Target, find_target
 from hwbench.optimization_pipeline.candidates import CANDIDATES
-from hwbench.optimization_pipeline.planner import PlannerOf
+from hwbench.optimization_pipeline.proposer import ProposerOf
 from hwbench.optimization_pipeline.run import Optimization
 from hwbench.optimization_pipeline.saving import BUNDLE, OPTIMIZATION, PAGE, PARETO, PLAN, WORK
 from hwbench.records.optimization import OptimizationResult, OptimizeRequest
@@ -35,7 +35,7 @@ def optimize(
     *,
     target: Target | None = None,
     watch: Watch,
-    planner: PlannerOf | None = None,
+    planner: ProposerOf | None = None,
 ) -> OptimizationResult:
     """Find the best bundle that meets the goal, certify it, and save it in ``folder`` with how that is known.
 

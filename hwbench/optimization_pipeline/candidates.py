@@ -10,6 +10,7 @@ from hwbench import plugins
 from hwbench.build.plan import plan_for
 from hwbench.build_pipeline import of_builder
 from hwbench.errors import EngineError, HwbenchError, StorageError, Unsupported
+from hwbench.inventory import cannot_build
 from hwbench.optimization_pipeline.judging import Judge
 from hwbench.optimization_pipeline.kept import Kept, plain
 from hwbench.optimization_pipeline.making import Maker
@@ -21,6 +22,10 @@ from hwbench.records.planning import Design, Space
 
 CANDIDATES = "candidates"
 UNIFORM = ("fp32", "bf16", "fp16", "auto", "int8", "int8-dynamic")
+UNIFORM_ON_GPUS = (
+    "fp32", "tf32", "bf16", "fp16", "auto", "int8", "int8-dynamic", "fp8", "int8-weights", "int4-weights",
+)  # fmt: skip
+_FLOATS = frozenset({"fp32", "bf16", "fp16"})
 _NOT_YET = Missing(code="not_yet", why="it has not been built")
 _BASELINE = Missing(code="uniform", why="it is a baseline: nothing was predicted of it")
 
@@ -62,12 +67,22 @@ class Workshop:
             engine: Engine = plugins.load("engines", name)
             if not isinstance(engine, Builds) or (not self.request.engines and of_builder(engine)):
                 continue
-            support = engine.installed()
-            if not support.usable:
-                failed.append(NotMeasured(engine=name, precision="", reason=support.reasons[0], failed=False))
+            reason = cannot_build(engine, self.judge.original, self.judge.target)
+            if reason is not None:
+                failed.append(NotMeasured(engine=name, precision="", reason=reason, failed=False))
                 continue
-            found += [(name, each) for each in self.request.precisions or UNIFORM if each in engine.schemes]
+            found += [(name, each) for each in self.request.precisions or self._all(engine) if each in engine.schemes]
         return found
+
+    def _all(self, engine: Builds) -> tuple[str, ...]:
+        """Return what a plan must not be slower than; what this GPU or its runtime lacks is refused with a reason.
+
+        A GPU's engine is not the same file when it is built again, so ``auto`` would go beside the precision it means.
+        """
+        if self.judge.target.device.kind not in {"nvidia", "jetson"}:
+            return UNIFORM
+        told = self.judge.original.model.arithmetic in _FLOATS and set(engine.schemes) >= _FLOATS
+        return tuple(each for each in UNIFORM_ON_GPUS if each != "auto" or not told)
 
     def _baseline(self, engine: str, precision: str) -> Candidate:
         plan, name = plan_for(precision), f"{engine} {precision}"

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from hwbench.compare.guard import choose
 from hwbench.errors import HwbenchError, Interrupted, StorageError
 from hwbench.optimization_pipeline.aims import of_arithmetic
 from hwbench.optimization_pipeline.judging import distance
-from hwbench.plan.goals import shown
+from hwbench.plan.goals import within_reach
 from hwbench.records.base import Missing
 from hwbench.records.contest import Choice, Contest
 from hwbench.records.goals import PlanGoalOutcome
@@ -25,6 +27,7 @@ from hwbench.records.optimization import (
     Verdicts,
 )
 from hwbench.records.verification import Certificate, Task, Word
+from hwbench.stats import non_dominated
 
 _MOST_TRIES = 5
 _BROKEN = "engine_failed"
@@ -56,13 +59,15 @@ def certify(
     score: Callable[[Candidate], Scored],
     careful: str | None = None,
     missed: Mapping[str, tuple[float, ...]] | None = None,
+    *,
+    accurate: bool = False,
 ) -> Verdicts:
     """Take what the guard chooses and certify it; where that fails, what the guard chooses of the rest.
 
     ``missed`` says by how much candidates miss the goals beyond accuracy
     (:func:`hwbench.optimization_pipeline.aims.by_candidate`): the guard chooses among those that count and miss the
     least. The last try is kept for ``careful``, so that failing ones that are alike cannot use all of them up. One that
-    fails while it runs counts as failed.
+    fails while it runs counts as failed. ``accurate``: of those that meet the goals the one that loses the least.
 
     Each certificate holds with 95 % by itself; of k that were tried at most 5 k % are expected to be wrong, and the
     record says how many were. What could not be settled is taken only where nothing could be certified.
@@ -79,11 +84,13 @@ def certify(
         if len(tried) == _MOST_TRIES - 1 and careful in left and contest.standing(careful) is not None:
             left = {careful}
         left = _nearest(left, contest, missed or {})
+        left = _most_accurate(left, by) if accurate else left
         choice = choose(
             contest,
             meets=left.__contains__,
             distance=order.index,
         )
+        choice = _as_asked(choice, by) if accurate else choice
         if choice.word == "NONE" and tried:
             break
         found = _scored(by[choice.entrant], score)
@@ -104,6 +111,23 @@ def _nearest(names: set[str], contest: Contest, missed: Mapping[str, tuple[float
     timed = [name for name, standing in standings.items() if standing is not None and standing.restarts]
     least = min((missed.get(name, ()) for name in timed), default=())
     return {name for name in timed if missed.get(name, ()) == least}
+
+
+def _most_accurate(names: set[str], by: Mapping[str, Candidate]) -> set[str]:
+    """Return those of the names whose drop is the least that was seen."""
+    drops = {name: math.inf if (drop := _drop(by[name])) is None else drop.drop for name in names}
+    least = min(drops.values(), default=math.inf)
+    return {name for name in names if drops[name] == least}
+
+
+def _as_asked(choice: Choice, by: Mapping[str, Candidate]) -> Choice:
+    """Return a choice among the most accurate with that as its reason, where no uniform one is among them."""
+    drop = _drop(by[choice.entrant])
+    if choice.word != "ALONE" or drop is None:
+        return choice
+    none = Missing(code="less_accurate", why="every uniform precision that meets the goals loses more")
+    why = f"it falls by {drop.drop:.4g} on {drop.n} samples, the least of those that meet the goals"
+    return msgspec.structs.replace(choice, word="ACCURATE", best_uniform=none, why=why)
 
 
 def _scored(candidate: Candidate, score: Callable[[Candidate], Scored]) -> Scored:
@@ -158,24 +182,22 @@ def missed(goals: Sequence[PlanGoalOutcome]) -> tuple[Binding, ...]:
             why=each.why,
             relax=str(each.value)
             if isinstance(each.value, Missing)
-            else f"{each.goal.metric} threshold {shown(each.goal.metric, each.value)}",
+            else f"{each.goal.metric} threshold {within_reach(each.goal.metric, each.value)}",
         )
         for each in found
     )
 
 
 def pareto(candidates: Sequence[Candidate], values: Mapping[str, float]) -> tuple[ParetoPoint, ...]:
-    """Return the candidates that no other beats in both the objective and the drop seen, the fastest first."""
+    """Return the candidates that no other beats in both the objective and the drop seen, the best first."""
     points = [
         ParetoPoint(entrant=each.name, value=values[each.name], drop=drop.drop)
         for each in candidates
         if each.name in values and (drop := _drop(each)) is not None
     ]
-    front: list[ParetoPoint] = []
-    for point in sorted(points, key=lambda point: (point.value, point.drop)):
-        if not front or point.drop < front[-1].drop:
-            front.append(point)
-    return tuple(front)
+    kept = reversed(non_dominated([(point.value, point.drop) for point in points]))
+    left = {(points[at].value, points[at].drop): points[at] for at in kept}  # of equal ones the first
+    return tuple(left[place] for place in sorted(left))
 
 
 def values_of(contest: Contest, rounds: Sequence[Round]) -> dict[str, float]:
@@ -193,6 +215,17 @@ def values_of(contest: Contest, rounds: Sequence[Round]) -> dict[str, float]:
         scale = last[common[0]] / here[common[0]] if common else 1.0
         found |= {name: value * scale for name, value in here.items()}
     return found | last
+
+
+def measured_of(contest: Contest, rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """Return all that was measured of everybody, in the last contest that one took part in."""
+    found: dict[str, dict[str, float]] = {}
+    for held in (*(each.contest for each in rounds), contest):
+        for each in held.standings if isinstance(held, Contest) else ():
+            found[each.entrant] = {str(name): value for name, value in each.also.items()}
+    for name, value in values_of(contest, rounds).items():
+        found[name][contest.plan.objective] = value
+    return found
 
 
 def binding(

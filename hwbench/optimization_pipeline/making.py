@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from hwbench.build.plan import settled
+from hwbench import plugins
+from hwbench.build.plan import reads_ranges, settled
 from hwbench.build_pipeline import licence_of, with_examples
 from hwbench.compress.layout import MODEL
 from hwbench.compression_pipeline import carried_out, for_training
@@ -82,7 +83,7 @@ class Maker:
         plan = settled(plan, network.imported.model, ())
         bundle = self.folder / BUNDLES / name
         shutil.rmtree(bundle, ignore_errors=True)  # of a run that was ended before it was written down
-        calibration, imported = self._calibrated(network.imported, plan, name)
+        calibration, imported = self._calibrated(engine, network.imported, plan, name)
         built = self._built(engine, plan, bundle, calibration, imported)
         return Made(
             engine=built,
@@ -157,11 +158,17 @@ class Maker:
         )
 
     def _calibrated(
-        self, imported: ImportResult, plan: PrecisionPlan, name: str
+        self, engine: str, imported: ImportResult, plan: PrecisionPlan, name: str
     ) -> tuple[Calibration | None, ImportResult]:
-        """Find the ranges of one plan; a copy of the network gets them, as its repairs depend on the plan."""
+        """Find the ranges of one plan; a copy of the network gets them, as its repairs depend on the plan.
+
+        Where nothing is quantised, ranges tell an engine what overflows a half, and nothing is repaired.
+        """
+        settings = self.request.calibration
         if not plan.needs_ranges:
-            return None, imported
+            if not reads_ranges(plugins.load("engines", engine), plan, imported.model):
+                return None, imported
+            settings = settings.without_repairs()
         home = self.folder / "calibrations" / name
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(imported.files.folder, home / "model", ignore=shutil.ignore_patterns("*.json", "log.txt"))
@@ -170,7 +177,7 @@ class Maker:
             model=imported.model,
             files=files,
             plan=plan,
-            settings=self.request.calibration,
+            settings=settings,
             data=self.learn.facts,
             data_folder=self.learn.folder,
             threads=self.request.threads,

@@ -3,8 +3,9 @@
 A front is a row of designs from careful to fast. What is built and judged says how far along it one may go: between the
 fastest that counted and the most careful that did not, the budget is halved (in the logarithm), and the next design is
 the nearest of the row that has not been proposed, or is solved for. What is measured scales what is predicted, by one
-factor a runtime: that moves the runtimes against each other, and no choice within one. Then single choices of the best
-design are swapped, where the costs promise a gain and the whole, run together, allows it.
+factor a runtime: that moves the runtimes against each other, and no choice within one; and goals are bounds of what is
+measured, so where it is off the front is solved for again. Then single choices of the best design are swapped, where
+the costs promise a gain and the whole, run together, allows it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import msgspec
 
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.intake import Intake
-from hwbench.optimization_pipeline.planner import Known
-from hwbench.plan.assemble import MEMORY
+from hwbench.optimization_pipeline.arithmetic import floating_for
+from hwbench.optimization_pipeline.gauging import differ, gauge_of, gauges_of, steering
+from hwbench.optimization_pipeline.proposer import Given
 from hwbench.plan.designs import choice_of, design_of, key_of
+from hwbench.planning_pipeline.found import Found
+from hwbench.planning_pipeline.meeting import Gauge
 from hwbench.planning_pipeline.planner import Planner
-from hwbench.planning_pipeline.solving import Found
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.optimization import Feedback, Proposal, Scored
@@ -48,13 +51,14 @@ _Chosen = tuple[str, Design]  # by name of the engine
 class FromCosts:
     """Proposes designs for every runtime that is worth it. What it needs is measured when it is first asked."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Given) -> None:
         self.known = known
         self.stack = contextlib.ExitStack()
         self.planner: Planner | None = None
         self.found: dict[str, Found] = {}
         self.proposed: set[tuple[str, str]] = set()
-        self.scales: dict[str, float] = {}
+        self.scales: dict[str, Gauge] = {}  # of what contests are held in
+        self.gauges: dict[str, dict[str, Gauge]] = {}  # that goals were last turned into bounds with
         self.allowed = allowed_drop(known.request.max_drop, [each.selected for each in known.baselines])
 
     @property
@@ -71,7 +75,7 @@ class FromCosts:
         if not any(each.precision is None for each in feedback):
             return self._taken(self._first(self.found))
         return self._taken(
-            [one for engine, found in self.found.items() for one in self._between(engine, found, feedback)]
+            [one for engine, found in self.found.items() for one in self._between(engine, found, self._told(feedback))]
         )
 
     def swaps(self, feedback: Sequence[Feedback]) -> Sequence[Proposal]:
@@ -79,15 +83,16 @@ class FromCosts:
         self._learn(feedback)
         timed = [
             (each.ratio, each)
-            for each in feedback
+            for each in self._told(feedback)
             if each.counts and each.precision is None and each.engine in self.found and isinstance(each.ratio, float)
         ]
-        if not timed:
+        if not timed or self.known.request.objective == "accuracy":  # which every front is solved for exactly
             return []
         best = min(timed, key=lambda one: one[0])[1]  # ratios: rounds are minutes apart, and machines drift
         found = self.found[best.engine]
         allowed = self.allowed - _beyond(best, found)
-        near = [each for each in _neighbours(self.space, best.design, found) if self._new(best.engine, each)]
+        beside = _neighbours(best.design, found, self.known.request.measured)
+        near = [each for each in beside if self._new(best.engine, each)]
         made: list[_Chosen] = []
         for design in near[:_TRIED]:
             joint = found.joint(design)
@@ -107,8 +112,24 @@ class FromCosts:
         """Take what became of designs: none is proposed twice, and what was measured scales what is predicted."""
         self._ready()
         self.proposed |= {(each.engine, key_of(each.design)) for each in feedback}
-        if self.known.request.objective == "latency":
-            self.scales = {engine: scale_of(engine, found, feedback) for engine, found in self.found.items()}
+        told = self._told(feedback)
+        asked = self.known.request.measured
+        self.scales = {engine: gauge_of(engine, found, told, asked) for engine, found in self.found.items()}
+        if any(goal.metric != "accuracy" for goal in self.known.request.goals):
+            for engine in self.found:
+                self._bound_again(engine, told)
+
+    def _told(self, feedback: Sequence[Feedback]) -> list[Feedback]:
+        """Return what became of designs that the fronts can tell of: not of those with a scheme they were not left."""
+        return [each for each in feedback if each.engine not in self.found or self.found[each.engine].has(each.design)]
+
+    def _bound_again(self, engine: str, feedback: Sequence[Feedback]) -> None:
+        """Solve again for a runtime where goals, which are of what is measured, turn out to be other bounds."""
+        found, before = self.found[engine], self.gauges.get(engine, {})
+        now = gauges_of(engine, found, feedback, self.known.request.measured)
+        if any(differ(gauge, before.get(name, Gauge())) for name, gauge in now.items()):
+            self.gauges[engine] = now
+            self.found[engine] = self._ready().again(engine, now)
 
     def _taken(self, chosen: Sequence[_Chosen]) -> list[Proposal]:
         """Propose what was chosen, each design once."""
@@ -164,8 +185,10 @@ class FromCosts:
         return [(engine, each) for each in able[:_OTHERS]]
 
     def _worth(self, engine: str, found: Found, design: Design) -> float:
-        """Return what is to be small, as predicted and scaled by what was measured."""
-        return self.scales.get(engine, 1.0) * _predicted(found, design)
+        """Return what is to be small: as it is to be measured, or the predicted loss where accuracy is to be large."""
+        if self.known.request.objective == "accuracy":
+            return found.loss(design)
+        return self.scales.get(engine, Gauge()).measured(found.values(design)[self.known.request.measured])
 
     def _proposal(self, engine: str, found: Found, design: Design) -> Proposal:
         return Proposal(
@@ -176,11 +199,14 @@ class FromCosts:
         )
 
     def _expected(self, engine: str, found: Found, design: Design) -> Interval | Missing:
-        """Return the latency to be expected; Missing where something else is to be small, which is measured alone."""
-        objective = self.known.request.objective
-        if objective != "latency":
-            return Missing(code="latency_only", why=f"latency is predicted, and {objective} is measured")
-        raw, scale = found.predict(design), self.scales.get(engine, 1.0)
+        """Return the latency or energy to be expected, as contests measure it."""
+        objective = self.known.request.measured
+        if objective == "memory":
+            return Missing(code="not_predicted", why="what a runtime takes beyond the network is measured alone")
+        raw = found.predict(design) if objective == "latency" else found.energy(design)
+        scale = self.scales.get(engine, Gauge()).factor
+        if isinstance(raw, Missing):
+            return raw
         return msgspec.structs.replace(raw, value=scale * raw.value, low=scale * raw.low, high=scale * raw.high)
 
     def _kept_space(self, path: Path) -> Space:
@@ -211,16 +237,17 @@ class FromCosts:
         return planner
 
 
-def _request(known: Known, allowed: float) -> PlanRequest:
+def _request(known: Given, allowed: float) -> PlanRequest:
     request = known.request
     return PlanRequest(
         model=request.model,
         device=request.device,
         engines=request.engines,
         kinds=get_args(SiteKind),
-        floating=("auto",),
-        objective="memory" if request.objective == "memory" else "latency",  # energy is planned for by latency
+        floating=(floating_for(known),),
+        objective=request.objective,
         max_drop=allowed,
+        goals=steering(request.goals, allowed),
         data=request.data,
         preprocess=request.preprocess,
         samples=known.parts.learn.facts.samples,
@@ -251,26 +278,6 @@ def allowed_drop(max_drop: float, baselines: Sequence[Scored | Missing]) -> floa
     return max(_LEAST_SHARE * max_drop, max_drop - statistics.median(near))
 
 
-def scale_of(engine: str, found: Found, feedback: Sequence[Feedback]) -> float:
-    """Return what designs of a runtime took over what was predicted: the median, free of drift between the rounds."""
-    uniform = [each for each in feedback if each.precision is not None and each.ratio == 1.0]
-    base = [each.value for each in uniform if isinstance(each.value, float)]
-    seen = [
-        each.ratio * statistics.median(base) / found.predict(each.design).value
-        for each in feedback
-        if base and each.engine == engine and each.precision is None and isinstance(each.ratio, float)
-    ]
-    return statistics.median(seen) if seen else 1.0
-
-
-def _predicted(found: Found, design: Design) -> float:
-    """Return the predicted latency in seconds; in bytes the memory, where that is to be small."""
-    if found.solving.objective != "memory":
-        return found.predict(design).value
-    choice = choice_of(found.solving.space, design)
-    return found.problem.totals([choice[variable.name] for variable in found.problem.variables])[MEMORY]
-
-
 def _beyond(best: Feedback, found: Found) -> float:
     """Return by how much a design fell further when it was built than when it was run as a whole."""
     joint = found.joint(best.design)
@@ -279,16 +286,17 @@ def _beyond(best: Feedback, found: Found) -> float:
     return best.drop.drop - joint.drop
 
 
-def _neighbours(space: Space, design: Design, found: Found) -> list[Design]:
-    """Return designs with one other choice that are predicted to be faster, by what they gain for what they lose."""
-    choice, here = choice_of(space, design), _predicted(found, design)
+def _neighbours(design: Design, found: Found, measured: str) -> list[Design]:
+    """Return designs with one other choice that promise less of what is measured, by the gain for what they lose."""
+    space = found.solving.space
+    choice, here = choice_of(space, design), found.values(design)[measured]
     ranked: list[tuple[float, Design]] = []
     for site in space.sites:
         for place in range(len(site.options)):
             if place == choice[site.name]:
                 continue
             other = design_of(space, {**choice, site.name: place}, floating=design.floating)
-            gain = here - _predicted(found, other)
-            if gain > (1 - _GAIN) * here:
+            gain = here - found.values(other)[measured]
+            if found.keeps(other) and gain > (1 - _GAIN) * here:
                 ranked.append(((found.loss(other) - found.loss(design)) / gain, other))
     return [each for _, each in sorted(ranked, key=lambda one: one[0])]

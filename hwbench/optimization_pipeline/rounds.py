@@ -8,8 +8,9 @@ from typing import Literal
 from hwbench.optimization_pipeline.candidates import Workshop
 from hwbench.optimization_pipeline.judging import Eligibility
 from hwbench.optimization_pipeline.kept import Kept
-from hwbench.optimization_pipeline.planner import Planner
+from hwbench.optimization_pipeline.proposer import Proposer
 from hwbench.optimization_pipeline.timing import Timer
+from hwbench.plan.assemble import SIZE
 from hwbench.records.base import Missing
 from hwbench.records.contest import Contest
 from hwbench.records.optimization import Candidate, Feedback, Made, Proposal, Proposals, Round
@@ -44,7 +45,7 @@ class Loop:
         """Whether the last contest has been held: who would come now would not be timed in it."""
         return self.kept.has(FINAL)
 
-    def run(self, planner: Planner) -> None:
+    def run(self, planner: Proposer) -> None:
         """Go on as long as there is time and the planner has something to propose."""
         for number in range(1, ROUNDS + 1):
             if not self._round(number, planner, planner.propose, MOST_PROPOSALS):
@@ -56,7 +57,7 @@ class Loop:
             if not done or swapped >= MOST_SWAPS:
                 break
 
-    def _round(self, number: int, planner: Planner, ask: Ask, most: int) -> int:
+    def _round(self, number: int, planner: Proposer, ask: Ask, most: int) -> int:
         """Do one round; return how many proposals there were."""
         record = f"round-{number}-proposals"
         if not self.kept.has(record) and (self.over or self._late()):
@@ -81,7 +82,7 @@ class Loop:
     def _late(self) -> bool:
         return self.kept.spent_s > _LOOP_SHARE * self.kept.request.time_budget_s
 
-    def _done(self, number: int, asked: Sequence[Proposal], planner: Planner) -> Round:
+    def _done(self, number: int, asked: Sequence[Proposal], planner: Proposer) -> Round:
         done: list[Candidate] = []
         for place, each in enumerate(asked, 1):
             if done and self.kept.spent_s > _MAKING_SHARE * self.kept.request.time_budget_s:
@@ -111,6 +112,7 @@ class Loop:
 
 
 def _feedback(candidate: Candidate, contest: Contest | None) -> Feedback:
+    size = {SIZE: float(candidate.made.engine.size_bytes)} if isinstance(candidate.made, Made) else {}
     standing = None if contest is None else contest.standing(candidate.name)
     ratio: float | Missing = _NOT_TIMED
     if contest is not None and contest.best_uniform == candidate.name:
@@ -127,6 +129,7 @@ def _feedback(candidate: Candidate, contest: Contest | None) -> Feedback:
         predicted=candidate.predicted,
         value=_NOT_TIMED if standing is None else standing.value,
         ratio=ratio,
+        also=size if standing is None else {**size, **{str(name): value for name, value in standing.also.items()}},
         drop=selected if isinstance(selected, Missing) else selected.drop,
         counts=candidate.counts,
     )

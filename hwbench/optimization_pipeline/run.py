@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hwbench.optimization_pipeline.judging import Eligibility, Judge
 from hwbench.optimization_pipeline.kept import Kept, plain
 from hwbench.optimization_pipeline.making import Maker
 from hwbench.optimization_pipeline.parts import divide
-from hwbench.optimization_pipeline.planner import Known, Planner, PlannerOf
+from hwbench.optimization_pipeline.proposer import Given, Proposer, ProposerOf
 from hwbench.optimization_pipeline.rounds import FINAL, ROUNDS, Loop
 from hwbench.optimization_pipeline.timing import Timer
 from hwbench.records.base import Missing
@@ -46,7 +46,6 @@ _LOOP = (*(f"round {number}" for number in range(1, ROUNDS + 1)), "swaps")
 STAGES = ("model", "data", "baselines", *_LOOP, FINAL, "certificate")
 _CONTEST_SHARE = 0.2  # of the time budget, at least, for the contest that chooses
 _FAR = 2.0  # who was so many times slower than the best that counted in its round is not timed again
-_BY_LATENCY = "designs were planned by their latency: energy is measured, and not predicted"
 _FAILED = "planner-failed"
 _NO_PLANNER = "there was no planner: uniform precisions alone were compared"
 
@@ -55,7 +54,7 @@ class Optimization:
     """One run: what it does is kept stage by stage."""
 
     def __init__(
-        self, request: OptimizeRequest, folder: Path, target: Target, watch: Watch, planner: PlannerOf | None
+        self, request: OptimizeRequest, folder: Path, target: Target, watch: Watch, planner: ProposerOf | None
     ) -> None:
         self.request, self.folder, self.target, self.watch = request, folder, target, watch
         work = (folder / saving.WORK).resolve()
@@ -105,7 +104,7 @@ class Optimization:
             raise ModelError(imported.files.no_graph.why, hint=imported.files.no_graph.cure)
         return imported
 
-    def _planned(self, planner_of: PlannerOf, imported: ImportResult, parts: Parts, loop: Loop) -> None:
+    def _planned(self, planner_of: ProposerOf, imported: ImportResult, parts: Parts, loop: Loop) -> None:
         """Do the rounds; where planning fails, the candidates that are there already go on without it."""
         told = self.kept.folder / f"{_FAILED}.json"
         if not loop.over:
@@ -119,11 +118,11 @@ class Optimization:
             write_record(told, Missing(code="planner_failed", why=error.message, cure=error.hint))
 
     def _planner(
-        self, planner_of: PlannerOf, imported: ImportResult, parts: Parts, baselines: list[Candidate]
-    ) -> Planner:
+        self, planner_of: ProposerOf, imported: ImportResult, parts: Parts, baselines: list[Candidate]
+    ) -> Proposer:
         self.watch("planning", None)
         return planner_of(
-            Known(
+            Given(
                 request=self.request,
                 target=self.target,
                 imported=imported,
@@ -136,11 +135,16 @@ class Optimization:
         )
 
     def _contest(self, loop: Loop) -> Contest:
-        """Time all that count, in one run; where nothing does, all that were built; uniform ones in any case."""
+        """Time all that count, in one run; where nothing does, all that were built; uniform ones in any case.
+
+        The best uniform one of each round is timed however far behind it is: what is chosen is held against it.
+        """
         made = [each for each in loop.candidates if isinstance(each.made, Made)]
-        careful = ending.careful(loop.candidates, self.arithmetic, loop.rounds)
-        slow_too = any(goal.metric not in {"accuracy", self.request.objective} for goal in self.request.goals)
-        near = [each for each in made if slow_too or each.name == careful or not _far(each, loop.rounds)]
+        always = {ending.careful(loop.candidates, self.arithmetic, loop.rounds)}
+        always |= {done.contest.best_uniform for done in loop.rounds if isinstance(done.contest, Contest)}
+        slow_too = any(goal.metric not in {"accuracy", self.request.measured} for goal in self.request.goals)
+        slow_too |= self.request.objective == "accuracy"
+        near = [each for each in made if slow_too or each.name in always or not _far(each, loop.rounds)]
         timed = [each for each in near if each.counts] or near
         if not any(each.uniform for each in timed):
             timed += [each for each in made if each.uniform]
@@ -164,11 +168,14 @@ class Optimization:
             self.request.goals,
             loop.candidates,
             aims.as_it_came(loop.candidates, imported.model.arithmetic, values),
-            values,
+            ending.measured_of(contest, loop.rounds),
             self.request.objective,
             _batch(imported),
         )
-        return ending.certify(contest, loop.candidates, self.request.max_drop, score, careful, missed)
+        accurate = self.request.objective == "accuracy"
+        return ending.certify(
+            contest, loop.candidates, self.request.max_drop, score, careful, missed, accurate=accurate
+        )
 
     def _result(
         self,
@@ -181,7 +188,7 @@ class Optimization:
         verdicts: Verdicts,
     ) -> OptimizationResult:
         values = ending.values_of(contest, loop.rounds)
-        goals = self._held(imported, parts, loop.candidates, verdicts, values)
+        goals = self._held(imported, parts, loop, contest, verdicts)
         certify, max_drop = parts.certify.facts.samples, self.request.max_drop
         return OptimizationResult(
             schema_version=OPTIMIZATION_SCHEMA,
@@ -215,23 +222,23 @@ class Optimization:
         self,
         imported: ImportResult,
         parts: Parts,
-        candidates: list[Candidate],
+        loop: Loop,
+        contest: Contest,
         verdicts: Verdicts,
-        values: Mapping[str, float],
     ) -> tuple[PlanGoalOutcome, ...]:
         """Hold the goals against what was chosen, on the samples that chose nothing."""
         if not self.request.goals:
             return ()
         last = verdicts.certified[-1]
-        chosen = next(each for each in candidates if each.name == last.entrant)
-        before = aims.as_it_came(candidates, imported.model.arithmetic, values)
+        chosen = next(each for each in loop.candidates if each.name == last.entrant)
+        values = ending.values_of(contest, loop.rounds)
+        before = aims.as_it_came(loop.candidates, imported.model.arithmetic, values)
         scores = self.judge.reference(parts.certify).scores
         return aims.held(
             self.request.goals,
             (chosen, last.found),
             (before, scores),
-            values,
-            self.request.objective,
+            ending.measured_of(contest, loop.rounds),
             _batch(imported),
         )
 
@@ -239,8 +246,6 @@ class Optimization:
         found = list(imported.model.warnings)
         if self.planner_of is None:
             found.append(_NO_PLANNER)
-        elif self.request.objective == "energy":
-            found.append(_BY_LATENCY)
         told = self.kept.folder / f"{_FAILED}.json"
         if told.exists():
             reason = decode(read_bytes(told), Missing, what=str(told))

@@ -10,6 +10,7 @@ from hwbench.errors import StorageError
 from hwbench.files import write_record
 from hwbench.optimization_pipeline.kept import plain
 from hwbench.records.base import Missing
+from hwbench.records.measurement import Built
 from hwbench.records.optimization import (
     OPTIMIZATION_SCHEMA,
     Made,
@@ -55,6 +56,8 @@ def plan_file(found: OptimizationResult) -> PlanFile:
     winner = found.winner
     made = winner.made
     assert isinstance(made, Made)
+    built = made.engine.built
+    assert isinstance(built, Built)  # what won was timed
     parts = found.parts
     return PlanFile(
         schema_version=OPTIMIZATION_SCHEMA,
@@ -62,7 +65,7 @@ def plan_file(found: OptimizationResult) -> PlanFile:
         hub_sha256=found.model.hub_sha256,
         artefact_sha256=made.engine.artefact.sha256,
         engine=winner.engine,
-        engine_version=made.engine.built.version,
+        engine_version=built.version,
         environment=found.environment,
         design=winner.design,
         plan=made.plan,

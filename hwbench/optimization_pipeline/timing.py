@@ -13,6 +13,7 @@ import msgspec
 from hwbench.children import thread_limits
 from hwbench.compare.contest import hold
 from hwbench.dialogue import Dialogue
+from hwbench.energy.choose import shortest_window_s
 from hwbench.errors import EngineError, HwbenchError, Interrupted, StorageError, UsageError
 from hwbench.files import write_record
 from hwbench.intake import Watch
@@ -118,9 +119,9 @@ class Timer:
         made = {each.name: each.made for each in candidates if isinstance(each.made, Made)}
         entrants = [Entrant(name=each.name, uniform=each.uniform, counts=each.counts) for each in candidates]
         plan = ContestPlan(
-            objective=request.objective,
+            objective=request.measured,
             budget_s=budget_s,
-            block_s=_BLOCK_S,
+            block_s=max(_BLOCK_S, shortest_window_s("auto", self.target.device) if request.needs_energy else 0.0),
             restarts=restarts,
             most_live=_MOST_LIVE,
             memory_limit_bytes=request.memory_limit_bytes,
@@ -140,9 +141,7 @@ class Timer:
             watch=lambda label, fraction: self.watch(f"{where}: {label.partition(':')[0]}", fraction),
         )
         if isinstance(found, Missing):
-            raise UsageError(
-                f"the objective '{request.objective}' cannot be measured here: {found.why}", hint=found.cure
-            )
+            raise UsageError(f"{request.measured} cannot be measured here: {found.why}", hint=found.cure)
         contest, seats = found
         shutil.rmtree(place, ignore_errors=True)
         write_record(self.folder / f"{where}-seen.json", Seats(seats=seats))
@@ -165,7 +164,7 @@ class Timer:
                 warmup=StopRule(name="duration", settings={"seconds": _WARMUP_S, "min_count": 4}),
                 stop=StopRule(name="count", settings={"count": 1}),
                 layers=False,
-                meter="auto" if request.objective == "energy" else "none",
+                meter="auto" if request.needs_energy else "none",
                 seed=request.seed,
             ),
         )

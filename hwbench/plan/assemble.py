@@ -20,21 +20,22 @@ from hwbench.plan.designs import sizes
 from hwbench.plan.overlap import bounded
 from hwbench.plan.problem import Array, Factor, Pair, Peak, Problem, Variable
 from hwbench.plan.reach import FURTHEST, Reader, reached
-from hwbench.records.planning import Cluster, Option, Sensitivity, Site, Sizes, Space
+from hwbench.records.planning import TWO_FOUR, Cluster, Option, Sensitivity, Site, Sizes, Space, Zeros
 from hwbench.records.quantization import Floating, Scheme
+from hwbench.sparse.formats import FORMATS
 
 LATENCY, ENERGY, SIZE, MEMORY = "latency", "energy", "size", "memory"
 _LARGEST = 4000  # entries of a factor; above, it is taken apart
 _LARGEST_BORDER = 256  # the same of a border: above, readers that blocks have to be dropped for are left out
-_BYTES: dict[str, float] = {"int8": 1, "int8-dynamic": 1, "int8-weights": 1, "int4-weights": 0.5}
-_FLOATING: dict[Floating, float] = {"auto": 4, "fp32": 4, "fp16": 2, "bf16": 2}
+_BYTES: dict[str, float] = {"int8": 1, "int8-dynamic": 1, "int8-weights": 1, "int4-weights": 0.5, "fp8": 1}
+_FLOATING: dict[Floating, float] = {"auto": 4, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
 
 class Costs(Protocol):
     """What parts of a network cost on one device and runtime."""
 
-    def cluster(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme) -> Array:
-        """Return the seconds that a cluster takes at each of some sizes."""
+    def cluster(self, cluster: Cluster, sizes: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None = None) -> Array:
+        """Return the seconds that a cluster takes at each of some sizes; with zeros where an option has them."""
         ...
 
     def border(self, of: Scheme, to: Scheme, elements: int) -> float:
@@ -42,16 +43,15 @@ class Costs(Protocol):
         ...
 
 
-Joules = Callable[[Sizes, Scheme], float]
-"""What a cluster of given sizes takes, without what the device takes anyway."""
-
-
 def assemble(
-    space: Space, costs: Costs, found: Sensitivity, *, floating: Floating = "auto", joules: Joules | None = None
+    space: Space, costs: Costs, found: Sensitivity, *, floating: Floating = "auto", joules: Costs | None = None
 ) -> Problem:
     """Return the problem: ``latency`` (s), ``size`` (bytes of weights), and ``energy`` (J) where ``joules`` is given.
 
-    ``memory`` (bytes) is the peak of weights and of the activations that are alive together.
+    ``joules`` are costs of the same parts with joules for seconds.
+
+    ``memory`` (bytes) is the peak of weights and of the activations that are alive together. ``floating`` is what those
+    of both that are not quantised are held in; ``auto`` counts as fp32.
 
     Raises:
         UsageError: nothing can be chosen, or an option has no loss.
@@ -62,14 +62,11 @@ def assemble(
         )
     table = _Tables(space)
     quantities = {
-        LATENCY: (
-            *(factor for each in space.clusters for factor in table.cluster(each, costs.cluster)),
-            *table.borders(costs),
-        ),
+        LATENCY: table.whole(costs),
         SIZE: tuple(factor for each in space.clusters for factor in table.cluster(each, _weight_bytes(floating))),
     }
     if joules is not None:
-        quantities[ENERGY] = tuple(factor for each in space.clusters for factor in table.cluster(each, _energy(joules)))
+        quantities[ENERGY] = table.whole(joules)
     return Problem(
         variables=tuple(
             Variable(name=site.name, options=tuple(option.name for option in site.options)) for site in space.sites
@@ -86,7 +83,7 @@ def with_losses(problem: Problem, space: Space, found: Sensitivity) -> Problem:
     return replace(problem, losses=_losses(space, found), pairs=_pairs(space, found))
 
 
-Cost = Callable[[Cluster, Sequence[Sizes], Scheme], Array]
+Cost = Callable[[Cluster, Sequence[Sizes], Scheme, Zeros | None], Array]
 
 
 class _Tables:
@@ -100,6 +97,11 @@ class _Tables:
         depths = {site.name: self.at[site.name] for site in space.sites if site.kind == "depth"}
         self.reached = {cluster.name: reached(cluster, self.by_name, depths) for cluster in space.clusters}
         self.full = {site.name: site.options[0].units or 0 for site in space.sites if site.kind == "width"}
+
+    def whole(self, costs: Costs) -> tuple[Factor, ...]:
+        """Return what all clusters and all borders cost."""
+        parts = (factor for each in self.space.clusters for factor in self.cluster(each, _taking(costs)))
+        return (*parts, *self.borders(costs))
 
     def cluster(self, cluster: Cluster, cost: Cost) -> list[Factor]:
         """Return the factors of a cluster."""
@@ -132,27 +134,30 @@ class _Tables:
     def _table(self, cluster: Cluster, names: Sequence[str], cost: Cost) -> Array:
         chosen = [self.sites[name] for name in names]
         every = list(itertools.product(*(range(len(site.options)) for site in chosen)))
-        asked: dict[Scheme, list[Sizes]] = {}
-        where: dict[Scheme, list[int]] = {}
+        asked: dict[tuple[Scheme, Zeros | None], list[Sizes]] = {}
+        where: dict[tuple[Scheme, Zeros | None], list[int]] = {}
         for place, options in enumerate(every):
-            scheme, size = self._at(cluster, chosen, options)
-            asked.setdefault(scheme, []).append(size)
-            where.setdefault(scheme, []).append(place)
+            way, size = self._at(cluster, chosen, options)
+            asked.setdefault(way, []).append(size)
+            where.setdefault(way, []).append(place)
         flat = np.zeros(len(every))
-        for scheme, some in asked.items():
-            flat[where[scheme]] = cost(cluster, some, scheme)
+        for (scheme, zeros), some in asked.items():
+            flat[where[scheme, zeros]] = cost(cluster, some, scheme, zeros)
         return flat.reshape([len(site.options) for site in chosen])
 
-    def _at(self, cluster: Cluster, chosen: Sequence[Site], options: Sequence[int]) -> tuple[Scheme, Sizes]:
+    def _at(
+        self, cluster: Cluster, chosen: Sequence[Site], options: Sequence[int]
+    ) -> tuple[tuple[Scheme, Zeros | None], Sizes]:
         scheme: Scheme = "float"
+        zeros: Zeros | None = None
         kept, rank = dict(self.full), 0
         for site, place in zip(chosen, options, strict=True):
             option = site.options[place]
-            scheme = option.scheme or scheme
+            scheme, zeros = option.scheme or scheme, option.zeros or zeros
             rank = option.rank or rank
             if option.units is not None:
                 kept[site.name] = option.units
-        return scheme, sizes(cluster, self.full, kept, rank)
+        return (scheme, zeros), sizes(cluster, self.full, kept, rank)
 
     def borders(self, costs: Costs) -> list[Factor]:
         """Return what it costs that tensors are read in another precision than they are made in.
@@ -239,8 +244,15 @@ class _Tables:
         return Factor((*factor.variables, *(self.at[name] for name in names)), np.multiply.outer(factor.table, counts))
 
 
+def _taking(costs: Costs) -> Cost:
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None) -> Array:
+        return costs.cluster(cluster, some, scheme) if zeros is None else costs.cluster(cluster, some, scheme, zeros)
+
+    return cost
+
+
 def _taken(costs: Costs) -> Cost:
-    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None) -> Array:  # noqa: ARG001
         return np.array(
             [costs.border("float", scheme, each.elements_in) if scheme != "float" else 0.0 for each in some]
         )
@@ -249,7 +261,7 @@ def _taken(costs: Costs) -> Cost:
 
 
 def _given(costs: Costs) -> Cost:
-    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None) -> Array:  # noqa: ARG001
         return np.array(
             [costs.border(scheme, "float", each.elements_out) if scheme != "float" else 0.0 for each in some]
         )
@@ -264,29 +276,37 @@ def _scheme(cluster: Cluster, taken: Mapping[str, Option]) -> Scheme:
 
 
 def _weight_bytes(floating: Floating) -> Cost:
-    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
-        return np.array([each.weights for each in some]) * _BYTES.get(scheme, _FLOATING[floating])
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None) -> Array:  # noqa: ARG001
+        dense = _BYTES.get(scheme, _FLOATING[floating])
+        return np.array([_packed_bytes(each, zeros) or dense * each.weights for each in some])
 
     return cost
 
 
+def _packed_bytes(size: Sizes, zeros: Zeros | None) -> float | None:
+    """Return what weights take in the format of a kernel; None where they stay dense.
+
+    What a runtime stores of weights for its own sparse kernels is not known, so these count as dense.
+    """
+    if zeros is None or zeros.format == TWO_FOUR or size.rank:
+        return None
+    m, k = size.channels_out, size.weights // size.channels_out
+    format_ = FORMATS[zeros.format]
+    return None if format_.refuses(m, k) else format_.bytes_of(m, k, zeros.sparsity)
+
+
 def _result_bytes(floating: Floating) -> Cost:
-    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
-        return np.array([each.elements_out for each in some]) * (1 if scheme == "int8" else _FLOATING[floating])
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None) -> Array:  # noqa: ARG001
+        return np.array([each.elements_out for each in some]) * (
+            1 if scheme in {"int8", "fp8"} else _FLOATING[floating]
+        )
 
     return cost
 
 
 def _source_bytes(floating: Floating) -> Cost:
-    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
+    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme, zeros: Zeros | None) -> Array:  # noqa: ARG001
         return np.array([each.elements_in for each in some]) * _FLOATING[floating]
-
-    return cost
-
-
-def _energy(joules: Joules) -> Cost:
-    def cost(cluster: Cluster, some: Sequence[Sizes], scheme: Scheme) -> Array:  # noqa: ARG001 - as Cost has it
-        return np.array([joules(each, scheme) for each in some])
 
     return cost
 
@@ -315,5 +335,5 @@ def _pairs(space: Space, found: Sensitivity) -> tuple[Pair, ...]:
             extra=each.extra,
         )
         for each in bounded(found).pairs
-        if each.site in at and each.other_site in at
+        if each.option in options.get(each.site, {}) and each.other_option in options.get(each.other_site, {})
     )

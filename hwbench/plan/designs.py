@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from hwbench.records.compression import Step
-from hwbench.records.planning import Cluster, Design, Site, Sizes, Space
+from hwbench.records.planning import TWO_FOUR, Cluster, Design, Site, Sizes, Space, Zeros
 from hwbench.records.quantization import Floating, PrecisionPlan, Scheme
 
 _PIECES = (".down", ".up")  # what a layer of low rank becomes
+_OF_TENSOR_CORES: frozenset[Scheme] = frozenset({"fp8", "int4-weights"})
+_TILE = 32  # channels of a factor that these take, whatever they are packed by
 
 
 def design_of(space: Space, choice: Mapping[str, int], *, floating: Floating = "auto") -> Design:
     """Return the design of a choice: by name of a site, the place of its option; the first where none is named."""
     schemes: dict[str, Scheme] = {}
+    zeros: dict[str, Zeros] = {}
     widths: dict[str, int] = {}
     ranks: dict[str, int] = {}
     dropped: list[str] = []
@@ -25,14 +29,15 @@ def design_of(space: Space, choice: Mapping[str, int], *, floating: Floating = "
         if option is site.options[0]:
             continue
         if option.scheme is not None:
-            schemes[site.about] = option.scheme
+            schemes |= {} if option.scheme == "float" else {site.about: option.scheme}
+            zeros |= {} if option.zeros is None else {site.about: option.zeros}
         elif option.units is not None:
             widths[site.about] = option.units
         elif option.rank is not None:
             ranks[site.about] = option.rank
         elif option.dropped:
             dropped.append(site.about)
-    return Design(floating=floating, schemes=schemes, widths=widths, dropped=tuple(dropped), ranks=ranks)
+    return Design(floating=floating, schemes=schemes, widths=widths, dropped=tuple(dropped), ranks=ranks, zeros=zeros)
 
 
 def choice_of(space: Space, design: Design) -> dict[str, int]:
@@ -47,15 +52,16 @@ def key_of(design: Design) -> str:
 
 
 def uniform(space: Space, scheme: Scheme, *, floating: Floating = "auto") -> Design:
-    """Return the design in which every layer has one precision and nothing else is changed."""
+    """Return the design in which every layer that may has one precision, dense, and nothing else is changed."""
     schemes: dict[str, Scheme] = {} if scheme == "float" else {
-        site.about: scheme for site in space.sites if site.kind == "precision"
+        site.about: scheme for site in space.sites
+        if any((option.scheme, option.zeros) == (scheme, None) for option in site.options)
     }  # fmt: skip
     return Design(floating=floating, schemes=schemes)
 
 
 def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool = True) -> tuple[Step, ...]:
-    """Return the recipe that makes the structure of a design: depth, then width, then low rank, then a repair.
+    """Return the recipe that makes the structure of a design: depth, width, low rank, zeros, then a repair.
 
     What was done to the network before it was planned (``space.exact``) comes first. What lies in a block that is
     dropped is left out.
@@ -78,31 +84,75 @@ def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool 
         names = "|".join(re.escape(name) for name, each in ranks.items() if each == rank)
         settings = {"form": "channel-svd", "rank": rank, "data_aware": data}
         steps.append(Step(method="low-rank", layers=names, settings=settings))
+    steps += _pruned(there, design)
     if steps and data:
         steps.append(Step(method="repair"))
     return (*space.exact, *steps)
 
 
+def _pruned(there: Sequence[Cluster], design: Design) -> list[Step]:
+    """Return a step for each format and sparsity; a layer that became two factors is dense."""
+    layers: dict[Zeros, list[str]] = {}
+    for cluster in there:
+        if cluster.name in design.zeros and cluster.name not in design.ranks:
+            layers.setdefault(design.zeros[cluster.name], []).append(re.escape(cluster.name))
+    return [
+        Step(method="prune", layers="|".join(names), settings=prune_settings(zeros))
+        for zeros, names in sorted(layers.items(), key=lambda each: (each[0].format, each[0].sparsity))
+    ]
+
+
+def prune_settings(zeros: Zeros) -> dict[str, object]:
+    """Return the settings of the step ``prune`` that makes them."""
+    if zeros.format == TWO_FOUR:
+        return {"pattern": TWO_FOUR}
+    return {"pattern": f"format:{zeros.format}", "amount": zeros.sparsity}
+
+
 def precision_plan(space: Space, design: Design, layers: Collection[str]) -> PrecisionPlan:
     """Return the precisions of a design, for ``hwbench build --plan``.
 
-    Int8 is asked for by default, and float by name: what a runtime has no int8 kernel for then stays in float, and
-    does not refuse the whole plan.
+    What most layers are quantised to is asked for by default, and all else by name: what a runtime has no kernel for
+    in the default then stays in float, and does not refuse the whole plan. Layers with zeros that a kernel of hwbench's
+    skips name its format.
 
     Args:
         space: what could be chosen.
         design: what was.
         layers: the names of the layers of the network as it is to be built.
     """
-    if set(design.schemes.values()) - {"float"} == set():
-        return PrecisionPlan(default="float", floating=design.floating)
     there = set(layers)
+    kernels = {name: zeros.format for name, zeros in design.zeros.items() if zeros.format != TWO_FOUR and name in there}
+    counted = Counter(design.schemes.values())
+    if not counted:
+        return PrecisionPlan(default="float", floating=design.floating, kernels=kernels)
+    default = counted.most_common(1)[0][0]
     kept: dict[str, Scheme] = {}
     for cluster in space.clusters:
-        if design.of(cluster.name) == "float":
-            names = (*cluster.layers, *(cluster.name + piece for piece in _PIECES))
-            kept.update(dict.fromkeys((name for name in names if name in there), "float"))
-    return PrecisionPlan(default="int8", floating=design.floating, layers=kept)
+        scheme = design.of(cluster.name)
+        if scheme != default:
+            rank = design.ranks.get(cluster.name, 0)
+            first = cluster.layers if scheme == "float" else (cluster.name,)  # what does not multiply has no other
+            names = dict.fromkeys(first, scheme) | {cluster.name + piece: _of_piece(scheme, rank) for piece in _PIECES}
+            kept.update((name, each) for name, each in names.items() if name in there)
+    return PrecisionPlan(default=default, floating=design.floating, layers=kept, kernels=kernels)
+
+
+def _of_piece(scheme: Scheme, rank: int) -> Scheme:
+    """Return the scheme of a factor of a layer: tensor cores have none for few or odd channels."""
+    return "float" if scheme in _OF_TENSOR_CORES and rank % _TILE else scheme
+
+
+def layers_left(space: Space, design: Design) -> tuple[str, ...]:
+    """Return the names of the layers of a design's network, as far as clusters have them: without what is dropped."""
+    found = list[str]()
+    for cluster in space.clusters:
+        if _gone(cluster, design):
+            continue
+        two = cluster.name in design.ranks  # in place of one
+        found += (name for name in cluster.layers if not (two and name == cluster.name))
+        found += (cluster.name + piece for piece in _PIECES if two)
+    return tuple(found)
 
 
 def sizes_of(cluster: Cluster, space: Space, design: Design) -> Sizes | None:
@@ -164,7 +214,7 @@ def _place(site: Site, design: Design) -> int:
     about = site.about
     for place, option in enumerate(site.options):
         chosen = {
-            "precision": option.scheme == design.of(about),
+            "precision": (option.scheme, option.zeros) == (design.of(about), design.zeros.get(about)),
             "width": option.units == design.widths.get(about, site.options[0].units),
             "depth": option.dropped == (about in design.dropped),
             "rank": option.rank == design.ranks.get(about),

@@ -1,20 +1,23 @@
 """Goals as users know them: read, held against what was measured, and turned into bounds for the solver.
 
 A goal is ``METRIC KIND VALUE [priority N]``, such as ``accuracy max-degradation 1pp``, ``latency threshold 5ms priority
-2`` or ``latency percent-min-improvement 30``; in a TOML file it is a table with ``metric``, ``type``, ``value`` and
-``priority``.
+2`` or ``latency percent-min-improvement 30``; a threshold may be written ``latency<5ms`` or ``accuracy>75%``, and a
+degradation of accuracy ``accuracy drop<1pp``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 from hwbench.errors import UsageError
-from hwbench.plan.problem import LOSS
 from hwbench.records.base import Missing
 from hwbench.records.goals import GoalKind, GoalMetric, PlanGoal, PlanGoalOutcome
-from hwbench.units import format_bytes, format_seconds, format_si, parse_quantity
+from hwbench.units import Comparison, format_bytes, format_seconds, format_si, parse_comparison, parse_quantity
+
+OTHERWISE = 0.01  # the drop that is allowed where nothing is said, of the metric
+ANYTHING = 1e9  # a drop that everything keeps, in whatever unit the metric has: records hold no infinity
 
 _METRICS: dict[str, GoalMetric] = {name: name for name in get_args(GoalMetric)}
 _KINDS: dict[str, GoalKind] = {name: name for name in get_args(GoalKind)}
@@ -26,7 +29,10 @@ _UNITS: dict[GoalMetric, str] = {
     "size": "B",
     "throughput": "1/s",
 }
-_EXAMPLES = '"accuracy max-degradation 1pp", "latency threshold 5ms priority 2" or "latency percent-min-improvement 30"'
+_STEP, _STEPS = 1e-3, 12  # three digits are off by 0.5 % at the most
+_EXAMPLES = '"latency<5ms priority 2", "accuracy max-degradation 1pp" or "latency percent-min-improvement 30"'
+_DROP = "accuracy drop"
+_NOT_MEASURED = Missing(code="not_measured", why="it was not measured")
 
 
 def parse_goal(text: str) -> PlanGoal:
@@ -40,31 +46,27 @@ def parse_goal(text: str) -> PlanGoal:
     if len(words) > 2 and words[-2] == "priority":
         priority = words[-1]
         words = words[:-2]
+    if (asked := parse_comparison(" ".join(words))) is not None:
+        return _goal(text.strip(), *_compared(text, asked), _priority(text, priority))
     if len(words) < 3:
         raise UsageError(f"goal '{text}' is not METRIC KIND VALUE", hint=f"write for example {_EXAMPLES}")
-    if not (priority.isascii() and priority.isdigit()):
-        raise UsageError(f"goal '{text}': '{priority}' is no priority", hint="write 1 for the most important, 2, ...")
-    return _goal(text.strip(), words[0], words[1], " ".join(words[2:]), int(priority))
+    return _goal(text.strip(), words[0], words[1], " ".join(words[2:]), _priority(text, priority))
 
 
-def goal_of_table(table: Mapping[str, Any]) -> PlanGoal:
-    """Read one goal from a table of a TOML file: ``metric``, ``type``, ``value`` and, if need be, ``priority``.
+def _priority(text: str, given: str) -> int:
+    if not (given.isascii() and given.isdigit()):
+        raise UsageError(f"goal '{text}': '{given}' is no priority", hint="write 1 for the most important, 2, ...")
+    return int(given)
 
-    Raises:
-        UsageError: a key is missing or unknown, or a value is not one.
-    """
-    text = ", ".join(f"{key} = {value!r}" for key, value in table.items())
-    unknown = set(table) - {"metric", "type", "value", "priority"}
-    lacking = {"metric", "type", "value"} - set(table)
-    if unknown or lacking:
-        said = f"has no key '{min(unknown)}'" if unknown else f"needs '{min(lacking)}'"
-        raise UsageError(f"a goal {said}: {text}", hint="a goal has metric, type, value and priority")
-    value, priority = table["value"], table.get("priority", 1)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UsageError(f"goal {text}: the value is a number or a text such as '5 ms'")
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise UsageError(f"goal {text}: the priority is a whole number", hint="1 is the most important")
-    return _goal(text, str(table["metric"]), str(table["type"]), str(value), priority)
+
+def _compared(text: str, asked: Comparison) -> tuple[str, str, str]:
+    """Return metric, kind and value of a goal with a sign."""
+    metric, kind = ("accuracy", "max-degradation") if asked.name == _DROP else (asked.name, "threshold")
+    sign = ">" if asked.name in {"accuracy", "throughput"} else "<"
+    if metric in _METRICS and asked.sign != sign:
+        word = "large" if sign == ">" else "small"
+        raise UsageError(f"goal '{text}': {asked.name} is to be {word}", hint=f"write {asked.name}{sign}{asked.value}")
+    return metric, kind, asked.value
 
 
 def _goal(text: str, metric: str, kind: str, value: str, priority: int) -> PlanGoal:
@@ -141,9 +143,9 @@ def outcomes(
     goals: Sequence[PlanGoal], baseline: Mapping[str, float | Missing], candidate: Mapping[str, float | Missing]
 ) -> tuple[PlanGoalOutcome, ...]:
     """Hold goals against measured values by metric; a metric that is in neither mapping is not known."""
-    unknown = Missing(code="not_measured", why="it was not measured")
     return tuple(
-        outcome(goal, baseline.get(goal.metric, unknown), candidate.get(goal.metric, unknown)) for goal in goals
+        outcome(goal, baseline.get(goal.metric, _NOT_MEASURED), candidate.get(goal.metric, _NOT_MEASURED))
+        for goal in goals
     )
 
 
@@ -160,54 +162,98 @@ def misses(found: Sequence[PlanGoalOutcome]) -> tuple[float, ...]:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a goal asks of the solver: at most ``limit`` of the quantity ``name``, in SI units."""
+
+    goal: PlanGoal
+    name: str
+    limit: float
+
+
 def bounds_of(
-    goals: Sequence[PlanGoal],
-    baseline: Mapping[str, float | Missing],
-    *,
-    batch_size: int,
-    loss_of: Callable[[float], float],
-) -> dict[str, float]:
-    """Return the solver's bounds that stand for goals; where several bound the same, the tightest.
+    goals: Sequence[PlanGoal], baseline: Mapping[str, float | Missing], *, batch_size: int
+) -> tuple[Bound, ...]:
+    """Return the solver's bounds that stand for goals but those of accuracy, the most important first.
+
+    Accuracy is bounded by the drop of designs that were run as a whole (:func:`drop_of`), which no sum of losses tells.
 
     Args:
         goals: what is wanted.
         baseline: what the original network has, by metric.
         batch_size: inferences a run: a throughput is a latency of the whole batch.
-        loss_of: from an allowed drop of accuracy (a share; negative where accuracy must rise) to a budget of loss.
-
-    Returns:
-        Bounds of ``latency``, ``energy``, ``size``, ``memory`` and ``loss``.
 
     Raises:
-        UsageError: a goal is relative to a baseline that is not known, or cannot be met by any plan.
+        UsageError: a goal is relative to a baseline that is not known, or asks for nothing.
     """
-    found: dict[str, float] = {}
-    for goal in goals:
-        limit = limit_of(goal, baseline.get(goal.metric, Missing(code="not_measured", why="it was not measured")))
+    found = []
+    for goal in sorted(goals, key=lambda each: each.priority):
+        if goal.metric == "accuracy":
+            continue
+        limit = limit_of(goal, baseline.get(goal.metric, _NOT_MEASURED))
         if isinstance(limit, Missing):
             raise UsageError(f"goal '{goal.text}' needs the {goal.metric} of the original: {limit}")
-        name, bound = _bound(goal, limit, baseline, batch_size, loss_of)
-        found[name] = min(bound, found.get(name, bound))
+        if goal.metric == "throughput" and limit <= 0:
+            raise UsageError(f"goal '{goal.text}' asks for nothing: any plan has a throughput above 0")
+        by_batch = goal.metric == "throughput"
+        name = "latency" if by_batch else goal.metric
+        found.append(Bound(goal=goal, name=name, limit=batch_size / limit if by_batch else limit))
+    return tuple(found)
+
+
+def check_bounded(objective: str, goals: Sequence[PlanGoal]) -> None:
+    """Refuse accuracy as the objective where no goal holds it back.
+
+    Raises:
+        UsageError: that is so.
+    """
+    if objective == "accuracy" and all(goal.metric == "accuracy" for goal in goals):
+        raise UsageError(
+            "--objective accuracy needs something that holds it back: the network as it is loses nothing",
+            hint='--goal "latency<5ms", or one of throughput, energy, memory or size',
+        )
+
+
+def tightest(bounds: Iterable[Bound]) -> dict[str, float]:
+    """Return bounds by quantity; where several bound the same, the tightest."""
+    found: dict[str, float] = {}
+    for each in bounds:
+        found[each.name] = min(each.limit, found.get(each.name, each.limit))
     return found
 
 
-def _bound(
-    goal: PlanGoal,
-    limit: float,
-    baseline: Mapping[str, float | Missing],
-    batch_size: int,
-    loss_of: Callable[[float], float],
-) -> tuple[str, float]:
-    if goal.metric == "throughput":
-        if limit <= 0:
-            raise UsageError(f"goal '{goal.text}' asks for nothing: any plan has a throughput above 0")
-        return "latency", batch_size / limit
-    if goal.metric != "accuracy":
-        return goal.metric, limit
-    original = baseline.get("accuracy", Missing(code="not_measured", why="it was not measured"))
+def stated_drop(goals: Sequence[PlanGoal], max_drop: float | None, otherwise: float) -> float:
+    """Return by how much the metric may fall, as far as the request says: the least of what it says.
+
+    Where nothing is said it is ``otherwise``; or anything, where goals are about the accuracy itself, which
+    :func:`drop_of` holds against that of the original.
+    """
+    accuracy = [goal for goal in goals if goal.metric == "accuracy"]
+    said = [goal.value for goal in accuracy if goal.kind == "max-degradation"]
+    said += [] if max_drop is None else [max_drop]
+    return min(said, default=ANYTHING if accuracy else otherwise)
+
+
+def drop_of(goals: Sequence[PlanGoal], max_drop: float, original: float | Missing) -> float:
+    """Return by how much accuracy may fall so that all goals of it hold; 0 where the original fails one.
+
+    Args:
+        goals: all of them.
+        max_drop: what the request says by itself.
+        original: the accuracy of the network as it came in.
+
+    Raises:
+        UsageError: a goal is about the accuracy itself, and there is none.
+    """
+    about = [goal for goal in goals if goal.metric == "accuracy" and goal.kind != "max-degradation"]
+    if not about:
+        return max_drop
     if isinstance(original, Missing):
-        raise UsageError(f"goal '{goal.text}' needs the accuracy of the original: {original}")
-    return LOSS, loss_of(original - limit)
+        raise UsageError(
+            f"goal '{about[0].text}' needs an accuracy: {original.why}", hint="give labels, or --max-drop instead"
+        )
+    limits = [limit_of(goal, original) for goal in about]
+    return max(0.0, min(max_drop, *(original - limit for limit in limits if not isinstance(limit, Missing))))
 
 
 def shown(metric: str, value: float) -> str:
@@ -218,4 +264,15 @@ def shown(metric: str, value: float) -> str:
         return format_seconds(value)
     if metric in {"memory", "size"}:
         return format_bytes(value)
-    return format_si(value, "J" if metric == "energy" else "/s")
+    if metric == "energy":
+        return format_si(value, "J")
+    return format_si(value, "/s") if value >= 1 else f"{value:.3g} /s"
+
+
+def within_reach(metric: GoalMetric | str, value: float) -> str:
+    """Return a value that was reached as text that a goal may ask for: rounded, but to the side that is easier."""
+    more = metric in {"accuracy", "throughput"}
+    unit = _UNITS[_METRICS[metric]]
+    texts = [shown(metric, value * (1 + step * (-_STEP if more else _STEP))) for step in range(_STEPS)]
+    reads = ((text, parse_quantity(text, unit)) for text in texts)
+    return next((text for text, read in reads if (read <= value if more else read >= value)), texts[-1])

@@ -12,7 +12,7 @@ Units are the caller's: seconds, joules, bytes and nats in, the same out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,11 @@ class Problem:
             table[i, j] += pair.extra
         alone = (Factor((v,), np.asarray(loss, dtype=np.float64)) for v, loss in enumerate(self.losses))
         return (*alone, *(Factor(scope, table) for scope, table in tables.items()))
+
+    def plus(self, constants: Mapping[str, float]) -> Problem:
+        """Return the problem with something added to quantities whatever is chosen, by name."""
+        more = {name: (*self.quantities[name], Factor((), np.array(value))) for name, value in constants.items()}
+        return replace(self, quantities={**self.quantities, **more})
 
     def totals(self, choice: Sequence[int]) -> dict[str, float]:
         """Return what a choice costs, by name, from the tables themselves."""

@@ -21,6 +21,7 @@ from hwbench.records.planning import NoSite, Option, Site, SiteKind, Space
 from hwbench.structure.blocks import PRODUCTS, residual_blocks
 from hwbench.structure.groups import Group, channel_groups
 
+FLOAT, INT8 = Option(name="float", scheme="float"), Option(name="int8", scheme="int8")
 KINDS: tuple[SiteKind, ...] = ("precision", "width", "depth", "rank")
 _WIDTH_SHARES = (0.75, 0.5, 0.875, 0.625, 0.25)  # of a group, those that are wanted most first
 _RANK_SHARES = (0.7, 0.5, 0.35)  # of a layer's multiply-adds
@@ -35,6 +36,7 @@ def space_of(
     kinds: Collection[SiteKind] = KINDS,
     refused: Mapping[str, Missing] | None = None,
     exact: tuple[Step, ...] = (),
+    ways: Mapping[str, tuple[Option, ...]] | None = None,
 ) -> Space:
     """Return all that can be chosen for a model of fixed shapes.
 
@@ -44,6 +46,8 @@ def space_of(
         kinds: of sites that are wanted.
         refused: sites by name (``width:layer1``) that are to be left out, and why.
         exact: the steps that have made the model what it is.
+        ways: by layer that multiplies, the precisions that are offered beside float, with zeros or without; None: int8
+            for every layer.
     """
     groups = channel_groups(model)
     blocks = residual_blocks(model)
@@ -52,7 +56,7 @@ def space_of(
     widths = {f"width:{group.name}": group for group in groups.groups}
     depths = {f"depth:{block.name}": block for block in blocks if block.droppable}
     every = [
-        *_precisions(model),
+        *_precisions(model, ways),
         *(site for group in groups.groups if (site := _width(group)) is not None),
         *(_depth(block.name) for block in depths.values()),
         *_ranks(model),
@@ -76,11 +80,11 @@ def space_of(
     )
 
 
-def _precisions(model: ir.Model) -> list[Site]:
-    options = (Option(name="float", scheme="float"), Option(name="int8", scheme="int8"))
+def _precisions(model: ir.Model, ways: Mapping[str, tuple[Option, ...]] | None) -> list[Site]:
     firsts = set(owners(model).values())
     names = [node.name or "" for node in model.graph if node.op_type in PRODUCTS and node.name in firsts]
-    return [Site(kind="precision", about=name, options=options) for name in names]
+    offered = {name: (INT8,) if ways is None else ways.get(name, ()) for name in names}
+    return [Site(kind="precision", about=name, options=(FLOAT, *some)) for name, some in offered.items() if some]
 
 
 def _width(group: Group) -> Site | None:

@@ -22,9 +22,13 @@ from hwbench.errors import EngineError, HwbenchError, Interrupted, ModelError, S
 from hwbench.files import write_record
 from hwbench.graph.spec import parse_spec
 from hwbench.intake import Intake, Watch
-from hwbench.inventory import Target
+from hwbench.inventory import Target, find_or_describe
+from hwbench.plan.goals import drop_of
+from hwbench.planning_pipeline.energy import refuse_energy
 from hwbench.planning_pipeline.planner import Planner
-from hwbench.planning_pipeline.unattached import find_or_predict, refuse_probe
+from hwbench.planning_pipeline.unattached import refuse_probe
+from hwbench.planning_pipeline.written import with_files
+from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.plan import PLAN_RESULT_SCHEMA, PlanRequest, PlanResult
 from hwbench.resources import require_extra
@@ -40,18 +44,20 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
     """Plan a network for a device, and save the plan in ``folder``.
 
     Raises:
-        UsageError: the data do not fit the model, or a probe is given of a device that is here.
+        UsageError: the data do not fit the model, a goal cannot be held against anything, or a probe is given of a
+            device that is here.
         HwbenchError: the model, the data or every runtime failed.
         Interrupted: Ctrl-C; costs that were measured are in the store.
     """
     require_extra("plan", "planning")
-    target = target or find_or_predict(request.device)
+    target = target or find_or_describe(request.device)
     parse_spec(request.model)
     channel_criterion(request.criterion)
     if (folder / PLAN).exists() and not request.replace:
         raise UsageError(f"'{folder}' holds a plan already", hint="--force replaces it; or give another folder")
     there = folder.exists()
     refuse_probe(request, target)
+    refuse_energy(request, target)
     scratch = Path(tempfile.mkdtemp(prefix="hwbench-plan-"))
     intake = Intake(
         folder=scratch, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed
@@ -82,6 +88,8 @@ def _planned(request: PlanRequest, folder: Path, target: Target, intake: Intake)
     if imported.files.no_graph is not None:
         raise ModelError(imported.files.no_graph.why, hint=imported.files.no_graph.cure)
     read = intake.data(request.data, model, "data", limit=request.samples, preprocess=request.preprocess)
+    unlabelled = Missing(code="no_labels", why="the samples have no labels")
+    drop_of(request.goals, request.max_drop, 1.0 if read.facts.labels else unlabelled)  # before minutes are spent
     parts: dict[str, DataResult] = split_stored(read, model, _SHARES, request.seed, intake.folder / "parts")
     with Planner(request, target, intake, folder / WORK, parts["learn"], parts["judge"]) as planner:
         planner.prepare()
@@ -100,7 +108,7 @@ def _planned(request: PlanRequest, folder: Path, target: Target, intake: Intake)
         exact=planner.base.told,
         space=planner.space,
         sensitivity=planner.losses.found,
-        engines=engines,
+        engines=with_files(engines, request, target, folder),
         not_planned=planner.not_planned,
         took_s=planner.took_s,
         warnings=model.warnings,

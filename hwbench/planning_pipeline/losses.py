@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +30,8 @@ _LARGE = 200_000  # numbers in the largest activation of a sample, above which t
 _FEW, _ENOUGH = (64, 256), (128, 1024)  # samples that a whole design is run on: for its divergence, for its drop
 _FEW_S, _ENOUGH_S = 1.5, 5.0  # what that may take, where the fewest do not take longer
 _STATE = "losses"  # what was measured, kept between runs
+_TENSORRT = ("tensorrt", "tensorrt-rtx")
+_SIMULATED = ("onnxruntime", "openvino", "litert")
 
 
 class Losses:
@@ -42,9 +45,25 @@ class Losses:
         space: Space,
         folder: Path,
         judge: DataResult,
+        learn: DataResult,
         calibration: Calibration | None,
+        engines: Collection[str] = (),
     ) -> None:
-        state = folder / _STATE / _identity(request, space, judge, calibration)
+        """Start the child.
+
+        Args:
+            request: what is wanted.
+            intake: runs children.
+            base: the network.
+            space: what can be chosen.
+            folder: what was measured is kept in it.
+            judge: samples that losses are measured on.
+            learn: samples that weights are refitted to.
+            calibration: ranges of activations.
+            engines: those that are planned for, which say whose arithmetic is followed.
+        """
+        runtime = simulated_runtime(engines)
+        state = folder / _STATE / _identity(request, space, (judge, learn), calibration, runtime)
         numbers = max(each.elements_out for each in space.clusters) / (request.batch_size or 1)
         batch = _SMALL_BATCH if numbers > _LARGE else _BATCH
         imported, other, _ = for_training(intake, base.source, batch, request.shapes, "base-of-many")
@@ -55,8 +74,10 @@ class Losses:
             calibration=calibration,
             data_folder=judge.folder,
             data_sha256=judge.facts.sha256,
+            learn_folder=learn.folder,
+            learn_sha256=learn.facts.sha256,
             state_folder=str(state.resolve()),
-            settings=SensitivitySettings(criterion=request.criterion, budget_s=request.losses_s),
+            settings=SensitivitySettings(runtime=runtime, criterion=request.criterion, budget_s=request.losses_s),
             threads=request.threads,
             seed=request.seed,
             resume=True,
@@ -96,11 +117,11 @@ class Losses:
         self._stack.__exit__(kind, error, trace)
 
     def joint(self, design: Design, rough: bool) -> Joint | Missing:
-        """Run a whole design, on few samples where only its divergence is wanted; Missing: it puts out no numbers."""
+        """Run a whole design, on few samples where only its divergence is wanted; Missing: it does not work at all."""
         samples = self._few if rough else self._enough
         answer, before = self._ask(design, samples), self._before(samples)
-        if isinstance(answer.agreement, Missing) and answer.agreement.code == "not_finite":
-            return answer.agreement
+        if answer.broken is not None:
+            return answer.broken
         return Joint(
             divergence=answer.divergence,
             agreement=answer.agreement,
@@ -118,8 +139,23 @@ class Losses:
         return self._child.ask(StitchQuestion(design=design, samples=samples), StitchAnswer)
 
 
-def _identity(request: PlanRequest, space: Space, judge: DataResult, calibration: Calibration | None) -> str:
-    """Return what tells apart measurements that must not be mixed: another network, other data, another criterion."""
+def simulated_runtime(engines: Collection[str]) -> str:
+    """Return whose arithmetic losses are measured in, for plans of these engines.
+
+    TensorRT's where it or TensorRT for RTX is planned for; otherwise that of the one runtime whose arithmetic is known,
+    and ONNX Runtime's where there are several or none: losses are measured once, for all.
+    """
+    if any(name in _TENSORRT for name in engines):
+        return "tensorrt"
+    known = [name for name in dict.fromkeys(engines) if name in _SIMULATED]
+    return known[0] if len(known) == 1 else SensitivitySettings().runtime
+
+
+def _identity(
+    request: PlanRequest, space: Space, data: tuple[DataResult, ...], calibration: Calibration | None, runtime: str
+) -> str:
+    """Return what tells apart measurements that must not be mixed: of another network, data, criterion or runtime."""
     ranges = b"" if calibration is None else msgspec.json.encode(calibration.tensors, order="sorted")
-    told = f"{space.hub_sha256} {judge.facts.sha256} {request.criterion} {request.seed} ".encode()
+    parts = " ".join(each.facts.sha256 for each in data)
+    told = f"{space.hub_sha256} {parts} {request.criterion} {request.seed} {runtime} ".encode()
     return hashlib.sha256(told + ranges).hexdigest()[:16]

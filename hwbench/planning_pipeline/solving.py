@@ -9,42 +9,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from hwbench.plan.assemble import MEMORY, SIZE, Costs, assemble, with_losses
-from hwbench.plan.designs import choice_of, design_of, key_of, precision_plan, steps_of
-from hwbench.plan.explain import Terms, explain
-from hwbench.plan.front import front, price
-from hwbench.plan.milp import Answer
+from hwbench.plan.assemble import ENERGY, LATENCY, MEMORY, SIZE, Costs, assemble, with_losses
+from hwbench.plan.designs import choice_of, design_of, key_of
+from hwbench.plan.front import front
+from hwbench.plan.milp import Answer, Shortfall, solve
 from hwbench.plan.overlap import bounded
 from hwbench.plan.problem import LOSS, Problem
-from hwbench.planning_pipeline.factors import KINDS, by_kind, held_nnls, rising, scaled
+from hwbench.planning_pipeline.factors import KINDS, by_kind, held_nnls, scaled
+from hwbench.planning_pipeline.found import Each, Found, distinct
 from hwbench.records.base import Missing
-from hwbench.records.plan import Joint, Planned
-from hwbench.records.planning import Decision, Design, Interval, Sensitivity, Solved, Space
+from hwbench.records.plan import Joint
+from hwbench.records.planning import Design, Interval, Sensitivity, Space
 from hwbench.records.quantization import Floating
 
 ROUNDS = 3
-CLOSER = 3  # budgets between the last that is allowed and the first that is not
 _SETTLED = 0.15  # largest |log| by which a factor still moves
 _FACTORS = (0.05, 20.0)
 _USELESS = 1.0  # nats, or relative error: a network that loses so much is another one
 _TIME_LIMIT_S, _LEAST_LIMIT_S = 5.0, 0.5  # of one budget: at most, and where no time is left
+ROUNDING = 1e-6  # by which a bound may be exceeded
 _GAP, _ROUGH = 1e-3, 5e-3  # of an answer; while the losses are still being corrected
 
 AskJoint = Callable[[Design, bool], Joint | Missing]  # a design, and whether few samples will do
-_Each = tuple[Answer, Design]
 
 
 class Predicts(Costs, Protocol):
     """Costs that also tell what whole designs take."""
 
+    @property
+    def start_s(self) -> float:
+        """What an inference takes beyond its parts, in seconds."""
+        ...
+
     def predict(self, space: Space, design: Design) -> Interval:
         """Return the latency from end to end."""
+        ...
+
+
+class Energies(Costs, Protocol):
+    """The same of joules. ``basis``: where they come from."""
+
+    @property
+    def basis(self) -> str: ...
+
+    @property
+    def start_j(self) -> float:
+        """What an inference takes beyond its parts, in joules."""
+        ...
+
+    def predict(self, space: Space, design: Design) -> Interval:
+        """Return the energy of one inference."""
         ...
 
 
@@ -52,9 +72,13 @@ class Predicts(Costs, Protocol):
 class Solving:
     """Designs for one runtime.
 
-    ``criterion``: by which channels were chosen when losses were measured. ``known``: what whole designs lose, shared
-    by all runtimes, since it does not differ. ``left_s``: how long may still be solved and designs be run as a whole.
-    ``cut_short``: what was left out because that was nothing.
+    ``objective``: what is made small within the drop that is allowed; ``accuracy`` loses as little as ``bounds`` let.
+    ``joules``: of the parts, where energy is minimised or bounded. ``bounds``: by quantity, what no design may be
+    predicted to exceed, in SI units, the most important first. ``criterion``: by which channels were chosen when losses
+    were measured. ``known``: what whole designs lose, shared by all runtimes, since it does not differ. ``remarks``: by
+    site and option, what a decision about it is to tell. ``left_s``: how long may still be solved and designs be run as
+    a whole. ``cut_short``: what was left out because that was nothing. ``stored``: what weights and activations that
+    are not quantised are held in; None: in what they are computed in.
     """
 
     space: Space
@@ -64,11 +88,17 @@ class Solving:
     max_drop: float
     budgets: int
     objective: str = "latency"
+    joules: Energies | None = None
+    bounds: Mapping[str, float] = field(default_factory=dict)
     floating: Floating = "auto"
+    stored: Floating | None = None
     criterion: str = "l2"
     known: dict[str, Joint | Missing] = field(default_factory=dict)
+    remarks: Mapping[tuple[str, str], str] = field(default_factory=dict)
     left_s: Callable[[], float] = lambda: math.inf
     cut_short: dict[str, None] = field(default_factory=dict)  # in order, each once
+    limits: dict[str, float] = field(default_factory=dict, init=False)  # bounds as the solver is given them
+    shortfalls: tuple[Shortfall, ...] = field(default=(), init=False)  # why no design keeps them
 
     def run(self) -> Found:
         """Solve, correct, and solve again; then look closely at the budgets around the one that is allowed."""
@@ -86,23 +116,112 @@ class Solving:
         found.look_closer()
         return found
 
-    @cached_property
-    def _costed(self) -> Problem:
-        """The problem with the losses as they were measured; its costs stay the same when these are corrected."""
-        return assemble(self.space, self.costs, self.sensitivity, floating=self.floating)
+    def asking(self, objective: str, bounds: Mapping[str, float]) -> Solving:
+        """Return the same question with another objective and other bounds; what is known of the network stays."""
+        other = replace(self, objective=objective, bounds=bounds)
+        other.__dict__["costed"] = self.costed
+        return other
 
-    def _front(self, factors: Mapping[str, float], gap: float) -> tuple[Problem, list[_Each]]:
-        problem = with_losses(self._costed, self.space, scaled(self.sensitivity, factors))
-        row = self.solved(problem, _budgets(problem, self.budgets), gap)
+    @cached_property
+    def costed(self) -> Problem:
+        """The problem with the losses as they were measured; its costs stay the same when these are corrected.
+
+        What an inference takes beyond its parts is in it, so that totals are those of whole networks.
+        """
+        parts = assemble(
+            self.space, self.costs, self.sensitivity, floating=self.stored or self.floating, joules=self.joules
+        )
+        energy = {} if self.joules is None else {ENERGY: self.joules.start_j}
+        return parts.plus({LATENCY: self.costs.start_s, **energy})
+
+    @property
+    def as_it_is(self) -> Design:
+        """The design that changes nothing."""
+        return Design(floating=self.floating)
+
+    @property
+    def name(self) -> str:
+        """What is minimised, as the problem calls it."""
+        return LOSS if self.objective == "accuracy" else self.objective
+
+    @property
+    def budget_of(self) -> str:
+        """What the designs of a front differ in beside the objective: the loss, or what is bounded first."""
+        return LOSS if self.name != LOSS else next(iter(self.bounds), LATENCY)
+
+    def values(self, problem: Problem, design: Design) -> dict[str, float]:
+        """Return what a design is predicted to take, by quantity, in SI units."""
+        choice = choice_of(self.space, design)
+        totals = problem.totals([choice[variable.name] for variable in problem.variables])
+        found = {MEMORY: totals[MEMORY], SIZE: totals[SIZE], LATENCY: self.costs.predict(self.space, design).value}
+        return found if self.joules is None else {**found, ENERGY: self.joules.predict(self.space, design).value}
+
+    def keeps(self, problem: Problem, design: Design) -> bool:
+        """Say whether a design is predicted to keep all bounds."""
+        if not self.bounds:
+            return True
+        values = self.values(problem, design)
+        return all(values[name] <= (1 + ROUNDING) * limit for name, limit in self.bounds.items())
+
+    def _front(self, factors: Mapping[str, float], gap: float) -> tuple[Problem, list[Each]]:
+        """Return the front; bounds are tightened where the sum of the parts says less than the whole design takes."""
+        problem = with_losses(self.costed, self.space, scaled(self.sensitivity, factors))
+        self.limits = dict(self.bounds)
+        row = self._row(problem, gap)
+        beyond = self._beyond(problem, row)
+        if beyond:
+            self.limits = {name: limit / beyond.get(name, 1.0) for name, limit in self.bounds.items()}
+            row = self._row(problem, gap)
         return problem, distinct([self._unchanged(problem), *row])
 
-    def solved(self, problem: Problem, budgets: Sequence[float], gap: float = _GAP) -> list[_Each]:
+    def _beyond(self, problem: Problem, row: Sequence[Each]) -> dict[str, float]:
+        """Return by bound, where a design that keeps it by the sum of its parts breaks it, by how much at most."""
+        found: dict[str, float] = {}
+        for answer, design in row if self.bounds else ():
+            for name, value in self.values(problem, design).items():
+                limit = self.bounds.get(name, math.inf)
+                if answer.totals[name] <= limit * (1 + ROUNDING) < value:
+                    found[name] = max(found.get(name, 1.0), value / answer.totals[name])
+        return found
+
+    def _row(self, problem: Problem, gap: float) -> list[Each]:
+        """Return the designs of a front that keep the bounds, the one that loses least among them."""
+        if not self.bounds:
+            return self.solved(problem, _budgets(problem, self.budgets), gap)
+        careful = solve(problem, objective=LOSS, bounds=self.limits, time_limit_s=self._limit_s(2), gap=gap)
+        self.shortfalls = careful.shortfalls
+        if careful.choice is None:
+            return []
+        if self.name == LOSS:
+            budgets = self._around(problem, gap)
+        else:
+            budgets = [each for each in _budgets(problem, self.budgets) if each > careful.totals[LOSS]]
+        careful = replace(careful, objective=careful.totals[self.name])  # of the row, not the loss it was solved for
+        return [(careful, self._design(problem, careful)), *self.solved(problem, budgets, gap)]
+
+    def _around(self, problem: Problem, gap: float) -> list[float]:
+        """Return budgets of what is bounded first, from the least that can be reached to what nothing changed takes."""
+        name = self.budget_of
+        others = {other: limit for other, limit in self.limits.items() if other != name}
+        least = solve(problem, objective=name, bounds=others, time_limit_s=self._limit_s(2), gap=gap).objective
+        most = self._unchanged(problem)[0].totals[name]
+        if least is None or not 0 < least < most:
+            return [self.limits[name]]
+        return [*np.geomspace(least * (1 + gap), most, max(2, self.budgets - 1)).tolist(), self.limits[name]]
+
+    def solved(self, problem: Problem, budgets: Sequence[float], gap: float = _GAP) -> list[Each]:
         """Return the distinct designs of a row of budgets, the most careful first."""
-        limit_s = min(_TIME_LIMIT_S, max(_LEAST_LIMIT_S, self.left_s() / max(1, len(budgets))))
-        answers = front(problem, budgets, objective=self.name, time_limit_s=limit_s, gap=gap)
+        others = {name: limit for name, limit in self.limits.items() if name != self.budget_of}
+        answers = front(
+            problem, budgets, objective=self.name, budget_of=self.budget_of, bounds=others,
+            time_limit_s=self._limit_s(len(budgets)), gap=gap,
+        )  # fmt: skip
         return distinct([(answer, self._design(problem, answer)) for answer in answers if answer.choice])
 
-    def _unchanged(self, problem: Problem) -> _Each:
+    def _limit_s(self, count: int) -> float:
+        return min(_TIME_LIMIT_S, max(_LEAST_LIMIT_S, self.left_s() / max(1, count)))
+
+    def _unchanged(self, problem: Problem) -> Each:
         """Return the design that loses nothing, whatever the losses say of others."""
         choice = (0,) * len(problem.variables)
         totals = problem.totals(choice)
@@ -140,17 +259,12 @@ class Solving:
         joint = self.joint(design)
         return joint if isinstance(joint, Missing) else joint.drop
 
-    @property
-    def name(self) -> str:
-        """What is minimised, as the problem calls it."""
-        return {"memory": MEMORY, "size": SIZE}.get(self.objective, self.objective)
-
     def _design(self, problem: Problem, answer: Answer) -> Design:
         assert answer.choice is not None
         names = [variable.name for variable in problem.variables]
         return design_of(self.space, dict(zip(names, answer.choice, strict=True)), floating=self.floating)
 
-    def _factors(self, row: Sequence[_Each]) -> dict[str, float] | None:
+    def _factors(self, row: Sequence[Each]) -> dict[str, float] | None:
         """Return by kind of site what whole designs lose over what the sites of the kind lose one by one."""
         rows, values = [], []
         found = bounded(self.sensitivity)
@@ -166,148 +280,6 @@ class Solving:
         if not rows:
             return None
         return dict(zip(KINDS, held_nnls(np.array(rows), np.array(values)).clip(*_FACTORS).tolist(), strict=True))
-
-
-@dataclass(kw_only=True)
-class Found:
-    """A front that can be asked on. ``row``: answers and designs, the most careful first."""
-
-    solving: Solving
-    problem: Problem
-    row: list[_Each]
-    factors: Mapping[str, float]
-
-    def look_closer(self) -> None:
-        """Look between the last design that is allowed and the first that is not."""
-        for _ in range(CLOSER):
-            chosen = self.chosen()
-            if isinstance(chosen, Missing) or chosen + 1 >= len(self.row):
-                return
-            low, high = (self.row[number][0].totals[LOSS] for number in (chosen, chosen + 1))
-            if high <= 1.02 * low or self.solving.late(
-                "the budgets around the one that is allowed were not all looked at"
-            ):
-                return
-            before = len(self.row)
-            self.at(float(np.sqrt(max(low, 0.05 * high) * high)))
-            if len(self.row) == before:
-                return
-
-    def at(self, budget: float) -> Design | None:
-        """Solve for one more budget, and return its design, which may be in the row already; None where there is none.
-
-        What is new joins the row, which is longer then.
-        """
-        solved = self.solving.solved(self.problem, [budget])
-        self.row = distinct([*self.row, *solved])
-        return solved[0][1] if solved else None
-
-    def chosen(self, max_drop: float | None = None) -> int | Missing:
-        """Return the best design, of those whose drop is allowed: drops are taken to rise with the predicted loss.
-
-        So not all of them need be run as a whole: where the limit lies in the row is found by halving it.
-        """
-        limit = self.solving.max_drop if max_drop is None else max_drop
-        self._run_around(limit)
-        drops = {number: self.solving.drop(self.row[number][1]) for number in self._run()}
-        run = {number: drop for number, drop in drops.items() if not isinstance(drop, Missing)}
-        if not run:
-            return Missing(code="not_run", why="no design of the front could be run as a whole")
-        smooth = dict(zip(run, rising(list(run.values())), strict=True))
-        allowed = [number for number, drop in smooth.items() if drop <= limit + 1e-12]
-        if not allowed:
-            return Missing(
-                code="over_budget",
-                why=f"the most careful design of the front loses {100 * min(smooth.values()):.2f} pp, and "
-                f"{100 * limit:g} are allowed",
-                cure="allow more, give more samples, or let more stay as it is (--choose)",
-            )
-        return min(allowed, key=lambda number: (self.row[number][0].objective or 0.0, number))
-
-    def _run_around(self, limit: float) -> None:
-        """Run as a whole the designs that tell which of the row is the last whose drop is within a limit."""
-        low, high = -1, len(self.row)
-        while high - low > 1:
-            middle = (low + high) // 2
-            drop = self.solving.drop(self.row[middle][1])
-            allowed = not isinstance(drop, Missing) and drop <= limit
-            low, high = (middle, high) if allowed else (low, middle)
-
-    def _run(self) -> list[int]:
-        """Return the places in the row of the designs that were run as a whole."""
-        return [number for number, (_, design) in enumerate(self.row) if self.solving.was_run(design)]
-
-    def within(self, max_drop: float) -> Design | None:
-        """Return the best design whose drop is allowed; None where there is none."""
-        chosen = self.chosen(max_drop)
-        return None if isinstance(chosen, Missing) else self.row[chosen][1]
-
-    def loss(self, design: Design) -> float:
-        """Return the predicted loss of a design."""
-        choice = choice_of(self.solving.space, design)
-        return self.problem.totals([choice[variable.name] for variable in self.problem.variables])[LOSS]
-
-    def predict(self, design: Design) -> Interval:
-        """Return the predicted latency of a design."""
-        return self.solving.costs.predict(self.solving.space, design)
-
-    def joint(self, design: Design) -> Joint | Missing:
-        """Return what a design loses as a whole."""
-        return self.solving.joint(design)
-
-    def decisions(self, design: Design) -> tuple[Decision, ...]:
-        """Say why each option of a design was chosen."""
-        keys = [key_of(each) for _, each in self.row]
-        choice = choice_of(self.solving.space, design)
-        taken = tuple(choice[variable.name] for variable in self.problem.variables)
-        number = keys.index(key_of(design)) if key_of(design) in keys else None
-        answers = [answer for answer, _ in self.row]
-        slope = None if number is None else price(answers, number)
-        terms = Terms(objective=self.solving.name, bounds={LOSS: self.loss(design)}, price=slope)
-        return explain(self.problem, taken, terms)
-
-    def planned(self) -> tuple[Planned, ...]:
-        """Return the front as it is written down; the chosen design with its reasons."""
-        chosen = self.chosen()
-        return tuple(self._planned(number, explained=number == chosen) for number in range(len(self.row)))
-
-    def _planned(self, number: int, *, explained: bool) -> Planned:
-        answer, design = self.row[number]
-        space = self.solving.space
-        layers = [name for cluster in space.clusters for name in cluster.layers]
-        solved = Solved(
-            budget=answer.totals[LOSS],
-            design=design,
-            latency_s=answer.totals["latency"],
-            loss=answer.totals[LOSS],
-            weight_bytes=round(answer.totals[SIZE]),
-            status=answer.status,
-            gap=answer.gap,
-            took_s=answer.took_s,
-            decisions=self.decisions(design) if explained else (),
-        )
-        return Planned(
-            solved=solved,
-            latency=self.predict(design),
-            joint=self.joint(design),
-            steps=steps_of(space, design, criterion=self.solving.criterion),
-            precision=precision_plan(space, design, layers),
-        )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What whole designs have taught, and what was left out for want of time."""
-        told = ", ".join(f"{kind} {factor:.2g}" for kind, factor in self.factors.items() if abs(factor - 1) > 0.01)
-        learnt = (f"what whole designs lose, over the sum of their parts: {told}",) if told else ()
-        return (*learnt, *(f"the time was over: {what}" for what in self.solving.cut_short))
-
-
-def distinct(row: Sequence[_Each]) -> list[_Each]:
-    """Return designs once each, by what they are predicted to lose."""
-    kept: dict[str, _Each] = {}
-    for answer, design in row:
-        kept.setdefault(key_of(design), (answer, design))
-    return sorted(kept.values(), key=lambda each: (each[0].totals[LOSS], -(each[0].objective or 0.0)))
 
 
 def _budgets(problem: Problem, count: int) -> list[float]:

@@ -7,72 +7,37 @@ C; losses are measured here, since they are those of the network. What comes out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from hwbench.devices.profiles import load_profiles
 from hwbench.errors import HwbenchError, UsageError
 from hwbench.intake import Intake
-from hwbench.inventory import Target, find_target
-from hwbench.planning_pipeline.costs import Costing, Known, Runtime
-from hwbench.planning_pipeline.solving import Found
+from hwbench.inventory import Away, Target
+from hwbench.planning_pipeline.costs import Costing
+from hwbench.planning_pipeline.found import Found
+from hwbench.planning_pipeline.known import Known, Runtime
+from hwbench.planning_pipeline.ways import Ways
+from hwbench.planning_pipeline.with_zeros import Shrunk, WithZeros
 from hwbench.prediction.costs import PredictedCosts
+from hwbench.prediction.machine import Machine
 from hwbench.prediction.ordering import may_claim
 from hwbench.prediction.predict import Predictor, predictor_of
 from hwbench.prediction.probe.read import read_probe
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
-from hwbench.records.device import Device, DeviceKind
 from hwbench.records.model import ImportResult
 from hwbench.records.plan import PlanRequest
-from hwbench.records.planning import NoSite, Platform, Site, Space
+from hwbench.records.planning import Platform
 from hwbench.records.prediction import Probe
 from hwbench.records.profile import DeviceProfile
 from hwbench.records.quantization import Calibration
-from hwbench.tables.draw import first_designs
 
 NOT_KNOWN = "not known"
 """The version of a runtime on a device that nobody asked."""
-_KINDS: dict[str, DeviceKind] = {"gpu": "nvidia", "jetson": "jetson", "phone": "android"}
-_AWAY = Missing(code="not_attached", why="the device is not attached")
 _ANY_ENGINE = "onnxruntime"  # of a profile that names none
 
 
-@dataclass(frozen=True, kw_only=True)
-class Away(Target):
-    """A device that is not here; all that is known of it is in its profile."""
-
-    profile: DeviceProfile
-
-
-def find_or_predict(name: str) -> Target:
-    """Find the device called ``name``; of the name of a profile, the device that the profile describes.
-
-    Raises:
-        DeviceError: no device and no profile is called so.
-    """
-    profile = load_profiles().get(name)
-    if profile is None:
-        return find_target(name)
-    described = Device(
-        name=profile.name,
-        kind=_KINDS.get(profile.kind, "cpu"),
-        title=profile.title,
-        fingerprint=profile.name,
-        profile=profile.name,
-        memory_bytes=_AWAY,
-        memory_limit_bytes=_AWAY,
-        virtual=_AWAY,
-        container=_AWAY,
-        power_mode=_AWAY,
-    )
-    return Away(device=described, profile=profile)
-
-
 def costing_of(
-    request: PlanRequest, target: Target, intake: Intake, imported: ImportResult, learn: DataResult, space: Space
+    request: PlanRequest, target: Target, intake: Intake, imported: ImportResult, learn: DataResult
 ) -> Costing:
     """Return what finds costs: by measuring on a device that is here, else by prediction.
 
@@ -80,8 +45,8 @@ def costing_of(
         StorageError: the probe cannot be read.
     """
     if isinstance(target, Away):
-        return Predicting(request, target, intake, imported, learn, space)
-    return Costing(request, target, intake, imported, learn, space)
+        return Predicting(request, target, intake, imported, learn)
+    return Costing(request, target, intake, imported, learn)
 
 
 def refuse_probe(request: PlanRequest, target: Target) -> None:
@@ -101,16 +66,14 @@ class Predicting(Costing):
     """Costs of one network on a device that is not here. Nothing is sampled, and nothing goes into the store."""
 
     def __init__(
-        self, request: PlanRequest, target: Away, intake: Intake, imported: ImportResult, learn: DataResult,
-        space: Space,
-    ) -> None:  # fmt: skip
-        """Find out what predicts for each runtime, and leave out what none of them computes in."""
-        super().__init__(request, target, intake, imported, learn, space)
+        self, request: PlanRequest, target: Away, intake: Intake, imported: ImportResult, learn: DataResult
+    ) -> None:
+        """Find out what predicts for each runtime."""
+        super().__init__(request, target, intake, imported, learn)
         probe = None if request.probe is None else read_probe(Path(request.probe))
         engines = request.engines or (natural_engine(target.profile, probe),)
         made = {engine: self._predictor(target.profile, engine, probe) for engine in engines}
         self.predictors = {engine: predictor for engine, predictor in made.items() if predictor is not None}
-        self.space = possible(space, tuple(self.predictors.values()))
 
     def _predictor(self, profile: DeviceProfile, engine: str, probe: Probe | None) -> Predictor | None:
         try:
@@ -127,18 +90,26 @@ class Predicting(Costing):
             for floating in self.request.floating
         ]
 
+    def machine(self, runtime: Runtime) -> Machine | None:
+        """Return what is known of the device, as the runtime sees it."""
+        return self.predictors[runtime.engine].machine
+
     def know(self, runtimes: Sequence[Runtime], calibration: Calibration | None) -> list[Known]:  # noqa: ARG002
         """Return predicted costs; none is left out for being slow, since the times of two runtimes are no order."""
         found = []
         for runtime in runtimes:
             predictor = self.predictors[runtime.engine]
+            space, ways = self.space_for(runtime), self.ways.get(runtime, Ways())
             try:
-                costs = PredictedCosts(self.space, predictor, runtime.floating)
+                dense = PredictedCosts(space, predictor, runtime.floating)
             except HwbenchError as error:
                 self.failed[runtime.engine] = Missing(code="not_predicted", why=error.message, cure=error.hint)
                 continue
+            costs = WithZeros(dense=dense, shrunk=Shrunk(products=ways.products, ratios=ways.ratios))
             platform = self._platform(predictor, runtime)
-            found.append(Known(runtime=runtime, platform=platform, costs=costs, samples=(), now=0))
+            found.append(
+                Known(runtime=runtime, platform=platform, costs=costs, samples=(), now=0, space=space, ways=ways)
+            )
         return found
 
     def _platform(self, predictor: Predictor, runtime: Runtime) -> Platform:
@@ -163,42 +134,24 @@ def natural_engine(profile: DeviceProfile, probe: Probe | None = None) -> str:
     return profile.engines[0] if profile.engines else _ANY_ENGINE
 
 
-def possible(space: Space, predictors: Sequence[Predictor]) -> Space:
-    """Return the space without options that one of the devices has no arithmetic for, and why they are not there."""
-    lacking = [one for one in predictors if "int8" not in one.machine.peaks]
-    if not lacking:
-        return space
-    why = f"{lacking[0].machine.profile.title} has no int8 arithmetic"
-    sites: list[Site] = []
-    left: list[NoSite] = []
-    for site in space.sites:
-        options = tuple(option for option in site.options if option.scheme not in {"int8", "int8-dynamic"})
-        if len(options) > 1:
-            sites.append(msgspec.structs.replace(site, options=options))
-        else:
-            reason = Missing(code="no_arithmetic", why=why)
-            left.append(NoSite(kind=site.kind, about=site.about, reason=reason))
-    return msgspec.structs.replace(space, sites=tuple(sites), left_alone=(*space.left_alone, *left))
-
-
 def claims(known: Known, found: Found) -> tuple[str, ...]:
     """Say what may be claimed of a plan; nothing has to be said of costs that were measured."""
     costs = known.costs
-    if not isinstance(costs, PredictedCosts):
+    if not isinstance(costs.dense, PredictedCosts):
         return ()
     told = (
-        f"nothing was measured on {known.platform.title}: latencies are predicted, tier {costs.tier} "
-        f"({costs.predictor.basis}); an order of designs is claimed, no time"
+        f"nothing was measured on {known.platform.title}: latencies are predicted, tier {costs.dense.tier} "
+        f"({costs.dense.predictor.basis}); an order of designs is claimed, no time"
     )
     chosen = found.chosen()
     if isinstance(chosen, Missing):
         return (told,)
-    space = found.solving.space
-    uniform = min(
-        first_designs(space, floating=known.runtime.floating), key=lambda design: costs.predict(space, design).value
-    )
-    order = costs.compare(found.row[chosen][1], uniform)
+    design = found.row[chosen][1]
+    uniform = min(known.uniform, key=lambda each: costs.predict(known.space, each).value)
+    order = costs.compare(known.space, design, uniform)
     may = "that is enough to call it faster" if may_claim(order) else "that is not enough to call it faster"
+    if may_claim(order) and costs.modelled(known.space, design):
+        may = "its kernels or few bits are known by a model alone, so that is not enough to call it faster"
     return (
         told,
         f"the plan takes {order.ratio.value:.2f} ({order.ratio.low:.2f} to {order.ratio.high:.2f}) of what the best "

@@ -14,18 +14,22 @@ from hwbench.errors import Unsupported
 from hwbench.prediction.legality import bytes_of, check_scheme, floating_of
 from hwbench.prediction.ordering import ratio
 from hwbench.prediction.predict import Predictor, predict_design
-from hwbench.prediction.roofline import Array, as_names, bases_of, border_bytes_s, times_of
+from hwbench.prediction.roofline import ON_GRIDS, Array, as_names, bases_of, border_bytes_s, times_of
 from hwbench.prediction.work import works_of_cluster
 from hwbench.records.planning import Cluster, Design, Interval, Sizes, Space
-from hwbench.records.prediction import Ordering
+from hwbench.records.prediction import Ordering, Prediction
 from hwbench.records.quantization import Floating, Scheme
 
 
 class PredictedCosts:
     """Costs of one space on one device.
 
-    A cluster's weights come from the memory level that the weights of the whole network fit at full size, so that the
-    cost of a cluster does not depend on what is chosen for the others.
+    Weights come from the memory level that those of the whole network fit in floating point at full size, whatever the
+    design: a cluster's cost does not depend on what is chosen for the others, and a design takes the sum of its parts.
+    What a smaller network gains where its weights fit a faster level is left out.
+
+    Attributes:
+        weights_at: the name of that level.
 
     Args:
         space: what can be chosen.
@@ -43,7 +47,7 @@ class PredictedCosts:
         self._kind = floating_of(predictor.machine, floating)
         works = [work for one in space.clusters for work in works_of_cluster(one, _full(one), "float")]
         stored = sum(bytes_of(work, self._kind)[1] for work in works)
-        self._weights_at = predictor.machine.level(stored).name
+        self.weights_at = predictor.machine.level(stored).name
         self._values = as_names(predictor.logs)
 
     @property
@@ -61,7 +65,7 @@ class PredictedCosts:
         check_scheme(machine, scheme)
         parts = [works_of_cluster(cluster, one, scheme) for one in sizes]
         owner = [place for place, works in enumerate(parts) for _ in works]
-        bases = bases_of([work for works in parts for work in works], machine, self._kind, self._weights_at)
+        bases = bases_of([work for works in parts for work in works], machine, self._kind, self.weights_at)
         times = times_of(bases, self.predictor.logs).units
         found = np.zeros(len(sizes))
         np.add.at(found, owner, times)
@@ -80,8 +84,11 @@ class PredictedCosts:
         return True
 
     def border(self, of: Scheme, to: Scheme, elements: int) -> float:
-        """Return the seconds that taking a tensor from one scheme to another costs; only static int8 is passed on."""
-        if (of == "int8") == (to == "int8"):
+        """Return the seconds that taking a tensor from one scheme to another costs.
+
+        Only those of fixed ranges, int8 and fp8, are passed on.
+        """
+        if (of if of in ON_GRIDS else "float") == (to if to in ON_GRIDS else "float"):
             return 0.0
         machine = self.predictor.machine
         launch = times_of(bases_of((), machine, self._kind), self.predictor.logs).launch
@@ -89,13 +96,15 @@ class PredictedCosts:
 
     def predict(self, space: Space, design: Design) -> Interval:
         """Return the latency of a whole design, with the interval of its tier."""
-        return predict_design(space, design, self.predictor).latency
+        return predict_design(space, design, self.predictor, weights_at=self.weights_at).latency
+
+    def prediction(self, design: Design, name: str) -> Prediction:
+        """Return the latency of a whole design, unit by unit."""
+        return predict_design(self.space, design, self.predictor, name=name, weights_at=self.weights_at)
 
     def compare(self, a: Design, b: Design) -> Ordering:
         """Return how two designs are to each other on this device; better known than either time."""
-        first = predict_design(self.space, a, self.predictor, name="a")
-        second = predict_design(self.space, b, self.predictor, name="b")
-        return ratio(first, second, self.predictor)
+        return ratio(self.prediction(a, "a"), self.prediction(b, "b"), self.predictor)
 
 
 def _full(cluster: Cluster) -> Sizes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import onnx_ir as ir
@@ -150,8 +150,13 @@ def predict(
     return _prediction(works, predictor, name=name, hub_sha256=hub_sha256, precision=precision, floating=floating)
 
 
-def predict_design(space: Space, design: Design, predictor: Predictor, *, name: str = "design") -> Prediction:
+def predict_design(
+    space: Space, design: Design, predictor: Predictor, *, name: str = "design", weights_at: str | None = None
+) -> Prediction:
     """Predict a design of a space, by its clusters.
+
+    ``weights_at``: the memory level that weights are taken to come from; by default, the one that those of the design
+    fit.
 
     Raises:
         Unsupported: the device lacks an arithmetic of the design.
@@ -171,26 +176,33 @@ def predict_design(space: Space, design: Design, predictor: Predictor, *, name: 
         units += [msgspec.structs.replace(first, reads=before, ends=ends), *more]
     return _prediction(
         Works(units=tuple(units)), predictor, name=name, hub_sha256=space.hub_sha256,
-        precision="mixed" if design.schemes else design.floating, floating=design.floating,
+        precision="mixed" if design.schemes else design.floating, floating=design.floating, weights_at=weights_at,
     )  # fmt: skip
 
 
 def _asked(precision: str) -> tuple[Scheme, Floating]:
     if precision not in PRECISIONS:
         raise UsageError(f"no precision is called '{precision}'", hint=f"known: {', '.join(PRECISIONS)}")
-    if precision in {"fp32", "fp16", "bf16", "auto"}:
+    if precision in get_args(Floating):
         return "float", precision  # type: ignore[return-value]
     return precision, "auto"  # type: ignore[return-value]
 
 
 def _prediction(
-    works: Works, predictor: Predictor, *, name: str, hub_sha256: str, precision: str, floating: Floating
+    works: Works,
+    predictor: Predictor,
+    *,
+    name: str,
+    hub_sha256: str,
+    precision: str,
+    floating: Floating,
+    weights_at: str | None = None,
 ) -> Prediction:
     machine = predictor.machine
     for scheme in {work.scheme for work in works.units}:
         check_scheme(machine, scheme)
     kind = floating_of(machine, floating)
-    bases = bases_of(works.units, machine, kind)
+    bases = bases_of(works.units, machine, kind, weights_at)
     times = times_of(bases, predictor.logs)
     latency = predictor.interval(times.total)
     return Prediction(

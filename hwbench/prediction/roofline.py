@@ -21,6 +21,7 @@ import numpy as np
 from hwbench.prediction.legality import arithmetic_of, bytes_of, rate_of
 from hwbench.prediction.machine import Machine
 from hwbench.records.prediction import Bound, UnitPrediction, Work
+from hwbench.records.quantization import Scheme
 
 SHARES = (
     *("conv.float", "conv.int8", "depthwise.float", "depthwise.int8", "matmul.float", "matmul.int8"),
@@ -28,8 +29,11 @@ SHARES = (
 )
 SECONDS = ("launch", "fixed")
 PARAMETERS = (*SHARES, *SECONDS)
+ON_GRIDS: frozenset[Scheme] = frozenset({"int8", "fp8"})
+"""Schemes in which tensors are handed on; layers of the others take and give floats."""
 REFERENCE_HZ = 3.8e9  # the clock that launches and fixed costs on CPUs were fitted at; they scale with it
 _REGRID_CYCLES = 12.0  # of a vector of sums: convert, scale, round, clip, pack; by judgement
+_FEW_ROWS, _FEW_ROWS_AT_ONCE = 16, 8  # of a product on a GPU; the narrow side of a tensor core's tile
 _INDEX = {name: place for place, name in enumerate(PARAMETERS)}
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -107,10 +111,13 @@ def tile_share(work: Work, machine: Machine, arithmetic: str) -> float:
     if not work.macs:
         return 1.0
     rows, deep, wide = quanta(machine, arithmetic)
+    few = machine.processor == "gpu" and work.positions <= _FEW_ROWS
+    if few:  # what is added up is split, so that every multiprocessor has a part of it
+        rows = _FEW_ROWS_AT_ONCE
     if work.family == "depthwise":
         return _full(work.groups, wide)
     share = _full(work.positions, rows) * _full(work.channels_in, deep) * _full(work.channels_out, wide)
-    if machine.processor == "cpu":
+    if machine.processor == "cpu" or few:
         return share
     tiles = math.ceil(work.positions / rows) * math.ceil(work.channels_out / wide) * work.groups
     return share * _full(tiles, machine.sm)
@@ -140,15 +147,15 @@ def _borders(works: Sequence[Work], machine: Machine, floating: str) -> tuple[fl
     The ends of a network are floats.
     """
     by_name = {work.name: work for work in works}
-    crossed: dict[tuple[str, bool], int] = {}
+    crossed: dict[tuple[str, Scheme], int] = {}
     for work in works:
-        quantised = work.scheme == "int8"
+        grid = work.scheme if work.scheme in ON_GRIDS else "float"
         for name, elements in work.reads.items():
             other = by_name.get(name)
-            if other is not None and (other.scheme == "int8") != quantised:
-                crossed[name, quantised] = elements
-        if quantised and work.ends:
-            crossed[f"{work.name} (end)", True] = work.ends
+            if other is not None and (other.scheme if other.scheme in ON_GRIDS else "float") != grid:
+                crossed[name, grid] = elements
+        if grid != "float" and work.ends:
+            crossed[f"{work.name} (end)", grid] = work.ends
     return sum(border_bytes_s(elements, machine, floating) for elements in crossed.values()), len(crossed)
 
 

@@ -11,29 +11,22 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from hwbench import stats
 from hwbench.records.planning import Interval
+from hwbench.student import t_quantile
 
 COVERAGE = 0.9
-_T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)  # Student's t, one-sided 0.95, by freedom
 _Z95 = 1.645
 MOST = 3.4  # ln 30: beyond it an interval says nothing
 
 
-def t_quantile(freedom: int) -> float:
-    """Return the 95 % quantile of Student's t with at least one degree of freedom; normal where there are many."""
-    return _T95[freedom - 1] if freedom <= len(_T95) else _Z95
-
-
 def conformal(errors: Sequence[float], coverage: float = COVERAGE) -> float:
-    """Return the half-width that holds a new error with ``coverage``: the ceil((n+1) coverage)-th smallest magnitude.
-
-    With fewer residuals than that takes (9 for 90 %), the largest is widened by how many are lacking.
-    """
-    ordered = sorted(abs(error) for error in errors)
-    rank = math.ceil((len(ordered) + 1) * coverage)
-    if rank <= len(ordered):
-        return ordered[rank - 1]
-    return ordered[-1] * (rank / len(ordered))
+    """Return the conformal half-width; with too few errors for one, the largest widened by how many are lacking."""
+    found = stats.conformal(errors, coverage)
+    if found is not None:
+        return found
+    n = len(errors)
+    return max(abs(error) for error in errors) * stats.conformal_place(n, coverage) / n
 
 
 def from_data_sheet(value: float, *, between: float, judged: float, within: float, n: int) -> Interval:
@@ -53,7 +46,7 @@ def from_data_sheet(value: float, *, between: float, judged: float, within: floa
 
 def half_width(*, between: float, judged: float, within: float, n: int) -> float:
     """Return the half-width of tier C, of a logarithm; as :func:`from_data_sheet` has its arguments."""
-    groups = t_quantile(n - 1) * between * math.sqrt(1 + 1 / n) if n > 1 else 0.0
+    groups = t_quantile(COVERAGE, n - 1) * between * math.sqrt(1 + 1 / n) if n > 1 else 0.0
     return min(math.hypot(groups, _Z95 * judged, _Z95 * within), MOST)
 
 

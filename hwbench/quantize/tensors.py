@@ -55,7 +55,7 @@ def choose(graph: ir.Graph) -> Chosen:
     activations = _activations(graph)
     leaders = _leaders(activations)
     axes = _channel_axes(graph)
-    masks = _masks(graph)
+    masks = masks_in(graph)
     observed = [
         Observed(
             value=value,
@@ -145,7 +145,7 @@ def _channel_axes(graph: ir.Graph) -> dict[ir.Value, int]:
     return axes
 
 
-def _masks(graph: ir.Graph) -> set[ir.Value]:
+def masks_in(graph: ir.Graph) -> set[ir.Value]:
     """Return the tensors from which additions, choices and views alone lead to a softmax."""
     frontier = [node.inputs[0] for node in graph if node.op_type == "Softmax" and not node.domain]
     found: set[ir.Value] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hwbench.records.base import Missing, Record
+from hwbench.records.bundle import NOT_NEEDED, GraphChecked
 from hwbench.records.device import Device, Environment
 from hwbench.records.measurement import Built, NotMeasured, ProfileRequest
 from hwbench.records.model import Artefact, DataFacts, ImportResult, Model
@@ -27,6 +28,7 @@ class BundleRequest(Record, frozen=True, kw_only=True):
     keep_float: tuple[str, ...]
     batch_size: int | None
     shapes: dict[str, tuple[int, ...]]
+    options: dict[str, str] = {}  # of the engines' own
     data: str | None  # to calibrate with
     preprocess: str | None
     samples: int  # at most so many of the data
@@ -45,13 +47,18 @@ class BundleRequest(Record, frozen=True, kw_only=True):
 
 
 class BundleJob(Record, frozen=True, kw_only=True):
-    """One engine to build by one plan, and the bundle to put it in."""
+    """One engine to build by one plan, and the bundle to put it in.
+
+    Of a device that is not ``attached`` the engine is built and not loaded.
+    """
 
     engine: str
     imported: ImportResult
     plan: PrecisionPlan
     calibration: Calibration | None
     device: Device
+    attached: bool = True
+    options: dict[str, str] = {}
     environment: Environment
     threads: int
     name: str
@@ -63,14 +70,19 @@ class BundleJob(Record, frozen=True, kw_only=True):
 
 
 class EngineBuilt(Record, frozen=True, kw_only=True):
-    """An engine in its bundle, loaded once and run once; ``lower_s``: writing it down, ``load_s``: until it can run."""
+    """An engine in its bundle, loaded once and run once; ``lower_s``: writing it down, ``load_s``: until it can run.
+
+    One for a device that is not attached was neither loaded nor run: ``built`` and ``load_s`` say so, and
+    ``graph_checked`` what is known of its numbers instead.
+    """
 
     artefact: Artefact
     lowered: Lowered
-    built: Built
+    built: Built | Missing
     size_bytes: int
     lower_s: float
-    load_s: float
+    load_s: float | Missing
+    graph_checked: GraphChecked | Missing = NOT_NEEDED
 
 
 class Bundled(Record, frozen=True, kw_only=True):

@@ -15,6 +15,24 @@ NOT_GIVEN = Missing(code="not_given", why="nobody has said")
 NOT_VERIFIED = Missing(code="not_verified", why="nobody has run it over data", cure="hwbench verify BUNDLE --data D")
 
 
+NOT_NEEDED = Missing(code="not_needed", why="the engine itself was run when it was built")
+
+
+class GraphChecked(Record, frozen=True, kw_only=True, tag_field="kind", tag="graph_checked"):
+    """The numbers of the graph that an engine was built from, run by another runtime; not those of the engine.
+
+    ``graph`` is its file, among the engine's. ``runtime`` ran it, as it is written and with no optimisation, on the
+    bundle's example inputs. The differences are from the outputs of the original network, over all outputs;
+    ``max_relative`` is ``max|y - r| / max|r|``.
+    """
+
+    graph: str
+    runtime: str
+    max_absolute: float | Missing
+    max_relative: float | Missing
+    finite: bool
+
+
 class CalibrationSummary(Record, frozen=True, kw_only=True, tag_field="kind", tag="calibration"):
     """How the ranges were found and on what; ``tensors``: how many have one. The ranges are in the engine itself."""
 
@@ -53,7 +71,9 @@ class Manifest(Record, frozen=True, kw_only=True):
     engine; ``merged`` is that of :class:`~hwbench.records.model.ModelFiles`. ``runtime`` is of the machine that built
     it. ``sizes`` are those of the engine's files, in bytes. ``preprocessing`` and ``postprocessing`` are the user's own
     words. ``licence`` is the name of the file that the source's licence came in. ``run_example`` tells why there is
-    none.
+    none. ``expected``: whose outputs ``expected.npz`` holds: the engine's; or, of an engine for a device that was not
+    attached, those of the graph it was built from (``graph_checked``), or of the original network where no runtime here
+    executes that graph.
     """
 
     schema_version: int
@@ -73,6 +93,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     licence: str | Missing
     run_example: Literal[True] | Missing
     verification: VerificationSummary | Missing = NOT_VERIFIED
+    expected: Literal["engine", "graph", "original"] = "engine"
+    graph_checked: GraphChecked | Missing = NOT_NEEDED
     sizes: dict[str, int]
     notes: tuple[str, ...] = ()
 

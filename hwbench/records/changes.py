@@ -10,11 +10,17 @@ JOURNAL_SCHEMA = 1
 
 
 class Change(Record, frozen=True, kw_only=True):
-    """One file of the system that is given another value for a while."""
+    """One thing that is given another value for a while: a file, a GPU's setting, a Jetson's.
+
+    ``kind``: ``content`` and ``mode`` are what a file says and who may read it (octal); ``gpu`` is set through NVML;
+    ``nvpmodel`` and ``jetson_clocks`` by NVIDIA's programs of those names. ``path`` is below the root for files
+    (``sys/devices/system/cpu/smt/control``); a GPU's UUID and what of it (``GPU-5c0f/power_limit``); where
+    ``jetson_clocks`` has stored what to put back.
+    """
 
     setting: str  # as the user names it: ``governor``
-    path: str  # below the root: ``sys/devices/system/cpu/smt/control``
-    kind: Literal["content", "mode"]  # what it says, or who may read it (octal)
+    path: str
+    kind: Literal["content", "mode", "gpu", "nvpmodel", "jetson_clocks"]
     before: str
     after: str | None  # None: the kernel changes it along with another file; it is only put back
 

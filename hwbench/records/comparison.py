@@ -7,7 +7,8 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment
 from hwbench.records.energy import EnergyReading
-from hwbench.records.measurement import NOT_SAVED, Built, Memory, Parity, Phases
+from hwbench.records.measurement import NO_GPU_MEMORY, NOT_SAVED, Built, Memory, Parity, Phases
+from hwbench.records.memory import GpuMemory
 
 COMPARISON_SCHEMA = 1
 
@@ -235,6 +236,8 @@ class ProcessRun(Record, frozen=True, kw_only=True):
     built: Built
     phases: Phases
     memory: Memory
+    gpu_memory_loading: GpuMemory | Missing = NO_GPU_MEMORY
+    gpu_memory: GpuMemory | Missing = NO_GPU_MEMORY
     timed_region: str
     outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
 

@@ -50,7 +50,8 @@ class Standing(Record, frozen=True, kw_only=True):
 
     ``value`` is of the contest's objective, in ``unit`` of it: the median over blocks (memory: over processes).
     ``ratio``: to the best uniform one, with its 95 % interval. ``joint``: the same with an interval so wide that those
-    of all entrants and all looks hold together with 95 %; a choice rests on this one.
+    of all entrants and all looks hold together with 95 %; a choice rests on this one. ``also``: medians of what else
+    was measured on the way.
     """
 
     entrant: str
@@ -62,6 +63,7 @@ class Standing(Record, frozen=True, kw_only=True):
     ratio: Ratio | Missing
     joint: Ratio | Missing
     dropped: Dropped | Missing
+    also: dict[Objective, float] = {}
 
     def __post_init__(self) -> None:
         check_finite(self, "value")
@@ -116,11 +118,12 @@ class Choice(Record, frozen=True, kw_only=True):
     """What the guard chose.
 
     ``word``: FASTER, better than the best uniform one for sure; UNIFORM, that itself; ALONE, no uniform one meets the
-    goals; NONE, nothing meets them: ``entrant`` is the one that misses them by the least.
+    goals; ACCURATE, it loses the least of those that meet them, as was asked for; NONE, nothing meets them: ``entrant``
+    is the one that misses them by the least.
     """
 
     entrant: str
-    word: Literal["FASTER", "UNIFORM", "ALONE", "NONE"]
+    word: Literal["FASTER", "UNIFORM", "ALONE", "ACCURATE", "NONE"]
     best_uniform: str | Missing
     why: str
     refused: dict[str, str] = {}  # by entrant, why it was not taken

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from hwbench.records.base import Missing, Record, Support, check, check_finite
+from hwbench.records.gpu import NOT_A_GPU, GpuState
 
 DeviceKind = Literal["cpu", "nvidia", "jetson", "android"]
+NAMES_THERE: Final[Mapping[str, str]] = {"cpu": "cpu", "nvidia": "cuda:0", "jetson": "jetson"}
+"""By kind, what a device that is not attached is called on the machine that it belongs to."""
 
 
 class Cache(Record, frozen=True, kw_only=True):
@@ -53,11 +57,38 @@ class Cpu(Record, frozen=True, kw_only=True):
         check(set(self.usable_cores) <= set(self.usable_cpus), "usable_cores must be among usable_cpus")
 
 
+class MigInstance(Record, frozen=True, kw_only=True):
+    """A part of a GPU that is a device of its own (MIG): which GPU it is cut from, and how much of it."""
+
+    parent: str  # ``cuda:0``
+    parent_uuid: str
+    gpu_instance: int | Missing
+    compute_instance: int | Missing
+    sm_count: int | Missing
+
+
+class JetPack(Record, frozen=True, kw_only=True, tag_field="kind", tag="jetpack"):
+    """What NVIDIA ships for a Jetson in one release of L4T.
+
+    ``basis``: ``read`` where NVIDIA's own pages or packages were read, ``memory`` where nobody has looked it up since.
+    """
+
+    version: str  # of JetPack, ``6.2``
+    cuda: str
+    tensorrt: str
+    python: str  # of the system, for which JetPack's own Python packages are built
+    basis: Literal["read", "memory"]
+    source: str
+
+
 class Gpu(Record, frozen=True, kw_only=True):
-    """An NVIDIA GPU as NVML shows it."""
+    """An NVIDIA GPU as NVML shows it, or as much of one as a profile tells.
+
+    ``mig``: whether it is cut into instances. ``instance``: what it is cut from, of a device that is one.
+    """
 
     name: str
-    uuid: str
+    uuid: str | Missing
     compute_capability: str | Missing
     memory_bytes: int | Missing
     driver_version: str | Missing
@@ -65,6 +96,10 @@ class Gpu(Record, frozen=True, kw_only=True):
     power_limit_w: float | Missing
     sm_max_hz: float | Missing
     mig: bool | Missing
+    instance: MigInstance | None = None
+
+
+NOT_A_JETSON = Missing(code="not_applicable", why="JetPack is for Jetson")
 
 
 class Device(Record, frozen=True, kw_only=True):
@@ -72,7 +107,8 @@ class Device(Record, frozen=True, kw_only=True):
 
     ``name`` is what ``--device`` takes. ``fingerprint`` changes when anything changes that makes old
     measurements of it incomparable (CPU, ISA, cores, memory size, virtualisation). ``profile`` is the
-    file in ``profiles/`` that matches, if one does.
+    file in ``profiles/`` that matches, if one does. ``cpu`` of a GPU is that of the machine it is in, once it has been
+    selected: it launches the work.
     """
 
     name: str
@@ -87,6 +123,7 @@ class Device(Record, frozen=True, kw_only=True):
     virtual: str | Missing  # hypervisor; Missing on bare metal
     container: str | Missing
     power_mode: str | Missing  # nvpmodel on Jetson
+    jetpack: JetPack | Missing = NOT_A_JETSON
 
     def __post_init__(self) -> None:
         check_finite(self, "memory_bytes", "memory_limit_bytes")
@@ -123,7 +160,8 @@ class HostState(Record, frozen=True, kw_only=True):
 
     Counters (``throttle_events``, ``steal_s``, ``busy_s``, ``swap_out_bytes``) are cumulative since boot; what matters
     is their difference over a window. ``steal_s`` and ``busy_s`` are summed over the CPUs that the reader named (of a
-    measurement: those it was pinned to, ``settings.cpus``), or over all CPUs when it named none.
+    measurement: those it was pinned to, ``settings.cpus``), or over all CPUs when it named none. ``gpu``: of the device
+    that was measured, where that is a GPU.
     """
 
     monotonic_s: float
@@ -136,3 +174,21 @@ class HostState(Record, frozen=True, kw_only=True):
     memory_available_bytes: int
     swap_out_bytes: int | Missing
     governor: str | Missing
+    gpu: GpuState | Missing = NOT_A_GPU
+
+    @property
+    def heat_c(self) -> float | Missing:
+        """The temperature of what was measured: of the GPU where it is one, else of the hottest CPU sensor."""
+        return self.temperature_c if isinstance(self.gpu, Missing) else self.gpu.temperature_c
+
+    @property
+    def clock_hz(self) -> float | Missing:
+        """The clock of what was measured: of the GPU where it is one, else the mean of the CPUs."""
+        if not isinstance(self.gpu, Missing):
+            return self.gpu.sm_hz
+        if isinstance(self.cpu_hz, Missing):
+            return self.cpu_hz
+        return sum(self.cpu_hz) / len(self.cpu_hz) if self.cpu_hz else _NO_CLOCK
+
+
+_NO_CLOCK = Missing(code="no_cpu", why="the kernel shows the clock of no CPU")

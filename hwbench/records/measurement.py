@@ -7,10 +7,11 @@ from typing import Literal
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.device import Device, Environment, HostState
 from hwbench.records.energy import EnergyEstimate, EnergyReading, EnergyRun
-from hwbench.records.memory import RuntimeMemory
+from hwbench.records.memory import GpuMemory, RuntimeMemory
 from hwbench.records.model import Model
 from hwbench.records.modes import BuildVariance, ColdRun, PresetCheck, Series, ServerRun, SteadyState
 from hwbench.records.placement import Requirements, Unmet
+from hwbench.records.transfers import Transfers
 
 PROFILE_RESULT_SCHEMA = 1
 
@@ -173,7 +174,7 @@ class Partitions(Record, frozen=True, kw_only=True, tag_field="kind", tag="parti
         check(0 <= self.delegated <= self.nodes, "more nodes delegated than there are")
 
 
-class Built(Record, frozen=True, kw_only=True):
+class Built(Record, frozen=True, kw_only=True, tag_field="kind", tag="built"):
     """What the engine really built, read back from the runtime, to be held against what was asked."""
 
     engine: str
@@ -286,6 +287,10 @@ def artefact_hash(model: Model) -> str | Missing:
     return NOT_SAVED if model.artefact is None else model.artefact.sha256
 
 
+NO_TRANSFERS = Missing(code="no_transfers", why="this engine does not time copies to a device and back apart")
+NO_GPU_MEMORY = Missing(code="not_recorded", why="memory of a GPU was not looked at")
+
+
 class TimedRun(Record, frozen=True, kw_only=True):
     """What one worker process brings back: raw samples and everything read around them."""
 
@@ -317,6 +322,9 @@ class TimedRun(Record, frozen=True, kw_only=True):
     outputs_finite: bool  # no NaN and no infinity in the outputs of the first inference
     memory: Memory
     runtime_memory: RuntimeMemory | Missing
+    transfers: Transfers | Missing = NO_TRANSFERS
+    gpu_memory_loading: GpuMemory | Missing = NO_GPU_MEMORY  # until the first inference was finished
+    gpu_memory: GpuMemory | Missing = NO_GPU_MEMORY  # while inferences ran
     energy: EnergyReading | Missing
     host_before: HostState
     host_after: HostState

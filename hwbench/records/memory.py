@@ -6,7 +6,9 @@ from hwbench.records.base import Missing, Record, check, check_finite
 
 
 class RuntimeMemory(Record, frozen=True, kw_only=True, tag_field="kind", tag="runtime_memory"):
-    """What a runtime holds in host memory for one model, as it says itself; not what the operating system counts.
+    """What a runtime holds for one model, as it says itself; not what the operating system counts.
+
+    In host memory, or in that of a GPU where ``method`` says so.
 
     ``weights``: constants, and the copies of them that its kernels packed. ``activations``: highest sum of tensors
     alive at one time during an inference, outputs included. ``workspace``: what scratch memory inside kernels adds to
@@ -25,7 +27,7 @@ class RuntimeMemory(Record, frozen=True, kw_only=True, tag_field="kind", tag="ru
 
 
 class GpuMemory(Record, frozen=True, kw_only=True, tag_field="kind", tag="gpu_memory"):
-    """Peak memory on one GPU while inferences ran, seen four ways.
+    """Peak memory on one GPU in one phase of a run, seen four ways.
 
     ``torch_peak_allocated`` and ``torch_peak_reserved`` are exact, of torch's own allocator. ``nvml_process_peak`` and
     ``nvml_device_delta`` (used now less used before the process had a context) are the highest of ``samples`` looks,

@@ -45,8 +45,8 @@ class SteadyState(Record, frozen=True, kw_only=True, tag_field="kind", tag="stea
 class Bin(Record, frozen=True, kw_only=True):
     """One part of a timed window, with the machine read at its end; seconds since the window opened.
 
-    ``clock_hz``: mean over the CPUs, at the end. ``throttle_events``: in this part. ``power_w`` and ``throttled_s`` (by
-    reason): of the energy meter, where it resolves so short a time.
+    ``clock_hz``: of the GPU where one is measured, else mean over the CPUs, at the end. ``throttle_events``: in this
+    part. ``power_w`` and ``throttled_s`` (by reason): of the energy meter, where it resolves so short a time.
     """
 
     start_s: float

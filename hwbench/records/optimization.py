@@ -13,6 +13,7 @@ from hwbench.records.goals import PlanGoal, PlanGoalOutcome
 from hwbench.records.measurement import NotMeasured
 from hwbench.records.model import DataFacts, ImportResult, Model
 from hwbench.records.planning import Decision, Design, Interval
+from hwbench.records.planning import Objective as PlanObjective
 from hwbench.records.quantization import CalibrationSettings, PrecisionPlan
 from hwbench.records.verification import Agreement, Certificate, Score, Task
 
@@ -52,7 +53,7 @@ class OptimizeRequest(Record, frozen=True, kw_only=True):
     metric: str | None
     max_drop: float
     goals: tuple[PlanGoal, ...] = ()
-    objective: Objective
+    objective: PlanObjective
     engines: tuple[str, ...]  # empty: every one that can build
     precisions: tuple[str, ...]  # of the uniform baselines; empty: every one that an engine offers
     recover_epochs: int
@@ -67,6 +68,20 @@ class OptimizeRequest(Record, frozen=True, kw_only=True):
     resume: bool
     replace: bool
     timeout_s: float
+
+    @property
+    def measured(self) -> Objective:
+        """What contests are held in: the objective; where that is accuracy, what the most important goal bounds."""
+        if self.objective != "accuracy":
+            return self.objective
+        bounds = sorted((goal for goal in self.goals if goal.metric != "accuracy"), key=lambda goal: goal.priority)
+        able: tuple[Objective, ...] = ("energy", "memory")
+        return next((name for name in able if bounds and bounds[0].metric == name), "latency")
+
+    @property
+    def needs_energy(self) -> bool:
+        """Whether joules are to be small or bounded."""
+        return self.objective == "energy" or any(goal.metric == "energy" for goal in self.goals)
 
 
 class Part(Record, frozen=True, kw_only=True):
@@ -169,7 +184,10 @@ class Candidate(Record, frozen=True, kw_only=True):
 
 
 class Feedback(Record, frozen=True, kw_only=True):
-    """What a planner learns of a candidate: ``value`` is of the objective, as the contest of its round measured it."""
+    """What a planner learns of a candidate: ``value`` is of the objective, as the contest of its round measured it.
+
+    ``also``: what else was measured in it.
+    """
 
     name: str
     engine: str
@@ -179,6 +197,7 @@ class Feedback(Record, frozen=True, kw_only=True):
     predicted: Interval | Missing
     value: float | Missing
     ratio: float | Missing  # to the best uniform one
+    also: dict[str, float] = {}
     drop: Drop | Missing
     counts: bool
 

@@ -5,8 +5,20 @@ from __future__ import annotations
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.compression import Step
 from hwbench.records.device import Device, Environment
+from hwbench.records.goals import PlanGoal, PlanGoalOutcome
 from hwbench.records.model import DataFacts, Model
-from hwbench.records.planning import Design, Interval, Objective, Platform, Sensitivity, SiteKind, Solved, Space
+from hwbench.records.planning import (
+    Design,
+    Interval,
+    NotOffered,
+    Objective,
+    Platform,
+    Sensitivity,
+    SiteKind,
+    Solved,
+    Space,
+    SparseCost,
+)
 from hwbench.records.quantization import CalibrationSettings, Floating, PrecisionPlan
 
 PLAN_RESULT_SCHEMA = 1
@@ -16,7 +28,8 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     """A whole ``hwbench plan`` request, resolved.
 
     ``data`` is what ranges, Gram matrices and losses are taken from. ``max_drop``: of the share of right decisions;
-    where there are no labels, of the share of decisions that stay as they were. ``costs_s`` and ``losses_s``: how long
+    where there are no labels, of the share of decisions that stay as they were; a goal that says so is in it already.
+    ``goals``: all of them, as given. ``costs_s`` and ``losses_s``: how long
     all engines together may be sampled, and losses be measured.
     """
 
@@ -27,6 +40,7 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     floating: tuple[Floating, ...]
     objective: Objective
     max_drop: float
+    goals: tuple[PlanGoal, ...] = ()
     data: str
     preprocess: str | None
     samples: int
@@ -46,6 +60,11 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check(self.budgets >= 2, f"a front needs two budgets, got {self.budgets}")
         check(self.max_drop >= 0, f"max_drop must not be negative, got {self.max_drop}")
+
+    @property
+    def needs_energy(self) -> bool:
+        """Whether joules are to be small or bounded."""
+        return self.objective == "energy" or any(goal.metric == "energy" for goal in self.goals)
 
 
 class Joint(Record, frozen=True, kw_only=True, tag_field="kind", tag="joint"):
@@ -75,11 +94,14 @@ class Joint(Record, frozen=True, kw_only=True, tag_field="kind", tag="joint"):
 class Planned(Record, frozen=True, kw_only=True):
     """One design that was solved for: what it is predicted to take, and what it loses as a whole.
 
+    ``energy``: of one inference, where it was to be small or bounded.
+
     ``steps`` make its structure (`hwbench compress`), ``precision`` its precisions (`hwbench build --plan`).
     """
 
     solved: Solved
     latency: Interval
+    energy: Interval | Missing = Missing(code="not_asked", why="energy was neither to be small nor bounded")
     joint: Joint | Missing
     steps: tuple[Step, ...]
     precision: PrecisionPlan
@@ -92,8 +114,11 @@ class Planned(Record, frozen=True, kw_only=True):
 class EnginePlan(Record, frozen=True, kw_only=True):
     """The front of one runtime: designs from the most careful to the fastest, and which of them the budget allows.
 
-    ``baselines``: what the unchanged network is predicted to take in each uniform precision, and ``measured`` where it
-    was. ``chosen``: number of the design in ``front``.
+    ``baselines``: what the unchanged network is predicted to take in each uniform precision. ``chosen``: number of the
+    design in ``front``; ``commands`` build it, ``here`` or on the device itself. ``drop_kept``: False where it loses
+    more than is allowed, since other goals come first. ``goals``: held against what is predicted of it. ``sparse``: the
+    kernels for zeros that layers were offered, with what they make of the time; ``not_offered``: what they were not,
+    and why.
     """
 
     platform: Platform
@@ -102,7 +127,18 @@ class EnginePlan(Record, frozen=True, kw_only=True):
     baselines: dict[str, Interval]
     front: tuple[Planned, ...]
     chosen: int | Missing
+    drop_kept: bool = True
+    goals: tuple[PlanGoalOutcome, ...] = ()
+    commands: tuple[str, ...] = ()
+    here: bool = True
+    sparse: tuple[SparseCost, ...] = ()
+    not_offered: tuple[NotOffered, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def met(self) -> bool:
+        """Whether a design was chosen that is predicted to meet all goals, within the drop that is allowed."""
+        return not isinstance(self.chosen, Missing) and self.drop_kept and all(each.met for each in self.goals)
 
 
 class NoPlan(Record, frozen=True, kw_only=True):

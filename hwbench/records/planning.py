@@ -11,20 +11,44 @@ from typing import Literal
 
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.compression import Step
+from hwbench.records.energy import Provenance
 from hwbench.records.quantization import Floating, Scheme
 
 SiteKind = Literal["precision", "width", "depth", "rank"]
-Objective = Literal["latency", "memory"]  # what plans are solved for
+Objective = Literal["latency", "energy", "memory", "accuracy"]  # what plans are solved for
+TWO_FOUR = "2:4"  # two of four neighbours are zero, for a runtime that has kernels of its own for it
+
+
+class Zeros(Record, frozen=True, kw_only=True):
+    """That a layer is pruned for a kernel that skips zeros.
+
+    ``format``: of :data:`hwbench.sparse.formats.FORMATS`, whose kernel is hwbench's, or :data:`TWO_FOUR`, whose kernels
+    are the runtime's own. ``sparsity``: the fraction of its weights that is zero.
+    """
+
+    format: str
+    sparsity: float
+
+    def __post_init__(self) -> None:
+        check(0 < self.sparsity < 1, "sparsity is a fraction between 0 and 1")
+
+
+def name_of(zeros: Zeros, scheme: Scheme = "float") -> str:
+    """Return the name of the option of some zeros: ``vw16 at 70 %``, ``int8, 2:4``."""
+    name = TWO_FOUR if zeros.format == TWO_FOUR else f"{zeros.format} at {100 * zeros.sparsity:.0f} %"
+    return name if scheme == "float" else f"{scheme}, {name}"
 
 
 class Option(Record, frozen=True, kw_only=True):
     """One way for a site; the first option of every site leaves the network as it is.
 
-    ``name`` is for people: ``int8``, ``48 of 64``, ``dropped``, ``rank 32``. The field of the site's kind is set.
+    ``name`` is for people: ``int8``, ``vw16 at 70 %``, ``48 of 64``, ``dropped``, ``rank 32``. The field of the site's
+    kind is set.
     """
 
     name: str
     scheme: Scheme | None = None  # precision
+    zeros: Zeros | None = None  # precision: with it, since a kernel takes values of one kind in one format
     units: int | None = None  # width: how many units of the group stay
     dropped: bool = False  # depth
     rank: int | None = None  # rank: of the two factors; None: the layer stays one
@@ -98,7 +122,7 @@ class Design(Record, frozen=True, kw_only=True):
     """What a network is to become, by the hub's names.
 
     ``schemes``: by cluster, where it is not float; ``floating`` is the arithmetic of what is. ``widths``: by group, the
-    units that stay. ``dropped``: blocks. ``ranks``: by layer.
+    units that stay. ``dropped``: blocks. ``ranks``: by layer. ``zeros``: by cluster, whose first layer has them.
     """
 
     floating: Floating = "auto"
@@ -106,11 +130,12 @@ class Design(Record, frozen=True, kw_only=True):
     widths: dict[str, int] = {}
     dropped: tuple[str, ...] = ()
     ranks: dict[str, int] = {}
+    zeros: dict[str, Zeros] = {}
 
     @property
     def cuts(self) -> bool:
         """Whether the network itself is changed, and not its precisions alone."""
-        return bool(self.widths or self.dropped or self.ranks)
+        return bool(self.widths or self.dropped or self.ranks or self.zeros)
 
     def of(self, cluster: str) -> Scheme:
         """Return the scheme of a cluster."""
@@ -148,6 +173,9 @@ class ClusterTime(Record, frozen=True, kw_only=True):
     """What one cluster took in one built network. ``scheme``: what was built, not what was asked for.
 
     ``kernel``: of the unit that its first layer ran in, where the runtime tells. ``units``: how many were booked on it.
+    ``shared``: over how many clusters a unit of it was shared out, 1 where each was its own; the sum over those is
+    measured, and what each has of it goes by its work. ``spread_s``: standard deviation over the profiled inferences
+    that ``time_s`` is the mean of.
     """
 
     cluster: str
@@ -157,9 +185,11 @@ class ClusterTime(Record, frozen=True, kw_only=True):
     time_s: float
     kernel: str | None = None
     units: int = 1
+    shared: int = 1
+    spread_s: float | Missing = Missing(code="not_kept", why="how times vary between inferences was not kept")
 
     def __post_init__(self) -> None:
-        check_finite(self, "time_s")
+        check_finite(self, "time_s", "spread_s")
 
 
 class BorderTime(Record, frozen=True, kw_only=True):
@@ -174,6 +204,27 @@ class BorderTime(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_finite(self, "time_s")
+
+
+class Drawn(Record, frozen=True, kw_only=True, tag_field="kind", tag="drawn"):
+    """What a network drew from a meter: ``energy_j`` of one inference, of so many one after the other in ``window_s``.
+
+    ``relative_uncertainty`` is k=2, of the meter; ``provenance`` and ``flags`` as
+    :class:`hwbench.records.energy.EnergyReading` has them.
+    """
+
+    energy_j: float
+    inferences: int
+    window_s: float
+    relative_uncertainty: float
+    meter: str
+    boundary: str
+    provenance: Provenance
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_finite(self, "energy_j", "window_s", "relative_uncertainty")
+        check(self.inferences > 0, "a window without inferences says nothing")
 
 
 class CostSample(Record, frozen=True, kw_only=True):
@@ -195,6 +246,7 @@ class CostSample(Record, frozen=True, kw_only=True):
     reference_s: float | Missing = Missing(code="not_timed", why="no other network was timed beside this one")
     profiled_s: float | Missing = Missing(code="not_timed", why="the profiled inferences were not timed as a whole")
     units: int = 0
+    energy: Drawn | Missing = Missing(code="not_asked", why="its energy was not asked for")
 
     def __post_init__(self) -> None:
         check_finite(self, "median_s", "reference_s", "profiled_s")
@@ -255,6 +307,40 @@ class Sensitivity(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class SparseCost(Record, frozen=True, kw_only=True):
+    """What a cluster takes with zeros, over what it takes dense in the same arithmetic: below 1 is a gain.
+
+    ``basis``: ``network`` timed in this network on this device; ``table`` read from a table of products that was
+    measured on this GPU (``hwbench kernels``); ``model`` from its data sheet, not measured. ``why``: in words.
+    ``scheme``: of what is not zero, in both. ``error``: how far the ratio may be off by the noise of the two timings; 0
+    where it was not timed in this network.
+    """
+
+    cluster: str
+    zeros: Zeros
+    ratio: float
+    basis: Literal["network", "table", "model"]
+    why: str
+    scheme: Scheme = "float"
+    error: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_finite(self, "ratio", "error")
+
+    @property
+    def gains(self) -> bool:
+        """Whether it is faster with zeros, by more than chance."""
+        return self.ratio < 1 - self.error
+
+
+class NotOffered(Record, frozen=True, kw_only=True):
+    """What a layer is not offered for one runtime, and why. ``way``: a scheme, or ``zeros``."""
+
+    layer: str
+    way: str
+    reason: Missing
+
+
 class Decision(Record, frozen=True, kw_only=True):
     """What was chosen at one site, what came second, and what that would cost.
 
@@ -270,13 +356,17 @@ class Decision(Record, frozen=True, kw_only=True):
 
 
 class Solved(Record, frozen=True, kw_only=True):
-    """The answer of the solver for one budget. ``gap``: how far the bound is from the objective, as a fraction."""
+    """The answer of the solver for one budget. ``gap``: how far the bound is from the objective, as a fraction.
+
+    ``memory_bytes``: the peak of weights and of the activations that are alive together; a runtime takes more.
+    """
 
     budget: float
     design: Design
-    latency_s: float  # before the correction for the whole network
+    latency_s: float  # the sum of the parts and the start, as the solver had them
     loss: float
     weight_bytes: int
+    memory_bytes: int | Missing = Missing(code="not_told", why="an older hwbench did not write it down")
     status: Literal["optimal", "time_limit", "infeasible"]
     gap: float
     took_s: float

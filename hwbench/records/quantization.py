@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import msgspec
+
 from hwbench.records.base import Missing, Record, check, check_finite
 from hwbench.records.model import DataFacts, Model, ModelFiles
 
 CALIBRATION_SCHEMA = 1
 
-# What a layer's weights and activations become. ``float``: whatever the plan's ``floating`` says.
-Scheme = Literal["float", "int8", "int8-dynamic", "int8-weights", "int4-weights"]
-Floating = Literal["auto", "fp32", "fp16", "bf16"]
+# What a layer's weights and activations become. ``float``: whatever the plan's ``floating`` says. ``fp8``: E4M3.
+Scheme = Literal["float", "int8", "int8-dynamic", "int8-weights", "int4-weights", "fp8"]
+Floating = Literal["auto", "fp32", "tf32", "fp16", "bf16"]
 Estimator = Literal["minmax", "ema", "percentile", "mse", "entropy"]
 
-PRECISIONS = ("fp32", "fp16", "bf16", "auto", *get_args(Scheme)[1:])  # what ``--precision`` of a build may be
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "auto", *get_args(Scheme)[1:])  # what ``--precision`` of a build may be
 
 
 class PrecisionPlan(Record, frozen=True, kw_only=True):
@@ -22,12 +24,18 @@ class PrecisionPlan(Record, frozen=True, kw_only=True):
 
     ``default`` holds for every layer that a runtime can run so; the others stay in floating point, and the build says
     which and why. A layer named in ``layers`` (by its hub name) gets that or the build is refused; ``float`` is always
-    possible. ``floating``: the arithmetic of what is not quantised; ``auto`` leaves it to the runtime.
+    possible. ``floating``: the arithmetic of what is not quantised; ``auto`` leaves it to the runtime. ``kernels``: by
+    layer, the sparse format whose kernel is to run it (``vw16``); only engines that take hwbench's kernels have them.
     """
 
     default: Scheme
     floating: Floating = "auto"
     layers: dict[str, Scheme] = {}
+    kernels: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        both = sorted(name for name in self.kernels if self.layers.get(name, "float") != "float")
+        check(not both, f"layers have a sparse kernel and a scheme both: {', '.join(both)}")
 
     def of(self, layer: str) -> Scheme:
         """Return the scheme of a layer."""
@@ -36,13 +44,14 @@ class PrecisionPlan(Record, frozen=True, kw_only=True):
     @property
     def needs_ranges(self) -> bool:
         """Say whether any layer's activations are quantised with fixed ranges."""
-        return "int8" in {self.default, *self.layers.values()}
+        return bool({"int8", "fp8"} & {self.default, *self.layers.values()})
 
     @property
     def label(self) -> str:
         """A short name: the precision asked for, with ``-mixed`` where some layers have another."""
-        name = self.default if self.default != "float" else self.floating
-        return f"{name}-mixed" if self.layers and set(self.layers.values()) != {self.default} else name
+        name: str = self.default if self.default != "float" else self.floating
+        name = f"{name}-mixed" if self.layers and set(self.layers.values()) != {self.default} else name
+        return f"{name}-sparse" if self.kernels else name
 
 
 class CalibrationSettings(Record, frozen=True, kw_only=True):
@@ -66,6 +75,15 @@ class CalibrationSettings(Record, frozen=True, kw_only=True):
         check(0 <= self.momentum < 1, f"momentum must be at least 0 and below 1, got {self.momentum}")
         alpha = self.smooth_quant
         check(alpha is None or 0 <= alpha <= 1, f"smooth_quant must be between 0 and 1, got {alpha}")
+
+    @property
+    def moves_ranges(self) -> bool:
+        """Say whether weights are changed so that activations have other ranges."""
+        return self.equalize or self.smooth_quant is not None
+
+    def without_repairs(self) -> CalibrationSettings:
+        """Return settings that find the same ranges and leave weights as they are."""
+        return msgspec.structs.replace(self, equalize=False, smooth_quant=None, adaround=False, bias_correction=False)
 
 
 class TensorRange(Record, frozen=True, kw_only=True):
@@ -137,7 +155,8 @@ class Lowered(Record, frozen=True, kw_only=True):
 
     ``arithmetic``: in what most multiply-adds are written down, as :attr:`Model.arithmetic` has it. ``settings``: what
     the runtime is to be told beside the file. ``same_bytes``: whether building again gives the same bytes, or why not.
-    ``isa``: as :attr:`Artefact.isa <hwbench.records.model.Artefact>` has it.
+    ``isa``: as :attr:`Artefact.isa <hwbench.records.model.Artefact>` has it. ``graph``: which of the files is the ONNX
+    graph that was built, where one is kept: it computes what the engine does, in any ONNX runtime.
     """
 
     files: tuple[str, ...]  # relative to the folder
@@ -146,4 +165,5 @@ class Lowered(Record, frozen=True, kw_only=True):
     layers: tuple[LoweredLayer, ...]
     same_bytes: Literal[True] | Missing
     isa: tuple[str, ...] = ()
+    graph: str | None = None
     notes: tuple[str, ...] = ()

@@ -13,7 +13,8 @@ class SampleJob(Record, frozen=True, kw_only=True):
     """Designs of one network to be built by one engine and timed.
 
     ``calibration``: ranges of the whole network's tensors, None where nothing is quantised. ``cpus``: the logical CPUs
-    to run on; empty where the operating system cannot pin.
+    to run on; empty where the operating system cannot pin. ``meter``: what reads the energy of each;
+    ``none`` for nothing.
     """
 
     imported: ImportResult
@@ -24,6 +25,7 @@ class SampleJob(Record, frozen=True, kw_only=True):
     device: Device
     threads: int
     cpus: tuple[int, ...]
+    meter: str = "none"
 
 
 class NotSampled(Record, frozen=True, kw_only=True):

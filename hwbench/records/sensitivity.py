@@ -7,14 +7,17 @@ from hwbench.records.model import ImportResult
 from hwbench.records.planning import Design, Space
 from hwbench.records.quantization import Calibration
 
+NOT_FINITE, CANNOT_BE_MADE = "not_finite", "cannot_be_made"
+_BROKEN = frozenset({NOT_FINITE, CANNOT_BE_MADE})  # codes of why a design has no agreement
+
 
 class SensitivitySettings(Record, frozen=True, kw_only=True):
     """How losses are found.
 
-    ``runtime``: whose int8 arithmetic is followed (onnxruntime, openvino or litert). ``criterion``: by which channels
-    go. ``damping``: of the readers' least squares, in units of the mean square of what they read. ``screen_samples``:
-    every choice is run on so many of the samples first. ``pairs``: at most so many pair terms. ``budget_s``: what all
-    of it may take, statistics included; what was not run is told.
+    ``runtime``: whose precisions are followed (onnxruntime, openvino, litert, tensorrt). ``criterion``: by which
+    channels go. ``damping``: of the readers' least squares, in units of the mean square of what they read.
+    ``screen_samples``: every choice is run on so many of the samples first. ``pairs``: at most so many pair terms.
+    ``budget_s``: what all of it may take, statistics included; what was not run is told.
     """
 
     runtime: str = "onnxruntime"
@@ -34,6 +37,7 @@ class SensitivitySettings(Record, frozen=True, kw_only=True):
 class SensitivityJob(Record, frozen=True, kw_only=True):
     """A network whose losses are wanted. ``data_folder``: of the selection samples, as a data child laid them down.
 
+    ``learn_folder``: of the samples that patches are refitted to; None: those that they are judged on.
     ``other_batch``: the same network at another batch size, which tells what depends on it. ``calibration``: ranges of
     the folded network's tensors; None where no site offers int8. ``state_folder``: what has been run is kept there;
     ``resume``: what is there already counts.
@@ -44,6 +48,8 @@ class SensitivityJob(Record, frozen=True, kw_only=True):
     space: Space
     data_folder: str
     data_sha256: str
+    learn_folder: str | None = None
+    learn_sha256: str | None = None
     calibration: Calibration | None
     settings: SensitivitySettings
     state_folder: str
@@ -72,3 +78,8 @@ class StitchAnswer(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_finite(self, "divergence", "agreement", "accuracy")
+
+    @property
+    def broken(self) -> Missing | None:
+        """Why no network that works comes of the design; None where one does."""
+        return self.agreement if isinstance(self.agreement, Missing) and self.agreement.code in _BROKEN else None

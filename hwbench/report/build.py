@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hwbench.records.base import Missing
 from hwbench.records.build import BuildResult, Bundled, CalibrationFacts
+from hwbench.records.device import NAMES_THERE
 from hwbench.records.verification import Certificate, Score, Verified
 from hwbench.report.placement import render_unmet
 from hwbench.report.text import plain
@@ -32,6 +33,7 @@ def render_build(found: BuildResult, folder: Path) -> RenderableType:
         _table(found),
         *_uncertified(found),
         *_left(found),
+        *_unattached(found),
         *(
             [render_unmet(unmet)]
             if (unmet := [(item.path, each) for item in found.bundles for each in item.unmet])
@@ -73,7 +75,7 @@ def _table(found: BuildResult) -> Table:
             format_bytes(item.engine.size_bytes),
             format_seconds(item.engine.lower_s),
             DASH if isinstance(median, Missing) else format_seconds(median),
-            plain(_score(item.verified)),
+            plain(_of_graph(item) if isinstance(item.engine.built, Missing) else _score(item.verified)),
             plain(_word(item.verified)),
         )
     return grid
@@ -81,7 +83,7 @@ def _table(found: BuildResult) -> Table:
 
 def _score(row: Verified | Missing) -> str:
     if isinstance(row, Missing):
-        return DASH if row.code == "not_asked" else f"failed: {row}"
+        return DASH if row.code in {"not_asked", "not_attached"} else f"failed: {row}"
     score: Score | None = next(iter(row.scores), None)
     if score is not None:
         return f"{score.name} {score_text(score)}"
@@ -116,6 +118,33 @@ def _left(found: BuildResult) -> Iterator[RenderableType]:
         yield plain(f"{item.label}: {_quantised(item)}; {shown}{more}", "dim")
 
 
+def _unattached(found: BuildResult) -> Iterator[RenderableType]:
+    """Say of bundles that were not run what is known of their numbers, and whose those are."""
+    away = [item for item in found.bundles if isinstance(item.engine.built, Missing)]
+    for item in away:
+        checked = item.engine.graph_checked
+        why = checked if isinstance(checked, Missing) else checked.max_relative
+        if isinstance(why, Missing):
+            yield plain(f"{item.label}: {why.why}", "yellow")
+    if away:
+        yield plain(f"{found.device.title} is not attached: nothing was loaded, judged on data or timed", "yellow")
+    if any(not isinstance(item.engine.graph_checked, Missing) for item in away):
+        yield plain(
+            "graph: what the engine was built from, run here on the example inputs; its largest difference from the "
+            "original, of the largest output. It says nothing of the engine's own rounding.",
+            "dim",
+        )
+
+
+def _of_graph(item: Bundled) -> str:
+    checked = item.engine.graph_checked
+    if isinstance(checked, Missing):
+        return "graph not run"
+    if isinstance(checked.max_relative, Missing):
+        return "graph: NaN"
+    return f"graph off by {checked.max_relative:.2%}"
+
+
 def _quantised(item: Bundled) -> str:
     layers = item.engine.lowered.layers
     return f"{sum(layer.got == layer.asked for layer in layers)} of {len(layers)} layers as asked"
@@ -129,6 +158,10 @@ def _next(found: BuildResult, folder: Path) -> Iterator[RenderableType]:
         yield plain(f"check one where it is deployed: unzip -d here {first} && python here/run_example.py", "dim")
     else:
         yield plain(f"check one where it is deployed: python {first}/run_example.py", "dim")
-    if len(found.bundles) > 1:
+    if all(isinstance(item.engine.built, Missing) for item in found.bundles):
+        there = NAMES_THERE.get(found.device.kind, found.device.name)
+        yield plain(f"measure it there: hwbench measure {first} --device {there}", "dim")
+    elif len(found.bundles) > 1:
         second = shlex.quote(str(folder / found.bundles[1].path))
-        yield plain(f"which is faster, measured in turn: hwbench compare {first} {second}", "dim")
+        where = "" if found.device.kind == "cpu" else f" --device {found.device.name}"
+        yield plain(f"which is faster, measured in turn: hwbench compare {first} {second}{where}", "dim")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hwbench.records.base import Missing
+from hwbench.records.gpu import GpuState
 from hwbench.records.measurement import Measurement, ProfileResult
 from hwbench.report.grid import Grid
 from hwbench.report.table import Cell, Notes
@@ -53,6 +54,53 @@ def _cells(measurement: Measurement, notes: Notes) -> list[Cell]:
     ]
 
 
+def gpu_rows(names: Sequence[str], measurements: Sequence[Measurement]) -> Grid | None:
+    """Return one row for each measurement of a GPU: its state before and after; None where there is none."""
+    notes, rows = Notes(), []
+    for name, measurement in zip(names, measurements, strict=True):
+        before, after = measurement.host_before.gpu, measurement.host_after.gpu
+        if not isinstance(before, Missing) and not isinstance(after, Missing):
+            rows.append((Cell(f"{name} ({before.of})"), *_gpu_cells(before, after, notes)))
+    if not rows:
+        return None
+    head = ("GPU", "clock", "memory clock", "temperature", "state", "power limit", "memory in use", "held down for")
+    return Grid(head=head, rows=tuple(rows), notes=tuple(notes.texts), caption="The GPU, before → after.")
+
+
+def _gpu_cells(before: GpuState, after: GpuState, notes: Notes) -> list[Cell]:
+    def state(field: str, show: Callable[..., str]) -> Cell:
+        a, b = getattr(before, field), getattr(after, field)
+        if missing := _missing(a, b):
+            return notes.missing(missing)
+        first, second = show(a), show(b)
+        return Cell(first if first == second else f"{first} → {second}")
+
+    def hertz(value: float) -> str:
+        return format_si(value, "Hz")
+
+    return [
+        state("sm_hz", hertz),
+        state("memory_hz", hertz),
+        state("temperature_c", lambda degrees: f"{degrees:.0f} °C"),
+        state("performance_state", str),
+        state("power_limit_w", lambda watts: f"{watts:g} W"),
+        state("memory_used_bytes", format_bytes),
+        _held(before, after, notes),
+    ]
+
+
+def _held(before: GpuState, after: GpuState, notes: Notes) -> Cell:
+    """Return for how long the clocks were held down meanwhile, by reason."""
+    if isinstance(before.limited, Missing) or isinstance(after.limited, Missing):
+        missing = _missing(before.limited, after.limited)
+        assert missing is not None
+        return notes.missing(missing)
+    first = {entry.reason: entry.held_s for entry in before.limited}
+    spans = {entry.reason: entry.held_s - first.get(entry.reason, 0.0) for entry in after.limited}
+    told = [f"{reason} {format_seconds(seconds)}" for reason, seconds in spans.items() if seconds > 0]
+    return Cell(", ".join(told) or "not at all")
+
+
 def _missing(*values: object) -> Missing | None:
     return next((value for value in values if isinstance(value, Missing)), None)
 
@@ -94,7 +142,10 @@ def environment_lines(result: ProfileResult) -> list[tuple[str, str]]:
     ]
     if (cpu := device.cpu) is not None:
         lines += [
-            ("cpu", f"{cpu.model_name}, {_text(cpu.cpuid)}, {' '.join(cpu.isa)}"),
+            (
+                "cpu" if device.kind == "cpu" else "host cpu",
+                f"{cpu.model_name}, {_text(cpu.cpuid)}, {' '.join(cpu.isa)}",
+            ),
             ("governor; turbo; max clock", f"{_text(cpu.governor)}; {_text(cpu.turbo)}; {_text(cpu.max_hz, _hertz)}"),
         ]
     if (gpu := device.gpu) is not None:

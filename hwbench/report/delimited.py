@@ -26,6 +26,9 @@ _THROUGHPUT = ("inferences_per_s", "low_per_s", "high_per_s", "items_per_s", "wi
 _MEMORY = ("baseline_rss_bytes", "baseline_pss_bytes", "loaded_rss_bytes", "loaded_pss_bytes", "peak_load_rss_bytes",
            "peak_run_rss_bytes", "model_file_bytes")  # fmt: skip
 _RUNTIME_MEMORY = ("weights_bytes", "activations_bytes", "workspace_bytes", "arena_bytes")
+_TRANSFERS = ("h2d_median_s", "d2h_median_s", "bytes_in", "bytes_out", "pinned")
+_GPU_MEMORY = ("torch_peak_allocated_bytes", "torch_peak_reserved_bytes", "nvml_process_peak_bytes",
+               "nvml_device_delta_bytes")  # fmt: skip
 _ENERGY = ("meter", "boundary", "provenance", "energy_j", "window_s", "relative_uncertainty")
 _ESTIMATE = ("energy_per_inference_j", "low_j", "high_j", "method")
 _PARITY = ("reference", "max_absolute", "max_relative", "finite")
@@ -71,7 +74,9 @@ _MEASUREMENT_COLUMNS = (
     "model", "device", "outcome", "engine", "version", "precision", "precision_asked", "mode", "threads", "streams",
     "batch_size", "validity", "findings", *_LATENCY, *(f"throughput_{n}" for n in _THROUGHPUT),
     "load_s", "compile_s", "first_inference_s", "peak_over_baseline_bytes", *_MEMORY,
+    *(f"runtime_{n}" for n in _RUNTIME_MEMORY), *(f"transfers_{n}" for n in _TRANSFERS),
     *(f"runtime_{n}" for n in _RUNTIME_MEMORY),
+    *(f"gpu_loading_{n}" for n in _GPU_MEMORY), *(f"gpu_{n}" for n in _GPU_MEMORY),
     "energy_per_inference_j", *(f"energy_{n}" for n in _ENERGY), *(f"estimate_{n}" for n in _ESTIMATE),
     *(f"parity_{n}" for n in _PARITY), *MODE_COLUMNS, "started_at", "stopped_by", "missing",
 )  # fmt: skip
@@ -108,6 +113,8 @@ def _measurements(result: ProfileResult) -> Iterator[Line]:
             "peak_over_baseline_bytes": memory_over_baseline(m.memory),
             **_fields(m.memory, _MEMORY, "", whole="memory"),
             **_fields(m.runtime_memory, _RUNTIME_MEMORY, "runtime_", whole="runtime_memory"),
+            **_fields(m.transfers, _TRANSFERS, "transfers_", whole="transfers"),
+            **_gpu_memory(m),
             "energy_per_inference_j": m.energy_per_inference_j,
             **_fields(m.energy, _ENERGY, "energy_", whole="energy"),
             **_fields(m.energy_estimate, _ESTIMATE, "estimate_", whole="estimate"),
@@ -175,6 +182,16 @@ def _fields(record: Record, names: Iterable[str], prefix: str, *, whole: str) ->
     if isinstance(record, Missing):
         return {f"missing:{whole}": record}
     return {f"{prefix}{name}": getattr(record, name) for name in names}
+
+
+def _gpu_memory(m: Measurement) -> Line:
+    """Return the memory of the GPU, nothing of what ran on the CPU."""
+    if isinstance(m.gpu_memory, Missing):
+        return {}
+    return {
+        **_fields(m.gpu_memory_loading, _GPU_MEMORY, "gpu_loading_", whole="gpu_memory_loading"),
+        **_fields(m.gpu_memory, _GPU_MEMORY, "gpu_", whole="gpu_memory"),
+    }
 
 
 def split(line: Line) -> Line:

@@ -61,13 +61,13 @@ def _value(row: EnergyRow, axis: Axis) -> float | str | None:
 
 
 def _common(row: EnergyRow, axis: Axis) -> tuple[object, ...]:
-    """Return what the rows of a curve share; a power mode changes the fingerprint and the threads, a limit neither."""
+    """Return what the rows of a curve share; a limit changes the fingerprint, a power mode that and the threads."""
     subject, setting = row.subject, row.subject.setting
     fixed = (row.boundary, subject.family, subject.engine, subject.precision, subject.mode, subject.streams)
     if axis == "batch":
         return (*fixed, subject.fingerprint, subject.threads, setting.words)
     if axis == "limit":
-        return (*fixed, subject.fingerprint, subject.threads, subject.network, str(setting.mode))
+        return (*fixed, subject.device, subject.threads, subject.network, str(setting.mode))
     return (*fixed, subject.device, subject.network)
 
 

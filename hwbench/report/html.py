@@ -59,18 +59,35 @@ def render_page(
     for index, result in enumerate(shown, 1):
         sections.append(section(result, f"r{index}", book))
         energy.append(energy_view([result], f"r{index}-energy", book, traces or {}))
-    plotly, script = asset("assets/plotly-basic.min.js"), asset("templates/page.js")
-    return template("page.html.j2").render(
+    return fenced_page(
+        "page.html.j2",
+        shown,
+        book,
         sections=sections,
         comparison=comparison,
         together=together,
         energy=energy,
+    )
+
+
+def fenced_page(name: str, data: object, book: Book, **parts: object) -> str:
+    """Return a page of the template ``name``, with the three fences around everything that is put into it.
+
+    Args:
+        name: of a file in ``templates/``.
+        data: what the page is of, put into it as JSON.
+        book: its charts.
+        parts: what else the template shows.
+    """
+    plotly, script = asset("assets/plotly-basic.min.js"), asset("templates/page.js")
+    return template(name).render(
+        **parts,
         style=Markup(asset("templates/style.css")),
         plotly=Markup(plotly),
         script=Markup(script),
         policy=policy(plotly, script),
         figures=json_text(msgspec.json.encode(book.figures)),
-        data=json_text(msgspec.json.encode(shown)),
+        data=json_text(msgspec.json.encode(data)),
     )
 
 

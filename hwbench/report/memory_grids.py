@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hwbench.records.base import Missing, Record
 from hwbench.records.measurement import Measurement
+from hwbench.records.memory import GpuMemory
 from hwbench.report.grid import Grid
 from hwbench.report.table import Cell, Notes
 from hwbench.units import format_bytes
@@ -27,6 +28,14 @@ _RUNTIME = {
 }
 
 
+_GPU = {
+    "nvml_process_peak_bytes": "process",
+    "nvml_device_delta_bytes": "whole GPU, less before",
+    "torch_peak_allocated_bytes": "torch, allocated",
+    "torch_peak_reserved_bytes": "torch, reserved",
+}
+
+
 def process_memory(names: Sequence[str], measurements: Sequence[Measurement]) -> Grid:
     """Return one row a measurement: the process in each phase."""
     caption = "Resident set of the worker process; PSS counts shared pages by share."
@@ -37,6 +46,16 @@ def runtime_memory(names: Sequence[str], measurements: Sequence[Measurement]) ->
     """Return one row a measurement: what the runtime says that it holds for the model."""
     caption = "What each runtime says of itself. Two runtimes do not count alike: see how, in the footnotes."
     return _grid(names, [m.runtime_memory for m in measurements], _RUNTIME, caption)
+
+
+def gpu_memory(names: Sequence[str], measurements: Sequence[Measurement]) -> Grid | None:
+    """Return two rows a measurement that ran on a GPU: its peaks loading and running; None where none did."""
+    rows: list[tuple[str, GpuMemory | Missing]] = []
+    for name, m in zip(names, measurements, strict=True):
+        if not isinstance(m.gpu_memory, Missing):
+            rows += [(f"{name}, loading", m.gpu_memory_loading), (f"{name}, running", m.gpu_memory)]
+    caption = "Peak memory on the GPU. NVML's numbers are looked at now and then, torch's own are exact."
+    return _grid([name for name, _ in rows], [record for _, record in rows], _GPU, caption) if rows else None
 
 
 def _grid(names: Sequence[str], records: Sequence[Record | Missing], fields: dict[str, str], caption: str) -> Grid:

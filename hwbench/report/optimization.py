@@ -13,6 +13,7 @@ from rich.table import Table
 from hwbench.records.base import Missing
 from hwbench.records.comparison import Ratio
 from hwbench.records.contest import Standing
+from hwbench.records.measurement import Built
 from hwbench.records.optimization import Candidate, Certified, Drop, Made, OptimizationResult, PredictedMeasured
 from hwbench.records.verification import Certificate
 from hwbench.report.html import asset, template
@@ -37,7 +38,7 @@ def render_optimization(found: OptimizationResult, folder: Path) -> RenderableTy
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in titles(found):
         grid.add_column(
-            title, overflow="fold", justify="right" if title in {found.request.objective, "size"} else "left"
+            title, overflow="fold", justify="right" if title in {found.request.measured, "size"} else "left"
         )
     for row in rows(found):
         grid.add_row(*(plain(cell) for cell in row))
@@ -55,7 +56,7 @@ def render_optimization(found: OptimizationResult, folder: Path) -> RenderableTy
 
 def titles(found: OptimizationResult) -> tuple[str, ...]:
     """Return the heads of the columns."""
-    return tuple(title.format(objective=found.request.objective) for title in TITLES)
+    return tuple(title.format(objective=found.request.measured) for title in TITLES)
 
 
 def rows(found: OptimizationResult) -> list[Row]:
@@ -99,9 +100,9 @@ def ratio_text(ratio: Ratio | Missing) -> str:
 
 def value_text(found: OptimizationResult, value: float) -> str:
     """Return a value of the objective."""
-    if found.request.objective == "latency":
+    if found.request.measured == "latency":
         return format_seconds(value)
-    return format_bytes(value) if found.request.objective == "memory" else format_si(value, "J")
+    return format_bytes(value) if found.request.measured == "memory" else format_si(value, "J")
 
 
 def drop_text(each: Candidate) -> str:
@@ -173,7 +174,7 @@ def render_optimization_page(found: OptimizationResult, predictions: tuple[Predi
         evidence=list(evidence(found)),
         not_built=not_built(found),
         chart=scatter(
-            _points(found), f"{found.request.objective} [{found.contest.unit}]", "drop on the selection split"
+            _points(found), f"{found.request.measured} [{found.contest.unit}]", "drop on the selection split"
         ),
         decisions=found.winner.decisions,
         layers=_layers(found.winner),
@@ -222,5 +223,6 @@ def _prediction(found: OptimizationResult, each: PredictedMeasured) -> tuple[str
 
 
 def _versions(found: OptimizationResult) -> list[tuple[str, str]]:
-    built = {each.engine: each.made.engine.built.version for each in found.candidates if isinstance(each.made, Made)}
+    made = [(each.engine, each.made.engine.built) for each in found.candidates if isinstance(each.made, Made)]
+    built = {engine: each.version for engine, each in made if isinstance(each, Built)}
     return [("hwbench", found.environment.hwbench), ("device", found.device.title), *sorted(built.items())]

@@ -14,13 +14,14 @@ import msgspec
 from hwbench.records.base import Missing
 from hwbench.records.measurement import Finding, LayerTable, Measurement, ProfileResult
 from hwbench.report import figures, layer_charts, roofline, series_chart, thinning, words
-from hwbench.report.conditions import built_rows, environment_lines, host_rows
+from hwbench.report.conditions import built_rows, environment_lines, gpu_rows, host_rows
 from hwbench.report.figures import Figure
 from hwbench.report.grid import Grid
-from hwbench.report.memory_grids import process_memory, runtime_memory
+from hwbench.report.memory_grids import gpu_memory, process_memory, runtime_memory
 from hwbench.report.mode_words import mode_lines
 from hwbench.report.ranking import labels
 from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Tables, tabulate
+from hwbench.report.transfer_words import transfer_line
 from hwbench.units import format_seconds, format_si
 
 TOP_LAYERS = 25
@@ -89,6 +90,7 @@ class Section:
     columns: dict[str, str]  # costs and validity, after the speed columns
     built: list[tuple[str, str]]
     modes: list[tuple[str, str]]
+    transfers: list[tuple[str, str]]
     courses: list[Chart]
     findings: list[tuple[str, str, tuple[Finding, ...]]]  # label, status, findings
     failed: list[tuple[str, str, str | None]]  # label, reason, log
@@ -102,7 +104,9 @@ class Section:
     memory: list[Chart]
     memory_grid: Grid
     runtime_memory_grid: Grid
+    gpu_memory_grid: Grid | None
     host: Grid
+    gpu: Grid | None
     built_grid: Grid
     environment: list[tuple[str, str]]
     request: str
@@ -130,6 +134,7 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         columns={**COSTS, **VALIDITY},
         built=[(name, line) for name, m in pairs if (line := words.built_difference(m))],
         modes=[(name, line) for name, m in pairs for line in mode_lines(m)],
+        transfers=[(name, line) for name, m in pairs if (line := transfer_line(m))],
         courses=_courses(names, measurements, book),
         findings=[(name, m.validity.status, m.validity.findings) for name, m in pairs if m.validity.findings],
         failed=[(name, str(entry.reason), entry.log) for name, entry in absent if entry.failed],
@@ -143,7 +148,9 @@ def section(result: ProfileResult, key: str, book: Book) -> Section:
         memory=[book.add(figures.memory(names, measurements), "Memory by phase")] if measurements else [],
         memory_grid=process_memory(names, measurements),
         runtime_memory_grid=runtime_memory(names, measurements),
+        gpu_memory_grid=gpu_memory(names, measurements),
         host=host_rows(names, measurements),
+        gpu=gpu_rows(names, measurements),
         built_grid=built_rows(names, measurements),
         environment=environment_lines(result),
         request=msgspec.json.format(msgspec.json.encode(result.request), indent=2).decode(),

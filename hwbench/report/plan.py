@@ -11,10 +11,10 @@ from rich.table import Table
 
 from hwbench.records.base import Missing
 from hwbench.records.plan import EnginePlan, Planned, PlanResult
-from hwbench.records.planning import Decision, Design
+from hwbench.records.planning import Decision, Design, Interval, SparseCost, name_of
 from hwbench.report.text import plain
 from hwbench.report.words import DASH
-from hwbench.units import format_bytes, format_seconds
+from hwbench.units import format_bytes, format_seconds, format_si
 
 _RESIDUALS = {"A": "networks", "B": "anchors of a probe", "C": "runtimes"}
 _MOST_REASONS = 4
@@ -57,37 +57,70 @@ def _engine(engine: EnginePlan) -> Iterator[RenderableType]:
     version = platform.version if engine.samples else f"(version {platform.version})"
     yield plain(f"\n{platform.engine} {version}, {platform.threads} threads, {platform.title}: {costs}", "bold")
     yield from (plain(f"  {note}", "dim") for note in engine.notes)
+    yield from _offers(engine)
     yield _front(engine)
     if engine.front:
         yield plain(_intervals(engine), "dim")
     if isinstance(engine.chosen, Missing):
         yield plain(f"nothing chosen: {engine.chosen}", "bold")
         return
+    for each in engine.goals:
+        met = "met" if each.met else "MISSED"
+        yield plain(f"goal '{each.goal.text}' {met}; {each.why}", "" if each.met else "yellow")
     chosen = engine.front[engine.chosen]
     if chosen.solved.decisions:
         yield plain("why, by site (the runner-up's difference to the plan), what moves most time first:", "bold")
         yield from _decisions(chosen.solved.decisions)
+    if engine.commands:
+        yield plain("to build it:" if engine.here else "to build it, on the device itself:", "bold")
+        yield from (plain(f"  {each}") for each in engine.commands)
+
+
+def _offers(engine: EnginePlan) -> Iterator[RenderableType]:
+    """Say what layers were offered for zeros, and what they were not, each reason once."""
+    best: dict[str, SparseCost] = {}
+    for each in sorted((one for one in engine.sparse if one.gains), key=lambda one: one.ratio):
+        best.setdefault(each.cluster, each)
+    if best:
+        yield plain(f"  zeros for kernels are offered at {len(best)} layers; what gains most:", "dim")
+    for each in list(best.values())[:_MOST_REASONS]:
+        name = name_of(each.zeros, each.scheme)
+        yield plain(f"    {each.cluster}: {name} takes {each.ratio:.2f} of the dense layer: {each.why}", "dim")
+    reasons = Counter((each.way, each.reason.why) for each in engine.not_offered)
+    ranked = reasons.most_common()
+    zeros = [one for one in ranked if one[0][0] == "zeros"]
+    others = [one for one in ranked if one[0][0] != "zeros"]
+    for (way, why), count in (*zeros[:_MOST_REASONS], *others[:_MOST_REASONS]):
+        yield plain(f"  no {way} at {count}: {why}", "dim")
+    left = max(0, len(zeros) - _MOST_REASONS) + max(0, len(others) - _MOST_REASONS)
+    if left:
+        yield plain(f"  and {left} more reasons in plan.json", "dim")
 
 
 def _front(engine: EnginePlan) -> Table:
-    grid = _grid("", "latency", "of best", "loss", "as a whole", "drop", "weights", "changed")
+    joules = any(isinstance(each.energy, Interval) for each in engine.front)
+    named = ("energy",) if joules else ()
+    grid = _grid("", "latency", "of best", *named, "loss", "as a whole", "drop", "weights", "changed")
     for name, interval in engine.baselines.items():
-        uniform = (f"uniform {name}", format_seconds(interval.value), *[DASH] * 5, "precision alone")
+        blank = [DASH] * (5 + len(named))
+        uniform = (f"uniform {name}", format_seconds(interval.value), *blank, "precision alone")
         grid.add_row(*(plain(cell) for cell in uniform))
     best = min((interval.value for interval in engine.baselines.values()), default=None)
     for number, planned in enumerate(engine.front):
         style = "bold" if number == engine.chosen else ""
         name = f"plan {number + 1}{' *' if number == engine.chosen else ''}"
-        grid.add_row(plain(name, style), *(plain(cell, style) for cell in _planned(planned, best)))
+        grid.add_row(plain(name, style), *(plain(cell, style) for cell in _planned(planned, best, joules)))
     return grid
 
 
-def _planned(planned: Planned, best: float | None) -> tuple[str, ...]:
-    joint, solved = planned.joint, planned.solved
+def _planned(planned: Planned, best: float | None, joules: bool) -> tuple[str, ...]:
+    joint, solved, energy = planned.joint, planned.solved, planned.energy
+    taken = DASH if isinstance(energy, Missing) else format_si(energy.value, "J")
     drop = joint if isinstance(joint, Missing) else joint.drop
     return (
         format_seconds(planned.latency.value),
         DASH if best is None else f"{planned.latency.value / best:.3f}",
+        *((taken,) if joules else ()),
         f"{solved.loss:.3g}",
         DASH if isinstance(joint, Missing) else f"{joint.divergence:.3g}",
         DASH if isinstance(drop, Missing) else f"{100 * drop:+.2f} pp",
@@ -101,6 +134,7 @@ def changed(design: Design) -> str:
     schemes = Counter(design.schemes.values())
     parts = [
         *(f"{count} {scheme}" for scheme, count in schemes.items()),
+        *(f"{count} {form}" for form, count in Counter(each.format for each in design.zeros.values()).items()),
         *([f"{len(design.widths)} narrower"] if design.widths else []),
         *([f"{len(design.dropped)} blocks dropped"] if design.dropped else []),
         *([f"{len(design.ranks)} of low rank"] if design.ranks else []),
@@ -112,9 +146,19 @@ def _intervals(engine: EnginePlan) -> str:
     """Say once how sure the predictions are: the interval is as wide for each, in the logarithm."""
     one = engine.front[0].latency
     low, high = 100 * (one.low / one.value - 1), 100 * (one.high / one.value - 1)
+    energy = engine.front[0].energy
+    more = ""
+    if isinstance(energy, Interval):
+        low_j, high_j = 100 * (energy.low / energy.value - 1), 100 * (energy.high / energy.value - 1)
+        more = f"; energies {low_j:+.0f} to {high_j:+.0f} %"
+    star = (
+        "is the best whose drop is allowed"
+        if engine.drop_kept
+        else "loses more than is allowed: other goals come first"
+    )
     return (
         f"  latencies are predictions, tier {one.tier}: {one.coverage:.0%} interval {low:+.0f} to {high:+.0f} % from "
-        f"{one.n} {_RESIDUALS[one.tier]}; * is the best whose drop is allowed"
+        f"{one.n} {_RESIDUALS[one.tier]}{more}; * {star}"
     )
 
 

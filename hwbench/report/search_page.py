@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-from markupsafe import Markup
-
 from hwbench.records.base import Missing
 from hwbench.records.search import SearchResult
 from hwbench.report import search_figures as figures
-from hwbench.report.html import asset, json_text, policy, template
+from hwbench.report.html import fenced_page
 from hwbench.report.page import Book, Chart
 from hwbench.report.search import amount, caveats, counted, failures, headline, quantity, settings, shown_metrics
 from hwbench.units import format_seconds, format_si
@@ -28,8 +25,10 @@ def render_search_page(found: SearchResult) -> str:
     if any(trial.state == "complete" for trial in found.trials):
         caption = "Red: points of the Pareto set. A parameter that a point does not have is passed over."
         charts.append(book.add(figures.parallel(found), "All complete points", caption))
-    plotly, script = asset("assets/plotly-basic.min.js"), asset("templates/page.js")
-    return template("search.html.j2").render(
+    return fenced_page(
+        "search.html.j2",
+        found,
+        book,
         found=found,
         headline=headline(found),
         counted=counted(found),
@@ -39,12 +38,6 @@ def render_search_page(found: SearchResult) -> str:
         candidates=_candidates(found),
         failures=failures(found),
         charts=charts,
-        style=Markup(asset("templates/style.css")),
-        plotly=Markup(plotly),
-        script=Markup(script),
-        policy=policy(plotly, script),
-        figures=json_text(msgspec.json.encode(book.figures)),
-        data=json_text(msgspec.json.encode(found)),
     )
 
 

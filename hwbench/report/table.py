@@ -12,7 +12,7 @@ from typing import get_args
 from hwbench.records.base import Missing
 from hwbench.records.measurement import LatencySummary, Measurement, Mode, ProfileResult
 from hwbench.report.ranking import Mark, Ranking, labels, rank
-from hwbench.report.words import DASH, energy_note, memory_over_baseline
+from hwbench.report.words import DASH, energy_note, gpu_peak, memory_over_baseline
 from hwbench.units import format_bytes, format_seconds, format_si
 
 LATENCY = {"median": "median", "interval": "95% interval", "p90": "p90", "p99": "p99"}
@@ -36,8 +36,8 @@ COSTS = {
 VALIDITY = {"validity": "validity"}
 LEGEND = (
     "load, compile, first run: one-off, in no latency; peak mem: peak RSS loading or running, over the worker's "
-    "without a model; energy: per inference, measured; parity: largest output difference over the reference's largest "
-    "output"
+    "without a model, or the GPU's where a note says so; energy: per inference, measured; parity: largest output "
+    "difference over the reference's largest output"
 )
 
 
@@ -144,7 +144,7 @@ def _order(measurement: Measurement) -> tuple[bool, float]:
 def _cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
     phases = measurement.phases
     speed = _throughput_cells if measurement.settings.mode == "throughput" else _latency_cells
-    memory, parity = memory_over_baseline(measurement.memory), measurement.parity
+    parity = measurement.parity
     if isinstance(parity, Missing):
         difference = notes.missing(parity)
     elif parity.finite:
@@ -157,11 +157,21 @@ def _cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:
         "load": _seconds(phases.load_s, notes, 3),
         "compile": _seconds(phases.compile_s, notes, 3),
         "first": Cell(format_seconds(phases.first_inference_s)),
-        "memory": notes.missing(memory) if isinstance(memory, Missing) else Cell(format_bytes(memory)),
+        "memory": _memory(measurement, notes),
         "energy": _energy(measurement, notes),
         "parity": difference,
         "validity": Cell(measurement.validity.status),
     }
+
+
+def _memory(measurement: Measurement, notes: Notes) -> Cell:
+    """Return the peak of the process, or of the GPU for what ran there."""
+    on_gpu = gpu_peak(measurement)
+    if on_gpu is not None:
+        peak, told = on_gpu
+        return notes.missing(peak) if isinstance(peak, Missing) else Cell(format_bytes(peak), (notes.number(told),))
+    memory = memory_over_baseline(measurement.memory)
+    return notes.missing(memory) if isinstance(memory, Missing) else Cell(format_bytes(memory))
 
 
 def _latency_cells(measurement: Measurement, notes: Notes) -> dict[str, Cell]:

@@ -24,6 +24,8 @@ from hwbench.report.delimited import to_csv
 from hwbench.report.mode_words import mode_lines
 from hwbench.report.ranking import labels
 from hwbench.report.table import COSTS, VALIDITY, Cell, Notes, Row, Table, tabulate
+from hwbench.report.transfer_words import TITLE as TRANSFERS
+from hwbench.report.transfer_words import transfer_line
 from hwbench.units import format_seconds, format_si
 
 __all__ = ["hanging", "indented", "layers_table", "new_grid", "noted", "plain", "render_table", "to_csv"]
@@ -184,6 +186,8 @@ def _sections(result: ProfileResult, *, estimates: bool) -> list[RenderableType]
     parts.extend(_section("Built otherwise than asked:", lines))
     lines = [(name, line) for name, m in pairs for line in mode_lines(m)]
     parts.extend(_section("Seen in this mode:", lines))
+    lines = [(name, line) for name, m in pairs if (line := transfer_line(m))]
+    parts.extend(_section(f"{TRANSFERS}:", lines))
     parts.extend(_findings(pairs))
     lines = [(name, str(m.layers)) for name, m in pairs if isinstance(m.layers, Missing) and m.layers.code == _FAILED]
     parts.extend(_section("Per-layer times failed:", lines, "bold red"))

@@ -59,7 +59,8 @@ def device_facts(result: ProfileResult) -> list[str]:
     facts = [f"{device.title} ({device.name})"]
     if device.cpu is not None:
         cpu = device.cpu
-        facts.append(f"{cpu.physical_cores} cores, {cpu.logical_cpus} logical CPUs, {cpu.architecture}")
+        host = "" if device.kind == "cpu" else f"host {cpu.model_name}: "
+        facts.append(f"{host}{cpu.physical_cores} cores, {cpu.logical_cpus} logical CPUs, {cpu.architecture}")
         if not isinstance(cpu.governor, Missing):
             facts.append(f"governor {cpu.governor}")
     if not isinstance(device.memory_bytes, Missing):
@@ -132,6 +133,29 @@ def memory_over_baseline(memory: Memory) -> int | Missing:
             return peak
         highest = max(highest, peak)
     return highest - baseline
+
+
+_GPU_PEAKS = {
+    "nvml_process_peak_bytes": "the process on the GPU, as the driver counts it (sampled)",
+    "nvml_device_delta_bytes": "the whole GPU, less what was used before (sampled); other processes' are in it",
+    "torch_peak_reserved_bytes": "what torch's allocator took on the GPU; the CUDA context is not in it",
+}
+
+
+def gpu_peak(measurement: Measurement) -> tuple[int | Missing, str] | None:
+    """Return the peak on the GPU, loading or running, and what was counted; None of what ran on the CPU.
+
+    What counts most comes first: the process, else the whole GPU, else torch's allocator.
+    """
+    phases = [measurement.gpu_memory_loading, measurement.gpu_memory]
+    seen = [phase for phase in phases if not isinstance(phase, Missing)]
+    if not seen:
+        return None
+    for field, words in _GPU_PEAKS.items():
+        values = [getattr(phase, field) for phase in seen]
+        if known := [value for value in values if not isinstance(value, Missing)]:
+            return max(known), f"peak mem of {words}"
+    return seen[-1].nvml_process_peak_bytes, ""
 
 
 def achieved_ops_per_s(row: LayerTime) -> float | Missing:

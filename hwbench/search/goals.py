@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from hwbench.errors import UsageError
 from hwbench.records.search import UNITS, Constraint, Metric, Objective, Quantity
+from hwbench.units import parse_comparison, parse_quantity
 
 DROP = "accuracy drop"
-_FORM = re.compile(r"(?P<quantity>[a-z][a-z -]*?)\s*(?P<sense><=|>=|<|>)\s*(?P<limit>\S.*?)\s*")
-_BYTES = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 1e3, "mb": 1e6, "gb": 1e9, "b": 1}
-_SECONDS = {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60}
-_JOULES = {"mj": 1e-3, "uj": 1e-6, "µj": 1e-6, "nj": 1e-9, "j": 1}
-_SCALES = {"s": _SECONDS, "B": _BYTES, "J": _JOULES}
 _EXAMPLES = 'write --constraint "accuracy drop <= 1pp" or "latency <= 5ms"'
 
 
@@ -43,37 +38,19 @@ def constraint(text: str) -> Constraint:
     Raises:
         UsageError: it is of no such form.
     """
-    match = _FORM.fullmatch(text.strip())
-    if match is None:
+    asked = parse_comparison(text)
+    if asked is None:
         raise UsageError(f"--constraint '{text}' is none", hint=_EXAMPLES)
-    quantity = " ".join(match["quantity"].split())
-    if quantity not in UNITS:
+    if asked.name not in UNITS:
         raise UsageError(
-            f"--constraint '{text}': '{quantity}' is nothing that is measured", hint=f"known: {', '.join(UNITS)}"
+            f"--constraint '{text}': '{asked.name}' is nothing that is measured", hint=f"known: {', '.join(UNITS)}"
         )
-    sense = "<=" if match["sense"].startswith("<") else ">="
-    return Constraint(
-        quantity=quantity,
-        sense="<=" if sense == "<=" else ">=",
-        limit=_limit(quantity, match["limit"], text),
-        text=text,
-    )
-
-
-def _limit(quantity: str, given: str, text: str) -> float:
-    unit = UNITS[quantity]
+    unit = UNITS[asked.name] or ("change" if asked.name == DROP else "share")
     try:
-        if not unit:
-            for suffix in ("pp", "%"):
-                if given.endswith(suffix):
-                    return float(given.removesuffix(suffix)) / 100
-            return float(given)
-        match = re.fullmatch(r"([\d.eE+-]+?)\s*([a-zA-Zµ]*)", given)
-        if match is not None:
-            return float(match[1]) * _SCALES[unit][match[2].lower() or unit.lower()]
-    except (ValueError, KeyError):
-        pass
-    raise UsageError(f"--constraint '{text}': '{given}' is no {quantity}", hint=_EXAMPLES)
+        limit = parse_quantity(asked.value, unit)
+    except UsageError as error:
+        raise UsageError(f"--constraint '{text}': {error.message}", hint=error.hint) from error
+    return Constraint(quantity=asked.name, sense="<=" if asked.sign == "<" else ">=", limit=limit, text=text)
 
 
 def needed(wanted: Iterable[Objective], bounds: Iterable[Constraint]) -> set[str]:

@@ -313,7 +313,7 @@ def _timing(measured: Measurement, batch: int, energy: bool) -> Iterator[Quantit
     for metric, share in (("latency", 1), ("latency-per-sample", batch)):
         value, low, high = (end / share for end in ends)
         yield Quantity(metric=metric, value=value, low=low, high=high)
-    peak = peak_bytes(measured.memory)
+    peak = peak_bytes(measured)
     if not isinstance(peak, Missing):
         yield Quantity(metric="memory", value=float(peak))
     joules = measured.energy_per_inference_j

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from hwbench.errors import ModelError
-from hwbench.fake_quant.arithmetic import Arithmetic
-from hwbench.sensitivity.patches import Patch, Place
+from hwbench.fake_quant.arithmetic import Rounds
+from hwbench.sensitivity.patch import Patch, Place, Rounded
 from hwbench.torch_view.layer import Layer
 from hwbench.torch_view.tables import input_names, layer_names
 
@@ -25,7 +25,7 @@ Values = dict[torch.fx.Node, Any]
 class Flow:
     """A view, its nodes in order, and patches put in and taken out again."""
 
-    def __init__(self, view: torch.fx.GraphModule, tensors: Mapping[str, str], rules: Arithmetic) -> None:
+    def __init__(self, view: torch.fx.GraphModule, tensors: Mapping[str, str], rules: Rounds) -> None:
         """Take a view; ``tensors``: by layer with one output, the name of that tensor."""
         self.view, self.rules = view, rules
         self.nodes = [node for node in view.graph.nodes if node.op != "output"]
@@ -60,9 +60,9 @@ class Flow:
     def touched(self, patch: Patch) -> list[torch.fx.Node]:
         """Return the nodes whose results a patch changes by itself, whatever comes in."""
         layers = {name for name, _ in (*patch.weights, *patch.cut)}
-        layers |= {reader for one in patch.rounded.values() for reader in one.readers or ()}
+        layers |= {reader for some in patch.rounded.values() for one in some for reader in one.readers or ()}
         places = {self.at_layer[name] for name in layers if name in self.at_layer}
-        made = (name for name, one in patch.rounded.items() if one.readers is None)
+        made = (name for name, some in patch.rounded.items() if any(one.readers is None for one in some))
         places |= {self.at_tensor[name] for name in made if name in self.at_tensor}
         return [self.nodes[at] for at in sorted(places)]
 
@@ -134,9 +134,10 @@ class Flow:
         if name is None:
             return given
         for at, source in enumerate(node.args):
-            one = patch.rounded.get(self.tensor.get(source, "")) if isinstance(source, torch.fx.Node) else None
-            if one is not None and one.readers is not None and name in one.readers:
-                given[at] = self._on_grid(given[at], one.grid, one.clipped)
+            some = patch.rounded.get(self.tensor.get(source, ""), ()) if isinstance(source, torch.fx.Node) else ()
+            for one in some:
+                if one.readers is not None and name in one.readers:
+                    given[at] = self._on_grid(given[at], one)
         for index in (place[1] for place in patch.cut if place[0] == name):
             at = sum(slot is True for slot in self.module(name).arguments[:index])
             given[at] = torch.zeros_like(given[at])
@@ -152,13 +153,13 @@ class Flow:
             value = self.view.get_submodule(str(node.target))(*self.arguments(node, values, patch))
         else:
             value = node.target(*self.arguments(node, values, patch))  # type: ignore[operator]
-        one = patch.rounded.get(self.tensor.get(node, ""))
-        if one is not None and one.readers is None:
-            value = self._on_grid(value, one.grid, one.clipped)
+        for one in patch.rounded.get(self.tensor.get(node, ""), ()):
+            if one.readers is None:
+                value = self._on_grid(value, one)
         return value
 
-    def _on_grid(self, value: Tensor, grid: Any, clipped: bool) -> Tensor:
-        return value.clamp(*grid.ends) if clipped else self.rules.round(value, grid)
+    def _on_grid(self, value: Tensor, one: Rounded) -> Tensor:
+        return value.clamp(*one.grid.ends) if one.clipped else self.rules.round(value, one.grid)
 
 
 def first_bad(flow: Flow, values: Values) -> str:

@@ -17,12 +17,14 @@ import onnx_ir as ir
 
 from hwbench.compress.base import Report, Subject
 from hwbench.compress.narrow.choose import best, unit_scores
-from hwbench.compress.scores.criteria import channel_criterion, refused, score_channels
+from hwbench.compress.scores.criteria import channel_criterion, refused, score_blocks, score_channels
 from hwbench.compress.statistics.grams import Gram, input_grams, no_gram
+from hwbench.compress.zeros import prunable
 from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear, linear_layers
-from hwbench.graph.lower import fold_batch_norms
+from hwbench.graph.lower import fold_batch_norms, norm_scale
+from hwbench.records.base import Missing
 from hwbench.records.quantization import TensorRange
 from hwbench.sensitivity.means import input_means
 from hwbench.structure.blocks import Block, residual_blocks
@@ -36,15 +38,17 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass
 class Network:
-    """A network, the samples that patches are made and judged with, and how they are made.
+    """A network, the samples that patches are judged on, and how they are made.
 
-    ``hub``: as it came in, its batch fixed to that of the samples. ``ranges``: of the folded network's tensors, where
-    activations are to be rounded. ``runtime``: whose arithmetic int8 follows. ``damping``: of least squares, in units
-    of the mean square of a layer's inputs, as in ``hwbench compress``.
+    ``hub``: as it came in, its batch fixed to that of the samples. ``learn``: what patches are refitted to, in the same
+    batches; others than those that they are judged on, since a wide layer fits a few samples exactly. None: the same.
+    ``ranges``: of the folded network's tensors, where activations are to be rounded. ``runtime``: whose precisions are
+    followed. ``damping``: of least squares in units of the mean square of what a layer reads, as for ``repair``.
     """
 
     hub: ir.Model
     samples: Samples
+    learn: Samples | None = None
     ranges: Mapping[str, TensorRange] = field(default_factory=dict)
     runtime: str = "onnxruntime"
     criterion: str = "l2"
@@ -56,7 +60,7 @@ class Network:
 
     def __post_init__(self) -> None:
         channel_criterion(self.criterion)
-        self.model = _prepared(self.hub)
+        self.model, self._scales = _prepared(self.hub)
         self.layers: dict[str, Linear] = {
             layer.name: layer for layer in linear_layers(self.model) if isinstance(layer, Linear)
         }
@@ -111,6 +115,25 @@ class Network:
             raise UsageError(f"group '{group}' has {found.size} units, and {units} were to stay")
         return best(self._importance[group], units)
 
+    def own(self, layer: str) -> tuple[Linear, Array]:
+        """Return a layer of the hub, whose BatchNorm is still behind it, and what folding multiplies outputs by."""
+        found = self._own[layer]
+        return found, self._scales.get(layer, np.ones(found.output_channels))
+
+    def scores(self, layer: str, criterion: str) -> Array:
+        """Return the importance of each weight of a layer of the hub, in the form of its blocks."""
+        rng = np.random.default_rng(self.seed)
+        return score_blocks(self._subject(self.hub), [layer], criterion, rng=rng)[layer]
+
+    @cached_property
+    def prunable(self) -> dict[str, Missing | None]:
+        """The layers of the hub with weights: None, or why single weights of it cannot become zero."""
+        return prunable(self.hub)
+
+    @cached_property
+    def _own(self) -> dict[str, Linear]:
+        return self._subject(self.hub).layers()
+
     @cached_property
     def _importance(self) -> dict[str, Array]:
         """The importance of the units of every group, as ``width`` of ``hwbench compress`` sees it."""
@@ -134,7 +157,7 @@ class Network:
             model=model,
             original=model,
             batch=self.samples.batch,
-            samples=self.samples,
+            samples=self.learn or self.samples,
             folder=Path(),
             report=self.report,
             seed=self.seed,
@@ -142,11 +165,18 @@ class Network:
         )
 
 
-def _prepared(hub: ir.Model) -> ir.Model:
-    """Return a copy with BatchNorm folded, and a bias of zeros where a layer could have one and has none."""
+def _prepared(hub: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
+    """Return a copy with BatchNorm folded, and a bias of zeros where a layer could have one and has none.
+
+    Returns:
+        The copy, and by layer what folding has multiplied its output channels by.
+    """
     model = hub.clone()
-    fold_batch_norms(model)
+    scales: dict[str, Array] = {}
+    norms = {node.name or "": node for node in hub.graph if node.op_type == "BatchNormalization"}
+    for norm, layer_name in fold_batch_norms(model).items():
+        scales[layer_name] = scales.get(layer_name, 1.0) * norm_scale(norms[norm])
     for layer in linear_layers(model):
         if isinstance(layer, Linear) and layer.takes_bias and layer.bias() is None:
             layer.set_bias(np.zeros(layer.output_channels), name=f"{layer.name}.no_bias")
-    return model
+    return model, scales

@@ -3,57 +3,39 @@
     depth      the branch of a block, where it enters its Add, becomes zeros
     width      readers of the channels that go get weights of zero there, the others refitted by least squares
     rank       weights that could be two factors, in place
-    precision  weights on their 8-bit grid, and tensors rounded where the runtime rounds them
+    zeros      weights pruned as the step ``prune`` does it, what is left refitted, packed as the kernel holds it
+    precision  weights on the runtime's grid, and tensors rounded where the runtime rounds them
 
-They are composed in this order, layer by layer, so that a layer that reads two narrowed groups is refitted once, and
-one that is narrowed and quantised is rounded after the refit. What was solved for one layer is kept, and designs that
-agree there share it.
+They are composed in this order, layer by layer, so that a layer that reads two narrowed groups is refitted once, one
+that is narrowed and pruned too, and one that is quantised is rounded after that. What was solved for one layer is kept,
+and designs that agree there share it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hwbench.errors import UsageError
-from hwbench.fake_quant.assign import Grids
-from hwbench.fake_quant.grids import Grid
-from hwbench.fake_quant.place import moves, place
-from hwbench.fake_quant.runtimes import arithmetic
-from hwbench.fake_quant.simulate import integer_layers
+from hwbench.errors import Unsupported, UsageError
 from hwbench.graph.linear import Linear
-from hwbench.records.planning import Design, Space
+from hwbench.records.planning import Design, Space, Zeros
+from hwbench.records.quantization import Scheme
 from hwbench.sensitivity.masks import follows, masked_exactly
 from hwbench.sensitivity.network import Network
-from hwbench.sensitivity.solved import Weights, of_rank, rounded_to_int8, without_inputs
+from hwbench.sensitivity.patch import Patch, Place, Rounded
+from hwbench.sensitivity.precisions import Integers, Precisions
+from hwbench.sensitivity.pruned import packed, pruned
+from hwbench.sensitivity.solved import Weights, of_rank, with_zeros, without_inputs
+from hwbench.sensitivity.tensorrt import RUNTIME as TENSORRT
+from hwbench.sensitivity.tensorrt import TensorRt
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Place = tuple[str, int]  # a node by its name, and which of its inputs
 _KEPT_BYTES = 1 << 30  # of solved weights
 
 __all__ = ["Composer", "Patch", "Rounded", "masked_exactly"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rounded:
-    """A tensor on a grid; ``readers``: only these read it so; ``clipped``: cut off at the grid's ends, not rounded."""
-
-    grid: Grid
-    readers: frozenset[str] | None = None
-    clipped: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patch:
-    """What is replaced. ``weights``: constants as single nodes read them, float32. ``cut``: inputs that are zero."""
-
-    weights: Mapping[Place, Array] = field(default_factory=dict)
-    rounded: Mapping[str, Rounded] = field(default_factory=dict)
-    cut: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -62,9 +44,11 @@ class _Recipe:
 
     layer: str
     read: tuple[tuple[str, int], ...]  # narrowed groups that it reads, and the units that stay
-    made: tuple[tuple[str, int], ...]  # narrowed groups that it makes; only its rank depends on them
+    made: tuple[tuple[str, int], ...]  # narrowed groups that it makes; its rank and its zeros depend on them
     rank: int | None
-    int8: bool
+    zeros: Zeros | None
+    scheme: Scheme
+    refit: bool  # what zeros leave
 
 
 class Composer:
@@ -74,39 +58,38 @@ class Composer:
         self.network, self.space = network, space
         self._kept: OrderedDict[_Recipe, Weights] = OrderedDict()
         self._bytes = 0
-        self._integer = {
-            name: layer for name, layer in integer_layers(network.model).items() if layer.input.name in network.ranges
-        }
-        self._quantisable = [
-            cluster.name
-            for cluster in space.clusters
-            if cluster.precision is not None and cluster.name in self._integer
-        ]
+        self._precisions: Precisions = (TensorRt if network.runtime == TENSORRT else Integers)(network, space)
         self._check()
 
     def gather(self) -> None:
         """Collect the statistics that patches of this space need, in one pass for each kind."""
         narrowed = [site.about for site in self.space.sites if site.kind == "width"]
         readers = {name for group in narrowed for name in self.network.groups[group].consumers}
-        ranked = {site.about for site in self.space.sites if site.kind == "rank"}
+        solved = {site.about for site in self.space.sites if site.kind == "rank"}
+        if self.network.refit:
+            solved |= {site.about for site in self.space.sites if any(option.zeros for option in site.options)}
         mixing = [name for name, layer in self.network.layers.items()
-                  if (name in readers and self.network.refit and not follows(layer)) or name in ranked]  # fmt: skip
-        self.network.gather(mixing, self._quantisable)
+                  if (name in readers and self.network.refit and not follows(layer)) or name in solved]  # fmt: skip
+        self.network.gather(mixing, self._precisions.corrected)
 
-    def compose(self, design: Design) -> Patch:
-        """Return the patch of a design.
+    def compose(self, design: Design, *, refit: bool = True) -> Patch:
+        """Return the patch of a design; without ``refit`` what its zeros leave stays as it is, which takes no time.
 
         Raises:
-            UsageError: it names what the network has not, or a precision other than float and int8.
+            UsageError: it names what the network has not, or a precision that the runtime has not.
+            Unsupported: a layer cannot be what the design says together with all else.
         """
         gone = self._gone(design)
-        int8 = self._int8(design, gone)
+        without = [name for name in design.zeros if name not in self.network.layers]
+        if without:
+            raise UsageError(f"'{without[0]}' is no layer with weights, and zeros are asked for")
+        schemes = self._precisions.of(design, gone)
         weights: dict[Place, Array] = {}
         for name, layer in self.network.layers.items():
-            recipe = None if name in gone else self._recipe(name, layer, design, name in int8)
+            recipe = None if name in gone else self._recipe(name, layer, design, schemes.get(name, "float"), refit)
             if recipe is not None:
                 weights |= _placed(layer, self._weights(recipe, layer))
-        return Patch(weights=weights, rounded=self._rounded(int8), cut=self._cut(design))
+        return Patch(weights=weights, rounded=self._precisions.rounded(design, schemes), cut=self._cut(design))
 
     def _check(self) -> None:
         for site in self.space.sites:
@@ -121,6 +104,8 @@ class Composer:
                 raise UsageError(f"{site.name}: the network has no such block")
             if site.kind == "rank" and site.about not in self.network.layers:
                 raise UsageError(f"{site.name}: the network has no such layer")
+            if any(option.zeros for option in site.options) and site.about not in self.network.layers:
+                raise UsageError(f"{site.name}: the network has no such layer with weights, and zeros are offered")
 
     def _gone(self, design: Design) -> set[str]:
         """Return the nodes of blocks that are dropped."""
@@ -138,27 +123,21 @@ class Composer:
             found.add((block.add.name or "", 1 - block.shortcut))
         return frozenset(found)
 
-    def _int8(self, design: Design, gone: Collection[str]) -> list[str]:
-        others = set(design.schemes.values()) - {"float", "int8"}
-        if others:
-            raise UsageError(f"losses are known of float and int8, not of {', '.join(sorted(others))}")
-        chosen = [name for name in self._quantisable if design.of(name) == "int8" and name not in gone]
-        if "int8" in design.schemes.values() and not self.network.ranges:
-            raise UsageError("int8 needs ranges of the activations, and there are none", hint="calibrate first")
-        return chosen
-
-    def _recipe(self, name: str, layer: Linear, design: Design, int8: bool) -> _Recipe | None:
+    def _recipe(self, name: str, layer: Linear, design: Design, scheme: Scheme, refit: bool) -> _Recipe | None:
         groups = self.network.groups
         told = [(group, units) for group, units in sorted(design.widths.items())
                 if group not in groups or units < groups[group].size]  # fmt: skip
         for group, units in told:
             self.network.kept(group, units)  # says what does not fit
         read = tuple(each for each in told if name in groups[each[0]].consumers and not follows(layer))
-        rank = design.ranks.get(name)
-        made = () if rank is None else tuple(each for each in told if name in groups[each[0]].producers)
-        if not (read or int8 or rank is not None):
+        rank, zeros = design.ranks.get(name), design.zeros.get(name)
+        if rank is not None and zeros is not None:
+            raise Unsupported(f"layer '{name}' cannot be two factors and have zeros for {zeros.format}")
+        shaped = rank is not None or zeros is not None
+        made = tuple(each for each in told if name in groups[each[0]].producers) if shaped else ()
+        if not (read or shaped or scheme != "float"):
             return None
-        return _Recipe(name, read, made, rank, int8)
+        return _Recipe(name, read, made, rank, zeros, scheme, refit or zeros is None)
 
     def _weights(self, recipe: _Recipe, layer: Linear) -> Weights:
         found = self._kept.get(recipe)
@@ -172,17 +151,23 @@ class Composer:
         return found
 
     def _solve(self, recipe: _Recipe, layer: Linear) -> Weights:
-        network = self.network
-        if recipe.int8:
-            before = _Recipe(recipe.layer, recipe.read, recipe.made, recipe.rank, int8=False)
-            found = network.ranges[layer.input.name or ""]
-            rest = self._weights(before, layer) if before.read or before.rank is not None else Weights.of(layer)
-            return rounded_to_int8(rest, layer, network.runtime, found, network.mean(recipe.layer))
+        network, name = self.network, recipe.layer
+        if recipe.scheme != "float":
+            before = replace(recipe, scheme="float")
+            changed = before.read or before.rank is not None or before.zeros is not None
+            rest = self._weights(before, layer) if changed else Weights.of(layer)
+            return self._precisions.weights(rest, layer, recipe.scheme)
+        if recipe.zeros is not None:
+            rows, columns = self._outputs(recipe, layer), ~self._lost(recipe, layer)
+            start = pruned(network, name, recipe.zeros, rows, columns)
+            gram = network.gram(name) if network.refit and recipe.refit else None
+            found = with_zeros(Weights.of(layer), start, columns, rows, gram, network.damping)
+            return replace(found, blocks=packed(found.blocks, name, recipe.zeros, rows, columns))
         if recipe.rank is not None:
-            before = _Recipe(recipe.layer, recipe.read, (), None, int8=False)
+            before = replace(recipe, made=(), rank=None)
             rest = self._weights(before, layer) if before.read else Weights.of(layer)
-            return of_rank(rest, recipe.rank, network.gram(recipe.layer), self._outputs(recipe, layer))
-        gram = network.gram(recipe.layer) if network.refit else None
+            return of_rank(rest, recipe.rank, network.gram(name), self._outputs(recipe, layer))
+        gram = network.gram(name) if network.refit else None
         return without_inputs(Weights.of(layer), self._lost(recipe, layer), gram, network.damping)
 
     def _lost(self, recipe: _Recipe, layer: Linear) -> Array:
@@ -202,36 +187,6 @@ class Composer:
     def _removed(self, group: str, units: int, indices: Array) -> Array:
         gone: Array = np.delete(indices, self.network.kept(group, units), axis=0).reshape(-1)
         return gone
-
-    def _rounded(self, int8: Collection[str]) -> dict[str, Rounded]:
-        """Return what the runtime rounds when these layers run on integers (:mod:`hwbench.fake_quant.place`)."""
-        if not int8:
-            return {}
-        network = self.network
-        rules, bits = arithmetic(network.runtime), dict.fromkeys(int8, 8)
-        placed = place(network.model, bits, network.runtime)
-        there = {value.name or "" for node in network.model.graph for value in node.outputs}
-        there |= {value.name or "" for value in network.model.graph.inputs}
-        unknown = [name for name in placed.tensors if name in there and name not in network.ranges]
-        for name in unknown:  # an addition or a mean of what calibration has not seen stays in floating point
-            placed.made.discard(name)
-            placed.read.pop(name, None)
-        grids = Grids(network.model, network.ranges, rules, placed, bits)
-        moved = {
-            output.name
-            for node in network.model.graph
-            if moves(node, rules.name) and node.inputs[0] is not None and grids.made(node.inputs[0].name or "")
-            for output in node.outputs
-        }
-        return {
-            name: Rounded(
-                grid=grid,
-                readers=None if grids.made(name) is not None else frozenset(placed.read.get(name, ())),
-                clipped=name in placed.clipped,
-            )
-            for name, grid in grids.all().items()
-            if name not in moved
-        }
 
 
 def _placed(layer: Linear, found: Weights) -> dict[Place, Array]:

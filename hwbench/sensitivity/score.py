@@ -17,22 +17,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from hwbench.errors import ModelError
+from hwbench.errors import ModelError, Unsupported
 from hwbench.plan.designs import design_of
 from hwbench.records.base import Missing
 from hwbench.records.planning import Design, Loss, PairLoss, Sensitivity, Site, Space
-from hwbench.records.sensitivity import SensitivitySettings, StitchAnswer
+from hwbench.records.sensitivity import CANNOT_BE_MADE, NOT_FINITE, SensitivitySettings, StitchAnswer
 from hwbench.sensitivity.curve import filled, typical_factor
 from hwbench.sensitivity.ledger import Ledger
 from hwbench.sensitivity.near import near_pairs
+from hwbench.sensitivity.patch import Patch
 from hwbench.sensitivity.patches import Composer
 from hwbench.sensitivity.screen import screened
 from hwbench.sensitivity.stitch import Stitch
 
 MOST_SENSITIVE = 20  # sites, of which pairs are looked at
 HOPELESS = 1.0  # nats (or relative error): no plan takes such an option
-BROKEN = 100.0  # in the same unit: what puts out NaN or infinity, which no plan takes either
-_NOT_FINITE = "not_finite"
+BROKEN = 100.0  # in the same unit: what puts out NaN or infinity or cannot be made, which no plan takes either
 _SINGLES, _PAIRS = 0.6, 0.8  # of the time: until when single options, and until when pairs are run
 
 Clock = Callable[[], float]
@@ -41,18 +41,17 @@ Key = tuple[str, int]  # a site by name, and the place of an option
 
 
 def judged(stitch: Stitch, composer: Composer, design: Design, what: str, samples: int | None) -> StitchAnswer:
-    """Return what a design loses; where it puts out NaN or infinity, :data:`BROKEN`, and no agreement."""
+    """Return what a design loses; where no network comes of it that works, :data:`BROKEN`, and no agreement.
+
+    That is one that puts out NaN or infinity, or cannot be made, since a layer cannot have all that is asked of it.
+    """
     try:
         return stitch.judge(composer.compose(design), what=what, samples=samples)
-    except ModelError as error:
-        reason = Missing(code=_NOT_FINITE, why=error.message)
+    except (ModelError, Unsupported) as error:
+        code = CANNOT_BE_MADE if isinstance(error, Unsupported) else NOT_FINITE
+        reason = Missing(code=code, why=error.message)
         n = stitch.count(samples) * stitch.network.batch
         return StitchAnswer(divergence=BROKEN, agreement=reason, accuracy=reason, n=n)
-
-
-def is_broken(answer: StitchAnswer) -> bool:
-    """Say whether an answer is of a design that puts out NaN or infinity."""
-    return isinstance(answer.agreement, Missing) and answer.agreement.code == _NOT_FINITE
 
 
 def measure_losses(
@@ -67,7 +66,7 @@ def measure_losses(
 ) -> Sensitivity:
     """Return what every option but the first of every site loses.
 
-    An option that makes the network put out NaN or infinity loses :data:`BROKEN`; a note names it.
+    An option of which comes no network that works loses :data:`BROKEN`; a note names it.
 
     Args:
         space: the sites.
@@ -99,6 +98,7 @@ class _Scoring:
     took: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     screened_n: int = 0
+    rough: int = 0  # options with zeros that were estimated without a refit
 
     def run(self) -> Sensitivity:
         designs = {
@@ -115,9 +115,9 @@ class _Scoring:
         if every > few:
             self._again(designs, every)
         self.notes += [
-            f"{site}: {one.agreement.why}; the option counts as one that no plan takes"
+            f"{site}: {one.broken.why}; the option counts as one that no plan takes"
             for (site, _), one in self.answers.items()
-            if isinstance(one.agreement, Missing) and is_broken(one)
+            if one.broken is not None
         ]
         losses = self._losses(screens)
         return Sensitivity(
@@ -132,20 +132,31 @@ class _Scoring:
 
     def _screen(self, designs: dict[Key, Design]) -> dict[Key, float]:
         names = {f"{place}@{site}": (site, place) for site, place in designs}
-        made = {name: partial(self.composer.compose, designs[key]) for name, key in names.items()}
+        made = {name: partial(self._patch, designs[key]) for name, key in names.items()}
         screens, starts, self.screened_n = screened(self.stitch, made, self.settings.screen_samples)
         self.stitch.cut_at(list(starts.values()))
         if self.clock() - self.begun > self.settings.budget_s:
             self.notes.append("the statistics and estimates alone took longer than the time that was given")
+        if self.rough:
+            self.notes.append(
+                f"{self.rough} options with zeros were estimated without a refit for want of time: where they were not "
+                "run, they are said to lose too much"
+            )
         end = len(self.stitch.flow.nodes)
         same = [names[name][0] for name, start in starts.items() if start == end]
         if same:
             self.notes.append(
-                f"no runtime's int8 is simulated for {', '.join(dict.fromkeys(same))}: they have no constant weights, "
-                "or what they read has no range; their loss is that of floating point"
+                f"nothing is rounded of {', '.join(dict.fromkeys(same))}: they have no constant weights, what they "
+                "read has no range, or the runtime leaves them as they are; their loss is that of floating point"
             )
         self.prefixed = {names[name] for name, start in starts.items() if any(cut <= start for cut in self.stitch.cuts)}
         return {key: screens[name] if math.isfinite(screens[name]) else BROKEN for name, key in names.items()}
+
+    def _patch(self, design: Design) -> Patch:
+        """Return the patch of an option; zeros without the refit when half of the time for single options is gone."""
+        refit = not design.zeros or self.clock() - self.begun <= _SINGLES / 2 * self.settings.budget_s
+        self.rough += not refit
+        return self.composer.compose(design, refit=refit)
 
     def _singles(self, designs: dict[Key, Design], samples: int) -> None:
         order = [key for turn in _turns(self.space.sites) for key in turn]
@@ -185,7 +196,7 @@ class _Scoring:
                 extra=one.divergence - singles[first].divergence - singles[second].divergence,
             )
             for (first, second), one in found.items()
-            if not is_broken(one)
+            if one.broken is None
         ]
 
     def _wanted(self, singles: dict[Key, StitchAnswer]) -> list[tuple[Key, Key]]:
@@ -224,7 +235,7 @@ class _Scoring:
         return answer
 
     def _losses(self, screens: dict[Key, float]) -> list[Loss]:
-        sound = {key: one for key, one in self.answers.items() if not is_broken(one)}
+        sound = {key: one for key, one in self.answers.items() if one.broken is None}
         factors = {
             kind: typical_factor(
                 [screens[key] for key in sound if key[0].startswith(f"{kind}:")],

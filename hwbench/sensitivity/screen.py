@@ -9,14 +9,16 @@ product with random numbers, and E[(g . dY)^2] is the squared error of the outpu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from hwbench.errors import Unsupported
 from hwbench.sensitivity.flow import Values
-from hwbench.sensitivity.patches import Patch
+from hwbench.sensitivity.patch import Patch
 from hwbench.sensitivity.stitch import Stitch
 from hwbench.train.losses import label_free_loss
 
@@ -29,7 +31,7 @@ def screened(stitch: Stitch, options: Mapping[str, Made], samples: int) -> tuple
     """Return the estimated divergence of each option, where it first changes anything, and on how many samples.
 
     Values and gradients of all layers are held while patches are made, one after the other and each once: of the first
-    ``samples``, or of as many batches as fit into :data:`HELD_BYTES`, of one at least.
+    ``samples``, or of as many batches as fit into :data:`HELD_BYTES`, of one at least. Infinity: no such patch.
     """
     held = max(1, min(stitch.count(samples), int(HELD_BYTES // max(1, 2 * stitch.batch_bytes))))
     rng = np.random.default_rng([stitch.network.seed, 1])
@@ -39,7 +41,11 @@ def screened(stitch: Stitch, options: Mapping[str, Made], samples: int) -> tuple
     starts: dict[str, int] = {}
     for at, (name, make) in enumerate(options.items()):
         stitch.network.report("estimating what each choice loses", at / len(options))
-        patch = make()
+        try:
+            patch = make()
+        except Unsupported:
+            estimates[name], starts[name] = math.inf, 0
+            continue
         starts[name] = stitch.flow.start(patch)
         estimates[name] = sum(_squared(stitch, values, gradients, patch) for values, gradients, _ in scenes) / size
     return estimates, starts, held * stitch.network.batch

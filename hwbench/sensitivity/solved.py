@@ -45,28 +45,51 @@ def without_inputs(old: Weights, gone: Array, gram: Gram | None, damping: float 
         gram: of what the layer reads in the original; None: the others stay as they are.
         damping: of least squares in units of the mean diagonal; None: the others stay as they are.
     """
-    groups, outputs, _, kernel = old.blocks.shape
-    left = np.repeat(~gone, kernel, axis=1)
-    matrix = old.blocks.reshape(groups, outputs, -1)
+    start = np.where(gone[:, None, :, None], 0.0, old.blocks)
     if gram is None or damping is None:
-        return replace(old, blocks=np.where(left[:, None], matrix, 0.0).reshape(old.blocks.shape))
-    new = np.zeros_like(matrix)
+        return replace(old, blocks=start)
+    return _refitted(old, start, ~gone, None, gram, damping)
+
+
+def with_zeros(old: Weights, start: Array, left: Array, rows: Array, gram: Gram | None, damping: float) -> Weights:
+    """Return weights with the zeros of ``start``, what is left refitted to give what all gave, each output by itself.
+
+    It is what least squares of ``repair`` makes of a pruned layer: zeros stay, every output has a support of its own.
+
+    Args:
+        old: the weights before anything was pruned.
+        start: pruned, of the same shape.
+        left: bool, groups x inputs of a group: those that are read.
+        rows: bool, groups x outputs of a group: those that stay; the others are as in ``start``.
+        gram: of what the layer reads in the original; None: ``start`` is what there is.
+        damping: of least squares in units of the mean diagonal.
+    """
+    return replace(old, blocks=start) if gram is None else _refitted(old, start, left, rows, gram, damping)
+
+
+def _refitted(old: Weights, start: Array, left: Array, rows: Array | None, gram: Gram, damping: float) -> Weights:
+    """Refit the inputs that are left, from ``start``; with ``rows`` those outputs alone, their zeros held."""
+    groups, outputs, _, kernel = old.blocks.shape
+    columns = np.repeat(left, kernel, axis=1)
+    matrix, begin = old.blocks.reshape(groups, outputs, -1), start.reshape(groups, outputs, -1)
+    new = begin.copy()
     for index in range(groups):
-        if left[index].any():
-            new[index][:, left[index]] = _refitted(matrix[index], left[index], gram, index, damping, old.bias)
+        place = np.ix_(np.ones(outputs, bool) if rows is None else rows[index], columns[index])
+        if begin[index][place].size:
+            moments = gram.matrix[index].astype(np.float64)
+            if old.bias is not None:  # a shift is free, so that only what varies is fitted
+                moments = moments - np.outer(gram.mean[index], gram.mean[index])
+            cross = (matrix[index] @ moments)[place]
+            new[index][place] = _solved(begin[index][place], moments[np.ix_(columns[index], columns[index])], cross,
+                                        damping, held=rows is not None)  # fmt: skip
     bias = None if old.bias is None else old.bias + _mean_lost(matrix - new, gram.mean)
     return Weights(new.reshape(old.blocks.shape), bias)
 
 
-def _refitted(matrix: Array, left: Array, gram: Gram, index: int, damping: float, bias: Array | None) -> Array:
-    moments = gram.matrix[index].astype(np.float64)
-    if bias is not None:  # a shift is free, so that only what varies is fitted
-        moments = moments - np.outer(gram.mean[index], gram.mean[index])
-    cross = matrix @ moments[:, left]
-    problem = Problem(
-        torch.from_numpy(moments[left][:, left].copy())[None], torch.from_numpy(cross)[None], torch.zeros(1, len(cross))
-    )
-    return problem.solve(torch.from_numpy(matrix[:, left].copy())[None], damping, None)[0].numpy()
+def _solved(begin: Array, moments: Array, cross: Array, damping: float, *, held: bool) -> Array:
+    problem = Problem(torch.from_numpy(moments)[None], torch.from_numpy(cross)[None], torch.zeros(1, len(cross)))
+    weights = torch.from_numpy(begin)[None]
+    return problem.solve(weights, damping, weights != 0 if held else None)[0].numpy()
 
 
 def _mean_lost(change: Array, mean: Array) -> Array:
@@ -121,9 +144,12 @@ def rounded_to_int8(old: Weights, layer: Linear, runtime: str, found: TensorRang
         grid = arithmetic(runtime).grid(found, bits=8, product=not layer.spatial)
         if layer.node.op_type != "ConvTranspose":
             scales = scales_for_bias(old.bias, grid.scale, scales)
-    new = layer.to_blocks(dequantise(quantise(weight, scales, axis), scales, axis))
+    return with_mean_kept(old, layer.to_blocks(dequantise(quantise(weight, scales, axis), scales, axis)), mean)
+
+
+def with_mean_kept(old: Weights, blocks: Array, mean: Array | None) -> Weights:
+    """Return rounded weights with the mean of what rounding takes in the bias; ``mean``: E[x], None: the bias stays."""
     bias = old.bias
     if bias is not None and mean is not None:
-        change = (old.blocks - new).reshape(*new.shape[:2], -1)
-        bias = bias + _mean_lost(change, mean)
-    return Weights(new, bias)
+        bias = bias + _mean_lost((old.blocks - blocks).reshape(*blocks.shape[:2], -1), mean)
+    return Weights(blocks, bias)

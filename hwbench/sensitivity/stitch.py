@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from hwbench.errors import ModelError
-from hwbench.fake_quant.runtimes import arithmetic
+from hwbench.fake_quant.runtimes import rounding
 from hwbench.records.sensitivity import StitchAnswer
 from hwbench.sensitivity.compare import Output, Tally
 from hwbench.sensitivity.flow import Flow, Values, first_bad
 from hwbench.sensitivity.network import Array, Network
-from hwbench.sensitivity.patches import Patch
+from hwbench.sensitivity.patch import Patch
 
 Tensor = torch.Tensor
 CUT_BYTES = 1 << 30
@@ -48,7 +48,7 @@ class Stitch:
         tensors = {
             node.name or "": node.outputs[0].name or "" for node in network.model.graph if len(node.outputs) == 1
         }
-        self.flow = Flow(network.view().requires_grad_(False), tensors, arithmetic(network.runtime))
+        self.flow = Flow(network.view().requires_grad_(False), tensors, rounding(network.runtime))
         self.cuts: tuple[int, ...] = ()
         self.batches: list[_Batch] = []
         self.output: Output | None = None

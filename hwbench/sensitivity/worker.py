@@ -49,6 +49,7 @@ def work(job: SensitivityJob, folder: Path, emit: Emit) -> Sensitivity:  # noqa:
     network = Network(
         hub=hub,
         samples=stored_samples(Path(job.data_folder), batch=batch),
+        learn=None if job.learn_folder is None else stored_samples(Path(job.learn_folder), batch=batch),
         ranges={} if job.calibration is None else job.calibration.tensors,
         runtime=job.settings.runtime,
         criterion=job.settings.criterion,
@@ -95,7 +96,7 @@ def _identity(job: SensitivityJob, batch: int) -> str:
     """Return what the numbers in a ledger depend on, beside the design and the number of samples."""
     settings = msgspec.structs.replace(job.settings, screen_samples=1, pairs=0, budget_s=0.0)
     ranges = b"" if job.calibration is None else msgspec.json.encode(job.calibration.tensors, order="sorted")
-    told = f"{job.space.hub_sha256} {job.data_sha256} {batch} {job.seed} ".encode()
+    told = f"{job.space.hub_sha256} {job.data_sha256} {job.learn_sha256} {batch} {job.seed} ".encode()
     return hashlib.sha256(told + msgspec.json.encode(settings) + ranges).hexdigest()
 
 

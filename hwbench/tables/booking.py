@@ -1,26 +1,30 @@
 """Times of executed units, booked on clusters and on borders.
 
-A unit goes to the cluster of the first source layer that it stands for, in graph order; what the runtime has inserted
-(conversions, reorders), to the borders. What stands for layers of no cluster is left out: it is the same in every
-design, and so part of what the whole takes beyond its clusters.
+A unit goes to the cluster whose product ran in it; one with several products is shared out over their clusters
+(:mod:`hwbench.tables.sharing`), and one with none goes to the cluster of the first source layer that it stands for.
+What the runtime has inserted (conversions, reorders) goes to the borders. What stands for layers of no cluster is left
+out: it is the same in every design, and so part of what the whole takes beyond its clusters.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from hwbench.measure.layers import reconcile
+from hwbench.measure.layers import quiet_ones, reconcile
 from hwbench.plan.designs import sizes_of
 from hwbench.records.base import Missing
-from hwbench.records.measurement import BuiltLayer, LayerRun, LayerTime
+from hwbench.records.measurement import BuiltLayer, LayerRun, LayerTable, UnitSamples
 from hwbench.records.planning import BorderTime, ClusterTime, Design, Space
 from hwbench.records.quantization import Lowered, Scheme
 from hwbench.tables.borders import crossings
+from hwbench.tables.sharing import shares
 from hwbench.tables.variant import Variant
 
 _BY_UNIT: frozenset[Scheme] = frozenset({"float", "int8"})  # what the precision of a unit tells apart
+_ONE_TIME = Missing(code="too_few", why="it was profiled in one inference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +48,8 @@ def booked(
     table = reconcile(run, made.model.layers, median_s)
     if isinstance(table, Missing):
         return table
-    owner = owners(space, made.pieces)
-    place = {layer.name: at for at, layer in enumerate(made.model.layers)}
-    times: dict[str, float] = {}
-    counts: Counter[str] = Counter()
-    inserted = 0.0
-    for row in table.rows:
-        first = _first(row, owner, place)
-        if first is not None:
-            times[first] = times.get(first, 0.0) + row.measured_s
-            counts[first] += 1
-        elif not row.unit.members:
-            inserted += row.measured_s
+    assert not isinstance(run.units, Missing)
+    ledger = _ledger(space, made, table, run.units, quiet_ones(run.end_to_end_s))
     units = [row.unit for row in table.rows]
     clusters = []
     for cluster in space.clusters:
@@ -63,15 +57,18 @@ def booked(
         if sizes is None:
             continue
         unit = _unit_of(made.pieces.get(cluster.name, (cluster.name,))[0], units)
+        entry = ledger.entries.get(cluster.name, _Entry())
         clusters.append(
             ClusterTime(
                 cluster=cluster.name,
                 kind=cluster.kind,
                 scheme=built_scheme(cluster.name, design.of(cluster.name), made.pieces, lowered, unit),
                 sizes=sizes,
-                time_s=times.get(cluster.name, 0.0),
+                time_s=entry.time_s,
                 kernel=None if unit is None or isinstance(unit.kernel, Missing) else unit.kernel,
-                units=counts[cluster.name],
+                units=entry.units,
+                shared=entry.shared,
+                spread_s=entry.spread_s,
             )
         )
     elements: Counter[str] = Counter()
@@ -80,10 +77,65 @@ def booked(
     measured, scaled = (sum(getattr(row, name) for row in table.rows) for name in ("measured_s", "scaled_s"))
     return Booked(
         clusters=tuple(clusters),
-        border=BorderTime(elements=dict(elements), time_s=inserted, units=sum(not unit.members for unit in units)),
+        border=BorderTime(
+            elements=dict(elements), time_s=ledger.inserted_s, units=sum(not unit.members for unit in units)
+        ),
         profiled_s=median_s * measured / scaled,
         units=len(table.rows),
     )
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    """What is booked on one cluster. ``times_s``: in each of the quiet inferences."""
+
+    time_s: float = 0.0
+    units: int = 0
+    shared: int = 1
+    times_s: list[float] = field(default_factory=list)
+
+    @property
+    def spread_s(self) -> float | Missing:
+        return statistics.stdev(self.times_s) if len(self.times_s) > 1 else _ONE_TIME
+
+    def add(self, time_s: float, times_s: Sequence[float], *, shared: int, counts: bool) -> None:
+        self.time_s += time_s
+        self.units += counts
+        self.shared = max(self.shared, shared)
+        self.times_s = [sum(both) for both in zip(self.times_s or [0.0] * len(times_s), times_s, strict=True)]
+
+
+@dataclass(kw_only=True)
+class _Ledger:
+    """All that is booked: by cluster, and on the borders."""
+
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    inserted_s: float = 0.0
+
+
+def _ledger(
+    space: Space, made: Variant, table: LayerTable, samples: Sequence[UnitSamples], quiet: Sequence[int]
+) -> _Ledger:
+    owner = owners(space, made.pieces)
+    products = {
+        piece: cluster.name for cluster in space.clusters for piece in made.pieces.get(cluster.name, (cluster.name,))
+    }
+    layers = {layer.name: layer for layer in made.model.layers}
+    place = {name: at for at, name in enumerate(layers)}
+    found = _Ledger()
+    for row, sampled in zip(table.rows, samples, strict=True):
+        parts = shares(row.unit.members, owner, products, layers, place)
+        most = max(parts, key=lambda name: parts[name], default=None)  # whose the unit counts as, being one
+        for name, share in parts.items():
+            found.entries.setdefault(name, _Entry()).add(
+                share * row.measured_s,
+                [share * sampled.times_s[index] for index in quiet],
+                shared=len(parts),
+                counts=name == most,
+            )
+        if not row.unit.members:
+            found.inserted_s += row.measured_s
+    return found
 
 
 def owners(space: Space, pieces: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -96,18 +148,22 @@ def owners(space: Space, pieces: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def built_scheme(
     layer: str, asked: Scheme, pieces: Mapping[str, Sequence[str]], lowered: Lowered, unit: BuiltLayer | None
 ) -> Scheme:
-    """Return in what a layer was built: as the unit says that it ran in, or else as the engine says it wrote it."""
+    """Return in what a layer was built: as the unit says that it ran in, or else as the engine says it wrote it.
+
+    Where types are those of the graph there is nothing to read back, and what a unit's edges are need not be what is
+    multiplied inside: a kernel that quantises its input has a half at its edge.
+    """
     names = set(pieces.get(layer, (layer,)))
     wrote = [one.got for one in lowered.layers if one.layer in names]
     got: Scheme = wrote[0] if wrote else "float"
-    if got in _BY_UNIT and unit is not None and isinstance(unit.precision, str):
+    if got in _BY_UNIT and unit is not None and isinstance(unit.precision, str) and not _as_written(lowered):
         return "int8" if unit.precision == "int8" else "float"
     return got if asked != "float" else "float"
 
 
-def _first(row: LayerTime, owner: Mapping[str, str], place: Mapping[str, int]) -> str | None:
-    members = [name for name in row.unit.members if name in owner]
-    return owner[min(members, key=lambda name: place.get(name, 0))] if members else None
+def _as_written(lowered: Lowered) -> bool:
+    """Say whether the runtime computes in the very types of the graph: TensorRT's strongly typed networks."""
+    return "STRONGLY_TYPED" in lowered.settings.get("network_flags", "").split()
 
 
 def _unit_of(layer: str, units: Sequence[BuiltLayer]) -> BuiltLayer | None:

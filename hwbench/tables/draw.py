@@ -6,6 +6,8 @@ counting at first (a cell is a kind of cluster, a scheme, and channels to half a
 later. nn-Meter samples where its predictor errs (Zhang et al. 2021, MobiSys, doi:10.1145/3458864.3467882); here whole
 networks are what is drawn, so that every measurement is one in context.
 
+No design that is drawn has zeros: what they save is timed in networks of their own (:mod:`hwbench.tables.zeros`).
+
 Widths are those of the options, which sit at multiples of what a machine computes at once; which of them are steps of
 the staircase, the measured ones tell (:mod:`hwbench.tables.edges`).
 """
@@ -39,11 +41,15 @@ class Budget:
     round: int = 8  # designs that are drawn before what was measured is looked at
 
 
-def first_designs(space: Space, *, floating: Floating = "auto", schemes: Sequence[Scheme] = ("int8",)) -> list[Design]:
-    """Return the uniform designs: everything in float, and everything in each scheme."""
-    offered = {option.scheme for site in space.sites for option in site.options}
-    wanted = [scheme for scheme in schemes if scheme in offered and scheme != "float"]
-    return [Design(floating=floating), *(uniform(space, scheme, floating=floating) for scheme in wanted)]
+def first_designs(space: Space, *, floating: Floating = "auto") -> list[Design]:
+    """Return the uniform designs: everything in float, and everything in each scheme that is offered."""
+    return [Design(floating=floating), *(uniform(space, scheme, floating=floating) for scheme in schemes_of(space))]
+
+
+def schemes_of(space: Space) -> tuple[Scheme, ...]:
+    """Return the schemes that are offered to layers without zeros, beside float."""
+    options = [option for site in space.sites for option in site.options if option.zeros is None]
+    return tuple(dict.fromkeys(each.scheme for each in options if each.scheme not in {None, "float"}))
 
 
 def drawn(
@@ -91,8 +97,9 @@ def at_random(space: Space, rng: random.Random, floating: Floating = "auto") -> 
         shares = {"precision": share_int8, "width": share_narrow, "depth": share_dropped, "rank": share_ranked}
         choice = {}
         for site in space.sites:
-            if rng.random() < shares[site.kind]:
-                choice[site.name] = rng.randrange(1, len(site.options))
+            dense = [place for place, option in enumerate(site.options) if place and option.zeros is None]
+            if rng.random() < shares[site.kind] and dense:
+                choice[site.name] = rng.choice(dense)
         yield design_of(space, choice, floating=floating)
 
 
@@ -130,7 +137,7 @@ def measure(
     seed: int = 0,
     elapsed_s: Callable[[], float],
 ) -> list[CostSample]:
-    """Measure in rounds until the budget is spent, and return all samples, those that were known first.
+    """Measure in rounds until the budget is spent, and return all dense samples, those that were known first.
 
     Args:
         space: what can be chosen.
@@ -141,7 +148,8 @@ def measure(
         seed: of the drawing.
         elapsed_s: seconds since the start.
     """
-    samples, tried = list(known), [each.design for each in known]
+    samples = [each for each in known if not each.design.zeros]
+    tried = [each.design for each in samples]
     todo = [
         design for design in first_designs(space, floating=floating) if key_of(design) not in set(map(key_of, tried))
     ]

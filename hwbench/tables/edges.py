@@ -15,6 +15,7 @@ from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes
 from hwbench.records.planning import Cluster, Site, Sizes, Space
 from hwbench.records.quantization import Scheme
+from hwbench.tables.draw import schemes_of
 from hwbench.tables.least_squares import Array
 
 _NOTHING = 0.01  # of the time of the clusters that a group lies in: a saving that is none
@@ -36,9 +37,7 @@ class Parts(Protocol):
         ...
 
 
-def worthwhile(
-    model: Parts, space: Space, site: Site, schemes: tuple[Scheme, ...] = ("float", "int8")
-) -> tuple[int, ...]:
+def worthwhile(model: Parts, space: Space, site: Site) -> tuple[int, ...]:
     """Return the places of the options of a width site that lie at a step edge in one scheme at least.
 
     The first option, the whole width, always does. ``model`` has what was measured, and between that what its curves
@@ -47,6 +46,7 @@ def worthwhile(
     Raises:
         UsageError: the site is not one of widths.
     """
+    schemes: tuple[Scheme, ...] = ("float", *schemes_of(space))
     times = {scheme: group_times(model, space, site, scheme) for scheme in schemes}
     narrower = range(1, len(site.options))
     return (0, *(place for place in narrower if any(_is_edge(mine, place, site) for mine in times.values())))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwbench import stats
 from hwbench.errors import UsageError
 from hwbench.plan.designs import sizes_of
 from hwbench.records.planning import (
@@ -113,17 +114,8 @@ class CostModel:
 
     def predict(self, space: Space, design: Design) -> Interval:
         """Return the latency of a design, with the interval that held it in nine of ten networks not in the fit."""
-        value = self.sum(space, design)
-        width = self.interval()
-        return Interval(
-            value=value,
-            low=value * math.exp(-width),
-            high=value * math.exp(width),
-            coverage=COVERAGE,
-            tier="A",
-            n=len(self.residuals),
-            method="measured parts, affine correction, split-conformal on cross-validated log residuals",
-        )
+        method = "measured parts, affine correction, split-conformal on cross-validated log residuals"
+        return around(self.sum(space, design), self.residuals, method)
 
     def interval(self, coverage: float = COVERAGE) -> float:
         """Return the half-width of the interval, as a logarithm.
@@ -131,7 +123,7 @@ class CostModel:
         Raises:
             UsageError: there are too few networks for the coverage.
         """
-        return conformal(self.residuals, coverage)
+        return half_width(self.residuals, coverage)
 
     def _sums(self, space: Space, designs: Sequence[Design]) -> Array:
         return self._parts.columns(space, designs) @ _coefficients(self.whole)
@@ -143,7 +135,8 @@ def fit(
     """Return the costs that samples of one platform and one network tell.
 
     Args:
-        samples: networks that were built and timed; :data:`FEWEST` at least.
+        samples: networks that were built and timed; :data:`FEWEST` dense ones at least. Those with zeros are left out:
+            what zeros save is :mod:`hwbench.tables.zeros`' affair.
         space: what could be chosen for the network.
         known: samples of other networks on the same platform, whose clusters help where this one has few of a kind.
         folds: of the cross-validation that the interval rests on.
@@ -151,9 +144,12 @@ def fit(
     Raises:
         UsageError: samples are too few, or of several platforms or networks; or scipy is not installed.
     """
-    _check(samples, space)
-    scaled = at_one_pace(samples)
-    foreign = known_times(known, {each.kind for each in space.clusters})
+    dense = [sample for sample in samples if not sample.design.zeros]
+    _check(dense, space)
+    scaled = at_one_pace(dense)
+    foreign = known_times(
+        [sample for sample in known if not sample.design.zeros], {each.kind for each in space.clusters}
+    )
     model = _fitted(scaled, space, foreign, None)
     spreads = {key: curve.spread for key, curve in model._parts.curves.items()}
     order = np.random.default_rng(0).permutation(len(scaled))
@@ -176,16 +172,33 @@ def _residual(model: CostModel, space: Space, sample: CostSample) -> float:
         return math.inf
 
 
-def conformal(residuals: Sequence[float], coverage: float) -> float:
+def around(value: float, residuals: Sequence[float], method: str) -> Interval:
+    """Return the interval around what was predicted that held nine of ten networks not in the fit.
+
+    Raises:
+        UsageError: as :func:`half_width`.
+    """
+    width = half_width(residuals, COVERAGE)
+    return Interval(
+        value=value,
+        low=value * math.exp(-width),
+        high=value * math.exp(width),
+        coverage=COVERAGE,
+        tier="A",
+        n=len(residuals),
+        method=method,
+    )
+
+
+def half_width(residuals: Sequence[float], coverage: float) -> float:
     """Return the ceil((n + 1) coverage)-th smallest absolute residual.
 
     Raises:
         UsageError: n is too small: no residual stands for that share; or the one that does is infinite.
     """
-    place = math.ceil((len(residuals) + 1) * coverage - 1e-9)
-    if place > len(residuals):
+    found = stats.conformal(residuals, coverage)
+    if found is None:
         raise UsageError(f"{len(residuals)} networks hold no interval of {coverage:.0%}", hint="measure more")
-    found = sorted(abs(each) for each in residuals)[place - 1]
     if math.isinf(found):
         odd = sum(math.isinf(each) for each in residuals)
         raise UsageError(

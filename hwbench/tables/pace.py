@@ -94,7 +94,14 @@ def _paced(sample: CostSample, level: float | None, profiler: Profiler) -> CostS
     def net(time_s: float, units: int) -> float:
         return max(0.0, time_s / while_profiled - own * units)
 
-    clusters = tuple(msgspec.structs.replace(each, time_s=net(each.time_s, each.units)) for each in sample.clusters)
+    clusters = tuple(
+        msgspec.structs.replace(
+            each,
+            time_s=net(each.time_s, each.units),
+            spread_s=each.spread_s if isinstance(each.spread_s, Missing) else each.spread_s / while_profiled,
+        )
+        for each in sample.clusters
+    )
     border = msgspec.structs.replace(sample.border, time_s=net(sample.border.time_s, sample.border.units))
     return msgspec.structs.replace(
         sample,

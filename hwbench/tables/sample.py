@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from hwbench import plugins
+from hwbench.build.plan import wants_ranges
 from hwbench.bundles.hashing import artefact_sha256
 from hwbench.children import Emit, serve
 from hwbench.errors import HwbenchError, Unsupported, UsageError
@@ -31,10 +32,11 @@ from hwbench.protocols import Bound, BuildRequest, Builds, Engine, LowerRequest,
 from hwbench.records.base import Missing
 from hwbench.records.measurement import LayerRun, UnitSamples
 from hwbench.records.model import Artefact, ModelFiles
-from hwbench.records.planning import CostSample, Design
+from hwbench.records.planning import CostSample, Design, Drawn
 from hwbench.records.quantization import Lowered
 from hwbench.records.sampling import NotSampled, SampleJob, SamplingDone
 from hwbench.tables.booking import booked
+from hwbench.tables.metering import Metering, metering
 from hwbench.tables.platform import platform_of
 from hwbench.tables.turns import Timed, in_turn
 from hwbench.tables.variant import Variant, variant
@@ -68,14 +70,16 @@ def work(job: SampleJob, folder: Path, emit: Emit) -> SamplingDone:
         raise UsageError("designs of one sampling must have one floating-point arithmetic")
     if job.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cpus)
-    return _Sampler(job, folder, emit, MonotonicClock()).run()
+    clock = MonotonicClock()
+    with metering(job.meter, job.device, clock, job.cpus) as meter:
+        return _Sampler(job, folder, emit, clock, meter).run()
 
 
 class _Sampler:
     """Holds what all designs of a job share."""
 
-    def __init__(self, job: SampleJob, folder: Path, emit: Emit, clock: Clock) -> None:
-        self.job, self.folder, self.emit, self.clock = job, folder, emit, clock
+    def __init__(self, job: SampleJob, folder: Path, emit: Emit, clock: Clock, meter: Metering) -> None:
+        self.job, self.folder, self.emit, self.clock, self.meter = job, folder, emit, clock, meter
         engine: Engine = plugins.load("engines", job.engine)
         if not isinstance(engine, Builds):
             raise Unsupported(f"the engine '{engine.name}' runs models and cannot save what it runs")
@@ -105,10 +109,11 @@ class _Sampler:
         self._say(f"timing {len(ready)} networks", -1)
         with inference(self.job.engine):
             timed = in_turn(reference.bound.run, [one.bound.run for _, one in ready], self.clock)
-        for (number, one), times in zip(ready, timed, strict=True):
+            drawn = [self.meter.of(one.bound.run) for _, one in ready]
+        for (number, one), times, energy in zip(ready, timed, drawn, strict=True):
             one.runner.close()
             self._say("timing its layers", number)
-            self._finish(one, times, number)
+            self._finish(one, times, number, energy)
             shutil.rmtree(self.folder / str(number), ignore_errors=True)
 
     def _loaded(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Ready]]:
@@ -131,7 +136,7 @@ class _Sampler:
             model=made.model,
             files=made.files,
             plan=made.plan,
-            calibration=made.calibration if made.plan.needs_ranges else None,
+            calibration=made.calibration if wants_ranges(self.builder, made.plan) else None,
             device=self.job.device,
             folder=folder / "engine",
         )
@@ -157,6 +162,7 @@ class _Sampler:
         return BuildRequest(
             model=msgspec.structs.replace(made.model, artefact=artefact, arithmetic=lowered.arithmetic),
             files=ModelFiles(folder=str(asked.folder), hub=first, runtime_graph=first, merged=made.files.merged),
+            device=self.job.device,
             precision="auto",
             threads=self.job.threads,
             streams=1,
@@ -164,7 +170,7 @@ class _Sampler:
             workdir=folder / "scratch",
         )
 
-    def _finish(self, one: _Ready, times: Timed, number: int) -> None:
+    def _finish(self, one: _Ready, times: Timed, number: int, energy: Drawn | Missing) -> None:
         try:
             run = self._profiled(one, times.median_s)
         except (HwbenchError, OSError) as error:
@@ -185,6 +191,7 @@ class _Sampler:
             reference_s=times.reference_s,
             profiled_s=found.profiled_s,
             units=found.units,
+            energy=energy,
         )
         self.timed += 1
         self._say("timed", number, sample=msgspec.to_builtins(sample))

@@ -1,8 +1,9 @@
 """The network of a design, built in a moment: its shapes are right, its weights are the first that come.
 
-What a network costs does not depend on what its weights are. So the first units of each group stay, factors of low
-rank are drawn at random, and nothing is repaired. Tensors keep their names, so that ranges that were found for the
-whole network serve for every variant of it.
+What a network costs does not depend on what its weights are, but for where they are zero. So the first units of each
+group stay, factors of low rank are drawn at random, the smallest weights become zeros where a format wants them, and
+nothing is repaired. Tensors keep their names, so that ranges that were found for the whole network serve for every
+variant of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hwbench.bundles.hashing import file_sha256
 from hwbench.compress.factorise.forms import FORMS
 from hwbench.compress.factorise.rebuild import replace
 from hwbench.compress.factorise.site import Site, site_of
+from hwbench.compress.format_pattern import PREFIX, OfFormat
+from hwbench.compress.patterns import NofM, parse_pattern
 from hwbench.errors import UsageError
 from hwbench.graph.layers import layers_of
 from hwbench.graph.linear import Array, Linear, linear_layers
@@ -28,7 +31,7 @@ from hwbench.graph.onnx_file import infer_shapes
 from hwbench.graph.parts import write_graph
 from hwbench.plan.designs import precision_plan
 from hwbench.records.model import ImportResult, Model, ModelFiles
-from hwbench.records.planning import Design, Space
+from hwbench.records.planning import TWO_FOUR, Design, Space, Zeros
 from hwbench.records.quantization import Calibration, PrecisionPlan, TensorRange
 from hwbench.structure.blocks import residual_blocks
 from hwbench.structure.cut import cut_groups
@@ -72,7 +75,8 @@ def variant(
         folder: is made.
 
     Raises:
-        UsageError: the design names a group, a block or a layer that the network does not have.
+        UsageError: the design names a group, a block or a layer that the network does not have, or zeros that a layer
+            of its size cannot have.
         OSError: the files cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +84,7 @@ def variant(
     _cut(model, design)
     _drop(model, design.dropped)
     pieces = _factorised(model, design)
+    _emptied(model, design)
     model = infer_shapes(model)
     layers = layers_of(model)
     merged = fold_batch_norms(model)
@@ -135,6 +140,27 @@ def _factorised(model: ir.Model, design: Design) -> dict[str, tuple[str, ...]]:
             factors.append(rng.standard_normal(shape) / np.sqrt(shape[2] * shape[3]))
         found[name] = replace(layer, pieces, factors)
     return found
+
+
+def _emptied(model: ir.Model, design: Design) -> None:
+    """Write zeros into the weights: TensorRT looks at the values, and a kernel's weights must pack."""
+    there = {layer.name: layer for layer in linear_layers(model) if isinstance(layer, Linear)}
+    for name, zeros in design.zeros.items():
+        if name in there and name not in design.ranks:  # others went with a block, or became two factors
+            there[name].set_blocks(_with_zeros(there[name], zeros))
+
+
+def _with_zeros(layer: Linear, zeros: Zeros) -> Array:
+    """Return the weights of a layer, as :meth:`Linear.blocks` has them, with the smallest of them zero."""
+    pattern = parse_pattern(TWO_FOUR if zeros.format == TWO_FOUR else f"{PREFIX}{zeros.format}")
+    blocks = layer.blocks()
+    refused = pattern.refused(blocks.shape)
+    if refused is not None:
+        raise UsageError(f"layer '{layer.name}' cannot have zeros for {zeros.format}: {refused}")
+    if isinstance(pattern, OfFormat):
+        return pattern.held(np.where(pattern.kept(np.abs(blocks), zeros.sparsity), blocks, 0.0), layer.name)
+    assert isinstance(pattern, NofM)
+    return np.where(pattern.kept(np.abs(blocks)), blocks, 0.0)
 
 
 def _require(what: str, names: Collection[str], known: Collection[str]) -> None:

@@ -137,7 +137,7 @@ class EngineContract:
         """Outputs are right, from two threads at once; what was built is told; closing twice does no harm."""
         for example in examples:
             for precision in engine.precisions(device):
-                runner = _compile(engine, example, precision, tmp_path_factory)
+                runner = _compile(engine, example, device, precision, tmp_path_factory)
                 assert runner.timed_region.strip(), "timed_region says what one run covers"
                 built = runner.built()
                 assert_built(built, engine, precision)
@@ -149,26 +149,31 @@ class EngineContract:
         self, engine: Engine, examples: tuple[Example, ...], device: Device, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         """A phase that has no time of its own says why, and not both of them."""
-        program = engine.load(_request(examples[0], engine.precisions(device)[0], tmp_path_factory))
+        program = engine.load(_request(examples[0], device, engine.precisions(device)[0], tmp_path_factory))
         untold = [phase for phase in (program.load_phase, program.compile_phase) if phase is not None]
         assert len(untold) < 2
         for reason in untold:
             assert_explained(reason)
 
     def test_no_such_precision(
-        self, engine: Engine, examples: tuple[Example, ...], tmp_path_factory: pytest.TempPathFactory
+        self, engine: Engine, examples: tuple[Example, ...], device: Device, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         """What is no precision is refused."""
         with pytest.raises(EngineError):
-            _compile(engine, examples[0], "no-such-precision", tmp_path_factory)
+            _compile(engine, examples[0], device, "no-such-precision", tmp_path_factory)
 
     @pytest.mark.parametrize("precision", ["fp64", "fp16", "bf16", "fp8", "int8", "int4"])
     def test_other_precisions(
-        self, engine: Engine, examples: tuple[Example, ...], precision: str, tmp_path_factory: pytest.TempPathFactory
+        self,
+        engine: Engine,
+        examples: tuple[Example, ...],
+        device: Device,
+        precision: str,
+        tmp_path_factory: pytest.TempPathFactory,
     ) -> None:
         """A precision is built as asked for, or refused; never another in its place."""
         try:
-            runner = _compile(engine, examples[0], precision, tmp_path_factory)
+            runner = _compile(engine, examples[0], device, precision, tmp_path_factory)
         except EngineError:
             return
         assert runner.built().precision == precision
@@ -181,7 +186,7 @@ class EngineContract:
         named: list[str] = []
         profiles = 0
         for example in examples:
-            request = _request(example, engine.precisions(device)[0], tmp_path_factory, profile_layers=True)
+            request = _request(example, device, engine.precisions(device)[0], tmp_path_factory, profile_layers=True)
             runner = engine.load(request).compile()
             profile = runner.profile_layers(example.inputs, _ITERATIONS)
             runner.close()
@@ -198,7 +203,7 @@ class EngineContract:
     ) -> None:
         """Where the runtime tells its memory: numbers or reasons, and the runner works on."""
         for example in examples:
-            runner = _compile(engine, example, engine.precisions(device)[0], tmp_path_factory)
+            runner = _compile(engine, example, device, engine.precisions(device)[0], tmp_path_factory)
             if not isinstance(runner, TellsMemory):
                 runner.close()
                 return
@@ -254,11 +259,12 @@ def assert_layer_profile(profile: LayerProfile, model: Model) -> None:
 
 
 def _request(
-    example: Example, precision: str, factory: pytest.TempPathFactory, *, profile_layers: bool = False
+    example: Example, device: Device, precision: str, factory: pytest.TempPathFactory, *, profile_layers: bool = False
 ) -> BuildRequest:
     return BuildRequest(
         model=example.model,
         files=example.files,
+        device=device,
         precision=precision,
         threads=2,
         streams=1 if profile_layers else 2,
@@ -267,8 +273,10 @@ def _request(
     )
 
 
-def _compile(engine: Engine, example: Example, precision: str, factory: pytest.TempPathFactory) -> Runner:
-    return engine.load(_request(example, precision, factory)).compile()
+def _compile(
+    engine: Engine, example: Example, device: Device, precision: str, factory: pytest.TempPathFactory
+) -> Runner:
+    return engine.load(_request(example, device, precision, factory)).compile()
 
 
 def _check_threads(runner: Runner, example: Example, tolerance: float) -> None:

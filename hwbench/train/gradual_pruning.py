@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from hwbench.train.hooks import Hook
 from hwbench.train.parameters import by_initializer
 
 Tensor = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
+Keep = Callable[[Array, float], Array]  # magnitudes, the fraction to go -> what stays
 
 
 class GradualPruning(Hook):
@@ -27,6 +30,7 @@ class GradualPruning(Hook):
         amount: the fraction to go; not read with ``block``.
         scope: whether that fraction is one of each weight, or of all of them together, the smallest going first.
         block: (N, M).
+        keep: by initialiser, who says instead what stays; not with ``block`` or scope global.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class GradualPruning(Hook):
         updates: int = 50,
         scope: Literal["layer", "global"] = "layer",
         block: tuple[int, int] | None = None,
+        keep: Mapping[str, Keep] | None = None,
     ) -> None:
         tensors = by_initializer(view)
         self._told = f"{dict(weights)} {(amount, begin, end, updates, scope, block)}"
+        self._keep = None if keep is None else [keep[name] for name in weights]
         self._weights = [(tensors[name], axis) for name, axis in weights.items()]
         self.amount, self.begin, self.end = amount, begin, end
         self.updates, self.scope, self.block = updates, scope, block
@@ -97,11 +103,18 @@ class GradualPruning(Hook):
                 largest_of_neighbours(value, axis, of - gone, of)
                 for value, (_, axis) in zip(values, self._weights, strict=True)
             ]
+        elif self._keep is not None:
+            chosen = [_told(keep, value, share * self.amount) for keep, value in zip(self._keep, values, strict=True)]
         elif self.scope == "layer":
             chosen = [largest([value], share * self.amount)[0] for value in values]
         else:
             chosen = largest(values, share * self.amount)
         self.masks = [old & new for old, new in zip(self.masks, chosen, strict=True)]
+
+
+def _told(keep: Keep, values: Tensor, gone: float) -> Tensor:
+    found = np.ascontiguousarray(keep(values.float().cpu().numpy(), gone), dtype=bool)
+    return torch.from_numpy(found).to(values.device)
 
 
 def largest(values: list[Tensor], gone: float) -> list[Tensor]:

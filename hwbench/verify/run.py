@@ -40,6 +40,7 @@ def work(job: RunJob, folder: Path, emit: Emit) -> RunResult:
     request = BuildRequest(
         model=model,
         files=files,
+        device=job.device,
         precision=job.precision,
         threads=job.threads,
         streams=1,

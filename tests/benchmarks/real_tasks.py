@@ -178,6 +178,50 @@ def mini_lm(folder: Path) -> Task:
     )
 
 
+def stories(folder: Path) -> Task:
+    """Perplexity of a decoder (stories260K) on 32 texts of 256 tokens that it has written itself."""
+    weights = _file("lm/stories260K.bin")
+    module = folder / "stories.py"
+    module.write_text(
+        f"import sys\nsys.path.insert(0, {str(DATA)!r})\nimport loaders, torch\n\n\n"
+        f"def net():\n    return loaders.tiny_llama({str(weights)!r}), (torch.full((2, 256), 7),)\n"
+    )
+    with np.load(_file("lm/self_generated_tokens.npz")) as file:
+        ids = file[file.files[0]].astype(np.int64)
+    labels, half = next_tokens(ids), len(ids) // 2
+    test = labels[half:]
+
+    def perplexity(outputs: Outputs) -> float:
+        losses = [_cross_entropy(out, wanted) for out, wanted in zip(outputs, test, strict=True)]
+        return float(np.exp(np.mean(losses)))
+
+    return Task(
+        name="stories260K",
+        spec=f"{module}:net",
+        calibration={"ids": ids[:half]},
+        test={"ids": ids[half:]},
+        score=perplexity,
+        unit="perplexity",
+        labels=test,
+        allowed="0.05",
+        kind="tokens",
+        transformer=True,
+    )
+
+
+def next_tokens(ids: np.ndarray) -> np.ndarray:
+    """Return each token's successor; the last one's is not judged (-100)."""
+    return np.concatenate([ids[:, 1:], np.full((len(ids), 1), -100)], axis=1)
+
+
+def _cross_entropy(logits: np.ndarray, wanted: np.ndarray) -> float:
+    scores = logits.astype(np.float64)
+    scores -= scores.max(-1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(-1, keepdims=True))
+    judged = wanted >= 0
+    return float(-scores[judged, wanted[judged]].mean())
+
+
 def task(name: str, folder: Path) -> Task:
     """Return the task of a name; skips the test where its data are not here."""
     makers = {
@@ -188,7 +232,8 @@ def task(name: str, folder: Path) -> Task:
         "efficientnet": efficientnet,
         "squeezenet": squeezenet,
     }
-    return mini_lm(folder) if name == "mini_lm" else makers[name]()
+    texts = {"mini_lm": mini_lm, "stories": stories}
+    return texts[name](folder) if name in texts else makers[name]()
 
 
 NAMES = ("resnet20", "resnet56", "resnet8", "ds_cnn", "efficientnet", "squeezenet", "mini_lm")

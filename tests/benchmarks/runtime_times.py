@@ -18,6 +18,7 @@ import numpy as np
 from hwbench import plugins
 from hwbench.protocols import BuildRequest
 from hwbench.records.model import ImportResult
+from hwbench.testing import example_cpu
 
 
 def main(job_path: str, out_path: str) -> None:
@@ -50,7 +51,8 @@ def ready(engine, path, precision):
     """Return a function that runs a network once."""
     imported = msgspec.json.decode(path.read_bytes(), type=ImportResult)
     request = BuildRequest(
-        model=imported.model, files=imported.files, precision=precision, threads=1, streams=1, profile_layers=False,
+        model=imported.model, files=imported.files, device=example_cpu(), precision=precision,
+        threads=1, streams=1, profile_layers=False,
         workdir=Path(tempfile.mkdtemp()),
     )  # fmt: skip
     runner = engine.load(request).compile()

@@ -23,6 +23,7 @@ from hwbench.measure.stop import Count
 from hwbench.protocols import BuildRequest
 from hwbench.records.model import ImportJob
 from hwbench.stats import summarize
+from hwbench.testing import example_cpu
 from hwbench.units import MonotonicClock
 
 BOUND = 0.02
@@ -63,7 +64,8 @@ def test_own_overhead(benchmark, capsys, tmp_path, model_name, engine_name):
     engine = plugins.load("engines", engine_name)
     engine.start()
     request = BuildRequest(
-        model=imported.model, files=imported.files, precision="fp32", threads=2, streams=1, profile_layers=False,
+        model=imported.model, files=imported.files, device=example_cpu(), precision="fp32",
+        threads=2, streams=1, profile_layers=False,
         workdir=tmp_path,
     )  # fmt: skip
     runner = engine.load(request).compile()

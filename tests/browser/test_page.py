@@ -8,7 +8,9 @@ import pytest
 from fixtures_energy import energy_result, hostile_energy, hostile_trace, make_trace, power_modes, sweep
 from fixtures_results import full_result, hostile_result, throughput_result
 
+from hwbench.records.sweep import PowerAsked, SweepFigures, SweepPoint, SweepResult
 from hwbench.report.html import extract_results, render_page
+from hwbench.report.sweep import render_sweep_page
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -68,6 +70,29 @@ def test_charts_are_drawn_and_nothing_is_fetched(name, tmp_path):
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:)?//", without_scripts)
     assert not re.search(r"<img[^>]*onerror", without_scripts)
     assert extract_results(dom) == PAGES[name]
+
+
+def test_a_sweep_is_drawn(tmp_path):
+    path = tmp_path / "sweep.html"
+    path.write_text(render_sweep_page(hostile_sweep()), encoding="utf-8")
+    dom, log = run_browser(path, tmp_path / "profile", "--dump-dom")
+    assert dom.count('class="main-svg"') >= 2
+    assert "Uncaught" not in log
+    assert "<img src=x" not in dom
+
+
+def hostile_sweep():
+    figures = SweepFigures(
+        items_per_s=10.0, power_w=20.0, item_j=2.0, item_low_j=1.9, item_high_j=2.1, relative_uncertainty=0.1,
+        items_per_j=0.5, clock_hz=1e9, memory_bytes=1, memory_of="a", boundary="b", provenance="measured_onboard",
+        validity="valid", front=True,
+    )  # fmt: skip
+    setting = PowerAsked(power_limit_w=300.0)
+    return SweepResult(
+        schema_version=1, hwbench="0", created_at="", model="<script>alert(1)</script>",
+        device="<img src=x onerror=alert(1)>",
+        engine="e", precision="p", points=(SweepPoint(batch_size=1, setting=setting, folder="f", figures=figures),),
+    )  # fmt: skip
 
 
 def test_charts_are_still_there_in_print(tmp_path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import typer.main
 from command import ROOT, failed, hwbench, result_of, tiny_onnx
+from large import LARGE
 from synthetic_traces import ExternalRun, Schedule, channel, external_result, span, trace_of
 
 from hwbench.cli.main import app
@@ -126,6 +127,7 @@ def test_selftest_of_no_meter(tmp_path):
 
 
 @pytest.mark.slow
+@LARGE  # more than a minute of real load; the checks themselves are tested on made meters
 def test_selftest_of_a_meter_that_sees_nothing_fails(tmp_path, tape):
     run = hwbench(
         "energy", "selftest", "--meter", "replay", "--json", "--trace", "raw.jsonl", cwd=tmp_path,

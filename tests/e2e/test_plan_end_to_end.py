@@ -1,6 +1,7 @@
 """``hwbench plan`` on the trained digits network, from costs measured here to a front with reasons."""
 
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -41,3 +42,7 @@ def test_a_plan_from_costs_measured_here(tmp_path):
         assert chosen.joint.drop <= 0.03
         assert {decision.site for decision in chosen.solved.decisions} == {site.name for site in found.space.sites}
         assert "why, by site" in run.stdout
+        for line in engine.commands:  # as printed; where a path is long, the terminal folds it
+            made = hwbench(*shlex.split(line)[1:], cwd=tmp_path, env={**os.environ, **env})
+            assert made.returncode == 0, made.stderr
+        assert list((tmp_path / "out" / "designs").glob("*/built/*/manifest.json"))

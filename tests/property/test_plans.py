@@ -155,3 +155,41 @@ def test_what_is_explained_is_so(seed):
         change = found[tuple(other)]
         assert decision.latency_s == pytest.approx(change["latency"] - found[choice]["latency"], rel=1e-6, abs=1e-15)
         assert decision.loss == pytest.approx(change["loss"] - found[choice]["loss"], rel=1e-6, abs=1e-9)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_fronts_under_bounds_are_those_of_trying_everything(seed):
+    """Of any budget, with the energy or the latency bounded besides: exact, and never worse with more of the budget."""
+    rng = np.random.default_rng(seed)
+    problem = made_problems.drawn(rng, count=5)
+    found = made_problems.everything(problem)
+    objective, bounded, budget_of = (str(name) for name in rng.permutation(["energy", "latency", "loss"]))
+    values = sorted(totals[bounded] for _, totals in found)
+    limit = {bounded: values[int(rng.integers(len(values)))]}
+    budgets = sorted(totals[budget_of] for _, totals in found)[:: max(1, len(found) // 5)]
+    answers = front(problem, budgets, objective=objective, budget_of=budget_of, bounds=limit, gap=0.0)
+    for budget, answer in zip(budgets, answers, strict=True):
+        kept = [t[objective] for _, t in found if keeps(t, {**limit, budget_of: budget})]
+        if answer.choice is None:
+            assert not kept
+            assert answer.status == "infeasible"
+        else:
+            assert answer.objective == pytest.approx(min(kept), rel=1e-9, abs=1e-15)
+    reached = [answer.objective for answer in answers if answer.choice is not None]
+    assert reached == sorted(reached, reverse=True)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_what_is_taken_whatever_is_chosen_moves_bounds_and_no_choice(seed):
+    rng = np.random.default_rng(seed)
+    problem = made_problems.drawn(rng)
+    found = made_problems.everything(problem)
+    more = float(rng.lognormal(-11, 1))
+    shifted = problem.plus({"energy": more})
+    limit = float(np.median([totals["energy"] for _, totals in found]))
+    best = min(totals["latency"] for _, totals in found if totals["energy"] <= limit + 1e-9 * abs(limit))
+    answer = solve(shifted, objective="latency", bounds={"energy": limit + more + 1e-9 * abs(limit)}, gap=0.0)
+    assert answer.objective == pytest.approx(best, rel=1e-6, abs=1e-15)
+    assert answer.totals["energy"] == pytest.approx(dict(found)[answer.choice]["energy"] + more, rel=1e-9, abs=1e-15)

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from hwbench.children import Throttle, run_child
+from hwbench.children import Throttle, death, run_child
 from hwbench.errors import EngineError, HwbenchError, StorageError, UsageError
 from hwbench.records.base import Record
 
@@ -182,6 +182,27 @@ class TestDeath:
         with pytest.raises(EngineError, match=words) as raised:
             child(f"print('about to fall', flush=True)\n{body}")
         assert "about to fall" in raised.value.hint
+
+    def test_a_crash_names_the_phase_the_last_words_and_the_call(self, child):
+        body = """
+            emit({"event": "phase", "phase": "compile"})
+            for number in range(30): print("the runtime says", number, flush=True)
+            ctypes.string_at(0)
+        """
+        with pytest.raises(EngineError, match=r"of a runtime or a driver .* \(in phase 'compile'\)") as raised:
+            child(body)
+        hint = raised.value.hint
+        assert "the runtime says 29" in hint
+        assert "the runtime says 20" not in hint
+        assert "in string_at" in hint
+        assert len(hint.splitlines()) < 20
+
+    def test_a_crash_before_any_phase(self, child):
+        with pytest.raises(EngineError, match=r"gave up\n"):
+            child("os.abort()")
+
+    def test_an_access_violation_of_windows(self):
+        assert "crashed" in death(0xC0000005)
 
     def test_an_earlier_result_is_not_taken_for_its_own(self, child):
         assert child() == Answer(text="xx")

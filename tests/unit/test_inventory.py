@@ -55,6 +55,35 @@ class TestFindTarget:
         with pytest.raises(DeviceError, match=f"'{name}' is a known kind of device") as refused:
             find_target(name)
         assert "one that is here: cpu" in refused.value.hint
+        with pytest.raises(DeviceError) as refused:
+            find_target(name, instead="plan for it")
+        assert refused.value.hint.endswith("; plan for it")
+
+    @pytest.mark.parametrize(
+        ("asked", "named"),
+        [
+            ("rtx-4090", "nvidia-rtx-4090"),
+            ("RTX-4090", "nvidia-rtx-4090"),
+            ("nvidia-h100", "nvidia-h100-pcie, nvidia-h100-sxm"),
+            ("jetson-orin-nano", "jetson-orin-nano-8gb, jetson-orin-nano-super"),
+            ("nvida-rtx4090", "nvidia-rtx-4090"),
+        ],
+    )
+    def test_profiles_with_a_similar_name_are_named(self, asked, named):
+        for find in (find_target, inventory.find_or_describe):
+            with pytest.raises(DeviceError, match=f"device '{asked}' is not here") as refused:
+                find(asked)
+            assert named in refused.value.hint
+            assert "`hwbench devices`" in refused.value.hint
+
+    def test_a_device_that_a_finder_looks_for_needs_no_guesses(self):
+        with pytest.raises(DeviceError) as refused:
+            find_target("tpu")
+        assert "kinds" not in refused.value.hint
+        if not any(found.devices for name, found in search.find_all() if name == "jetson"):
+            with pytest.raises(DeviceError) as refused:
+                find_target("jetson")
+            assert "kinds" not in refused.value.hint
 
     def test_what_is_not_here(self):
         with pytest.raises(DeviceError, match="device 'tpu' is not here") as refused:

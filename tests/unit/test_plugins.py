@@ -115,7 +115,17 @@ def test_a_variant_runs_only_where_it_is_named(site):
         print(*sorted(known - unasked), "broken" in unasked)
     """
     assert site.run(code).split() == [
-        *("litert-builtin", "litert-openvino", "litert-webgpu", "theirs-slow", "torch-aoti"),
+        *(
+            "litert-builtin",
+            "litert-openvino",
+            "litert-webgpu",
+            "theirs-slow",
+            "torch-aoti",
+            "torch-aoti-cuda-graph",
+            "torch-compile-cuda-graph",
+            "torch-cuda-graph",
+            "torch-sparse24",
+        ),
         "True",
     ]
 

@@ -36,7 +36,7 @@ WITHOUT_UNIT = {
     "max_absolute",  # of whatever the network puts out
     *("settings", "value", "low", "high", "samples"),  # the unit is in the key beside it
     *("limit", "ratio", "confidence", "level", "min_effect", "between_runs", "levels", "min_ratio"),  # shares
-    *("figures", "a", "b"),  # the unit is in the key, or in `unit` beside them
+    *("figures", "a", "b", "also"),  # the unit is in the key, or in `unit` beside them
     *("lsb", "range", "offset", "gain", "facts"),  # in the channel's unit; the unit is in the key
     *(
         "coverage",
@@ -58,6 +58,7 @@ WITHOUT_UNIT = {
     *("learn", "select", "certify"),  # shares
     *("accuracy", "agreement", "before"),  # shares
     *("zeros", "error", "bits_per_weight"),  # shares; the unit is in the name
+    *("sparsity", "sparsities", "against"),  # shares; times over times
     "miss",  # a share of the limit beside it
     *("rate", "max_drop", "drop", "sqnr_db", "added_db", "cosine", "below_db"),  # shares, decibels, the metric's unit
     *("a_is_faster_probability", "logs", "spread", "held_out", "within_spread"),  # shares, natural logarithms

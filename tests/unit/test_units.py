@@ -1,5 +1,6 @@
 import pytest
 
+from hwbench.cli.verify import parse_drop
 from hwbench.errors import UsageError
 from hwbench.testing import FakeClock
 from hwbench.units import MonotonicClock, format_bytes, format_seconds, format_si, parse_seconds
@@ -82,6 +83,11 @@ def test_the_clock_does_not_go_back():
     before = clock.now_ns()
     clock.sleep(0.002)
     assert clock.now_ns() - before >= 2_000_000
+
+
+@pytest.mark.parametrize(("text", "drop"), [(".5pp", 0.005), ("0.5pp", 0.005), (".02", 0.02), ("1.pp", 0.01)])
+def test_a_drop_may_begin_with_its_point(text, drop):
+    assert parse_drop(text) == pytest.approx(drop)
 
 
 def test_the_fake_clock_moves_when_told_and_never_back():

@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from hwbench.compress.base import Outcome, Settings, Subject
-from hwbench.compress.patterns import NofM, Pattern, Unstructured, lowest, parse_pattern, unit_scores
+from hwbench.compress.format_pattern import OfFormat
+from hwbench.compress.patterns import Blocks, NofM, Pattern, lowest, parse_pattern, unit_scores
 from hwbench.compress.scores.criteria import element_criterion, refused, score_blocks
-from hwbench.compress.zeros import prunable, zeroed
+from hwbench.compress.zeros import kept_alone, prunable, zeroed
 from hwbench.errors import UsageError
 from hwbench.graph.linear import Linear
 from hwbench.records.base import Missing
@@ -33,7 +34,8 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
     criterion: str = "l1"
     """What tells the importance of a weight: a criterion with an element-wise form; docs/compress/scores.md."""
     pattern: str = "unstructured"
-    """Where zeros may lie: unstructured; N:M, at most N of M inputs left, such as 2:4; blocks such as 16x1."""
+    """Where zeros may lie: unstructured; N:M, at most N of M inputs left, such as 2:4; blocks such as 16x1; or where a
+    format of the sparse kernels holds them, such as format:vw16."""
     amount: float | None = None
     """The fraction of the weights that is zero afterwards, 0 to 1; what is zero already counts. Not with N:M."""
     threshold: float | None = None
@@ -55,7 +57,7 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
         self._check_how_much(pattern)
         if self.normalise != "none" and self.scope != "global":
             raise UsageError(f"normalise={self.normalise} compares layers, which scope={self.scope} does not")
-        rows = 1 if isinstance(pattern, (Unstructured, NofM)) else pattern.rows
+        rows = pattern.rows if isinstance(pattern, Blocks) else 1
         if self.scope == "output" and rows > 1:
             raise UsageError(
                 f"scope=output cannot be with blocks of {rows} outputs", hint="scope=layer, or blocks of one row"
@@ -70,6 +72,8 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
             return
         if (self.amount is None) == (self.threshold is None):
             raise UsageError("prune needs an amount or a threshold, and not both", hint="--amount 0.5")
+        if isinstance(pattern, OfFormat) and (self.amount is None or self.scope != "layer"):
+            raise UsageError(f"pattern={self.pattern} chooses in each layer: it needs an amount, and scope=layer")
         if self.amount is not None and self.amount > 1 - self.minimum_kept:
             raise UsageError(
                 f"amount={self.amount:g} is more than minimum_kept={self.minimum_kept:g} leaves to take",
@@ -128,8 +132,10 @@ def _masks(
     layers: Mapping[str, Linear], scores: Mapping[str, Array], pattern: Pattern, settings: PruneSettings
 ) -> dict[str, Array]:
     """Return what becomes zero, by layer, in the form of its blocks."""
-    if isinstance(pattern, NofM):
-        return {name: ~pattern.kept(np.where(layers[name].blocks() == 0, -1.0, scores[name])) for name in layers}
+    if isinstance(pattern, NofM | OfFormat):
+        return {
+            name: ~kept_alone(pattern, layer.blocks(), scores[name], settings.amount) for name, layer in layers.items()
+        }
     if settings.threshold is not None:
         return {
             name: _below(layer.blocks(), settings.threshold, settings.minimum_kept) for name, layer in layers.items()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hwbench.compress.base import Outcome, Settings, Subject
+from hwbench.compress.format_pattern import OfFormat
 from hwbench.compress.patterns import Blocks, NofM, Pattern, parse_pattern
 from hwbench.compress.surgeon import damped, greedy, lost, sweep
 from hwbench.compress.zeros import prunable, zeroed
@@ -34,7 +35,8 @@ class SparseGptSettings(Settings, frozen=True, kw_only=True):
     """What ``sparsegpt`` takes away."""
 
     pattern: str = "unstructured"
-    """Where zeros may lie: unstructured; N:M, at most N of M inputs left, such as 2:4; blocks such as 1x16."""
+    """Where zeros may lie: unstructured; N:M, at most N of M inputs left, such as 2:4; blocks such as 1x16; or where a
+    format of the sparse kernels holds them, such as format:vw16."""
     amount: float | None = None
     """The fraction of each layer's weights that is zero afterwards; what is zero already counts. Not with N:M."""
     damping: float = 0.01
@@ -51,7 +53,7 @@ class SparseGptSettings(Settings, frozen=True, kw_only=True):
             raise UsageError(f"sparsegpt needs an amount between 0 and 1, got {self.amount}", hint="--amount 0.5")
         if not 0 < self.damping <= 1:
             raise UsageError(f"damping must be more than 0 and at most 1, got {self.damping:g}")
-        if self.exact and isinstance(pattern, Blocks):
+        if self.exact and isinstance(pattern, (Blocks, OfFormat)):
             raise UsageError("exact takes single weights: pattern must be unstructured or N:M")
 
 
@@ -108,6 +110,8 @@ def _pruned(subject: Subject, layer: Linear, gram: Gram, settings: SparseGptSett
             for row, matrix in zip(rows, gram.matrix, strict=True)
         ]
     )
+    if isinstance(pattern, OfFormat):
+        new = pattern.held(new.reshape(old.shape), layer.name).reshape(new.shape)
     label = f"sparsegpt{' exact' if settings.exact else ''}, {pattern}"
     return zeroed(subject, layer, new.reshape(old.shape), pattern, label, error=_error(layer, rows, new, gram))
 

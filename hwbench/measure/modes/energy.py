@@ -34,6 +34,7 @@ from hwbench.measure.loop import sample
 from hwbench.measure.session import Edges, Seen, Session
 from hwbench.measure.stop import Count, Duration
 from hwbench.records.base import Missing, Record
+from hwbench.records.device import HostState
 from hwbench.records.energy import EnergySettings, Mark
 from hwbench.records.modes import Bin, Series
 from hwbench.stats import quantile, supported_percentile
@@ -128,12 +129,13 @@ class _Run:
         facts = {"process_cpu_s": time.process_time(), "cpus": float(len(cpus) or os.cpu_count() or 1)}
         read = {
             "busy_s": host.busy_s,
-            "temperature_c": host.temperature_c,
+            "temperature_c": host.heat_c,
             "throttle_events": host.throttle_events,
         }
         facts |= {name: float(value) for name, value in read.items() if isinstance(value, int | float)}
-        if isinstance(host.governor, str):
-            facts["clocks_locked"] = float(host.governor == "performance")
+        locked = _locked(host)
+        if locked is not None:
+            facts["clocks_locked"] = float(locked)
         self.recorder.mark(HOST, **facts)
 
     def _pulses(self) -> None:
@@ -164,7 +166,7 @@ class _Run:
 
     def _look(self, last: array[int]) -> Mark:
         facts = {"median_s": statistics.median(last) / 1e9}
-        temperature = self.session.host().temperature_c
+        temperature = self.session.host().heat_c
         if isinstance(temperature, float):
             facts["temperature_c"] = temperature
         return self.recorder.mark(LOOK, **facts)
@@ -252,3 +254,11 @@ def _series(windows: Sequence[Sequence[int]], spans_s: Sequence[tuple[float, flo
         bins=tuple(bins),
         last_over_first=_IN_THE_RUN,
     )
+
+
+def _locked(host: HostState) -> bool | None:
+    """Say whether the clocks are held: of a GPU that tells its limits, its own, else the CPUs'; None: nobody tells."""
+    gpu = host.gpu
+    if not isinstance(gpu, Missing) and isinstance(gpu.sm_least_hz, float) and isinstance(gpu.sm_most_hz, float):
+        return gpu.sm_least_hz == gpu.sm_most_hz
+    return host.governor == "performance" if isinstance(host.governor, str) else None

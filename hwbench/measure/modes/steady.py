@@ -39,7 +39,7 @@ def warm_up(session: Session) -> tuple[array[int], SteadyState]:
         window = sample(session.calls[0], clock, Duration(seconds=given["window_s"], min_count=_LEAST), _silent)
         after_s = (clock.now_ns() - started) / 1e9
         median_s = quantile(sorted(window), 0.5) / 1e9
-        settled = detector.add(after_s, median_s, session.host().temperature_c) and after_s >= shortest_s
+        settled = detector.add(after_s, median_s, session.host().heat_c) and after_s >= shortest_s
         tick(min(1.0, after_s / given["max_warmup_s"]))
         if settled or after_s >= given["max_warmup_s"]:
             break

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -58,6 +59,7 @@ def found(*bundles, lost=()):
     return SimpleNamespace(
         bundles=bundles, not_built=lost, warnings=(), calibration=NOT_ASKED, reference=NOT_ASKED,
         model=SimpleNamespace(name="net"), request=SimpleNamespace(one_file=False, verify=asked(bundles)),
+        device=SimpleNamespace(kind="cpu", name="cpu", title="a CPU"),
     )  # fmt: skip
 
 
@@ -99,6 +101,26 @@ def shown(result, tmp_path):
     console.print(render_build(result, tmp_path))
     console.file.close()
     return " ".join((tmp_path / "shown").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize(("kind", "name", "there"), [("nvidia", "cuda:1", "--device cuda:1"), ("cpu", "cpu", None)])
+def test_what_is_compared_is_compared_on_its_device(tmp_path, kind, name, there):
+    result = found(bundled(), bundled())
+    result.device = SimpleNamespace(kind=kind, name=name, title="a device")
+    text = shown(result, tmp_path)
+    assert "hwbench compare" in text
+    assert there is None or there in text
+    assert ("--device" in text) == (there is not None)
+
+
+@pytest.mark.parametrize(("kind", "there"), [("nvidia", "cuda:0"), ("jetson", "jetson")])
+def test_what_is_not_attached_is_measured_and_not_compared(tmp_path, kind, there):
+    away = msgspec.structs.replace(bundled(), engine=msgspec.structs.replace(bundled().engine, built=BROKEN))
+    result = found(away, away)
+    result.device = SimpleNamespace(kind=kind, name="a-profile", title="a device")
+    text = shown(result, tmp_path)
+    assert "hwbench compare" not in text
+    assert f"--device {there}" in text
 
 
 def test_what_is_shown(tmp_path):

@@ -2,6 +2,7 @@
 
 import made_bundles
 import pytest
+from sparse_examples import with_strips
 
 from hwbench.build.plan import plan_for, read_plan, settled
 from hwbench.errors import UsageError
@@ -17,8 +18,8 @@ def model(tmp_path_factory):
 def test_a_plan_is_called_what_was_asked_for(precision):
     plan = plan_for(precision)
     assert plan.label == precision
-    assert plan.needs_ranges == (precision == "int8")
-    assert (plan.default == "float") == (precision in {"fp32", "fp16", "bf16", "auto"})
+    assert plan.needs_ranges == (precision in {"int8", "fp8"})
+    assert (plan.default == "float") == (precision in {"fp32", "tf32", "fp16", "bf16", "auto"})
 
 
 def test_an_unknown_precision_names_the_known_ones():
@@ -39,6 +40,20 @@ def test_a_plan_is_read(tmp_path):
     assert plan == PrecisionPlan(default="int8", floating="bf16", layers={"a/b": "float", "c": "int4-weights"})
     assert [plan.of(name) for name in ("a/b", "c", "d")] == ["float", "int4-weights", "int8"]
     assert plan.label == "int8-mixed"
+
+
+def test_kernels_of_a_plan_are_read_and_held_against_the_layers(tmp_path, model, monkeypatch):
+    with_strips(monkeypatch)
+    path, name = tmp_path / "plan.toml", model.layers[0].name
+    path.write_text(f'default = "float"\nfloating = "fp16"\n[kernels]\n"{name}" = "strips"\n')
+    plan = read_plan(path)
+    assert plan.kernels == {name: "strips"}
+    assert plan.label == "fp16-sparse"
+    assert settled(plan, model, []).kernels == plan.kernels
+    with pytest.raises(UsageError, match="a layer 'other'"):
+        settled(PrecisionPlan(default="float", kernels={"other": "strips"}), model, [])
+    with pytest.raises(UsageError, match="no sparse format 'stripes'"):
+        settled(PrecisionPlan(default="float", kernels={name: "stripes"}), model, [])
 
 
 @pytest.mark.parametrize(

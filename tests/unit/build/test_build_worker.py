@@ -138,6 +138,19 @@ def test_an_engine_that_saves_nothing(at_work):
         at_work(engine)
 
 
+def test_sparse_kernels_are_for_engines_that_take_them(job, tmp_path, monkeypatch):
+    sparse = msgspec.structs.replace(job, plan=PrecisionPlan(default="float", kernels={"layer": "vw16"}))
+    engine = Stub()
+    monkeypatch.setattr(plugins, "load", lambda group, name: engine)
+    (tmp_path / "refused").mkdir()
+    with pytest.raises(Unsupported, match="kernels for 1 layers, and 'stub' takes none"):
+        work(sparse, tmp_path / "refused", lambda event: None)
+    engine.takes_kernels = True
+    (tmp_path / "taken").mkdir()
+    work(sparse, tmp_path / "taken", lambda event: None)
+    check(tmp_path / "out" / "net")
+
+
 def test_a_licence_that_has_gone(at_work, job, tmp_path, monkeypatch):
     gone = msgspec.structs.replace(job, licence=str(tmp_path / "gone"))
     monkeypatch.setattr(plugins, "load", lambda group, name: Stub())

@@ -15,8 +15,8 @@ import pytest
 
 from hwbench.compare import resample, verdict
 from hwbench.compare.resample import Estimate, Restart
-from hwbench.compare.student import t_quantile
 from hwbench.records.base import Missing
+from hwbench.student import t_quantile
 
 ROUNDS, RESTARTS = 5, 10  # what the default budget gives where a process starts in half a second
 MINIMUM = 1.02

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from compress_hubs import LARGE, MODULES, QUICK_ZOO, SLOW_ZOO, hub
+from compress_hubs import MODULES, QUICK_ZOO, SLOW_ZOO, hub
 from compress_subjects import random_samples, run_ort, subject_of
+from large import LARGE
 from text_graphs import text_graph
 
 from hwbench.compress.methods.simplify import Simplify, SimplifySettings

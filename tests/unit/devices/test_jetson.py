@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from hwbench.devices.jetson import JetsonFinder, power_mode_names
+from hwbench.devices.jetson import JetsonFinder
+from hwbench.devices.jetson_clocks import power_modes
 from hwbench.records.base import Missing
 
 
@@ -49,4 +50,4 @@ def test_other_boards_are_no_jetson(host):
 
 def test_mode_names_leave_comments_and_parameters_out():
     text = "# < POWER_MODEL ID=9 NAME=OLD >\n< PARAM TYPE=FILE NAME=GPU >\n  < POWER_MODEL ID=0 NAME=MAXN >\n"
-    assert power_mode_names(text) == {0: "MAXN"}
+    assert [(mode.number, mode.name) for mode in power_modes(text)] == [(0, "MAXN")]

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from hwbench.devices.nvidia import NvidiaFinder
+from hwbench.devices.profiles import load_profiles, match_profile
 from hwbench.nvml import ERRORS
 from hwbench.records.base import Missing
+from hwbench.records.device import MigInstance
 
 
 class NVMLError(Exception):
@@ -21,23 +23,37 @@ class FakeNvml:
 
     NVMLError = NVMLError
 
-    def __init__(self, count=1, failing=(), mig=(0, 0), without=()):
+    def __init__(self, count=1, failing=(), mig=(0, 0), without=(), parts=()):
+        """``parts``: the memory of each MIG instance in GiB by its place; None for a place that is not taken."""
         self.failing = dict(failing)
+        self.parts = parts
         self.without = set(without)
         self.running = 0
         self._answers = {
             "nvmlDeviceGetCount": lambda: count,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetName": lambda handle: "NVIDIA H100 80GB HBM3",
-            "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+            "nvmlDeviceGetName": lambda handle: "NVIDIA H100 80GB HBM3" + part(handle, " MIG {}g.{}gb"),
+            "nvmlDeviceGetUUID": lambda handle: f"MIG-{handle}" if isinstance(handle, str) else f"GPU-{handle}",
+            "nvmlDeviceGetMaxMigDeviceCount": lambda handle: len(parts),
+            "nvmlDeviceGetMigDeviceHandleByIndex": self._part,
+            "nvmlDeviceGetAttributes_v2": lambda handle: SimpleNamespace(multiprocessorCount=16 * int(handle[0])),
+            "nvmlDeviceGetGpuInstanceId": lambda handle: 7,
+            "nvmlDeviceGetComputeInstanceId": lambda handle: 0,
             "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
             "nvmlDeviceGetMigMode": lambda handle: list(mig),
-            "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=85520809984),
+            "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(
+                total=int(handle.split("/")[1]) * 2**30 if isinstance(handle, str) else 85520809984
+            ),
             "nvmlSystemGetDriverVersion": lambda: b"580.65.06",
             "nvmlSystemGetCudaDriverVersion_v2": lambda: 13020,
             "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 700000,
             "nvmlDeviceGetMaxClockInfo": lambda handle, clock: {1: 1980}[clock],
         }
+
+    def _part(self, handle, place):
+        if self.parts[place] is None:
+            raise NVMLError(6)  # NVML_ERROR_NOT_FOUND
+        return self.parts[place]
 
     def __getattr__(self, name):
         if name in self.without or name not in self._answers:
@@ -58,6 +74,10 @@ class FakeNvml:
 
     def nvmlShutdown(self):  # noqa: N802 - NVML's name
         self.running -= 1
+
+
+def part(handle, text):
+    return text.format(*handle.split("/")) if isinstance(handle, str) else ""
 
 
 def look(root, **settings):
@@ -89,6 +109,29 @@ def test_mig_shows_and_changes_the_fingerprint(tmp_path):
     assert split.gpu.mig is True
     assert split.title.endswith("(MIG)")
     assert split.fingerprint != plain.fingerprint
+
+
+def test_instances_of_mig_are_devices(tmp_path):
+    whole, small, large = look(tmp_path, mig=(1, 1), parts=("1/10", None, "4/40")).devices
+    assert [one.name for one in (whole, small, large)] == ["cuda:0", "cuda:0/mig:0", "cuda:0/mig:2"]
+    assert small.title == "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    assert (small.gpu.uuid, small.memory_bytes, small.gpu.mig) == ("MIG-1/10", 10 * 2**30, False)
+    assert small.gpu.compute_capability == "9.0"
+    assert small.gpu.instance == MigInstance(
+        parent="cuda:0", parent_uuid="GPU-0", gpu_instance=7, compute_instance=0, sm_count=16
+    )
+    assert small.gpu.power_limit_w.code == "mig_instance"
+    assert whole.gpu.instance is None
+    assert len({one.fingerprint for one in (whole, small, large)}) == 3
+    assert match_profile(small, load_profiles()).code == "no_profile"
+
+
+def test_instances_that_cannot_be_asked_are_reasons_beside_the_gpu(tmp_path):
+    found = look(tmp_path, mig=(1, 1), failing={"nvmlDeviceGetMaxMigDeviceCount": 4})
+    assert [device.name for device in found.devices] == ["cuda:0"]
+    assert found.absent.reasons[0].why.startswith("cuda:0/mig: ")
+    found = look(tmp_path, mig=(1, 1), parts=("1/10",), failing={"nvmlDeviceGetAttributes_v2": 3})
+    assert found.devices[1].gpu.instance.sm_count.code == "not_supported"
 
 
 def test_two_equal_gpus_have_one_fingerprint(tmp_path):

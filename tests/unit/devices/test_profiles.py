@@ -6,13 +6,16 @@ import contextlib
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwbench import plugins
 from hwbench.devices.profiles import load_profiles, match_profile, parse_profile, read_profile
 from hwbench.errors import StorageError
+from hwbench.inventory import find_or_describe
 from hwbench.records.base import Missing
 from hwbench.records.device import Cpu, Device, DeviceKind, Gpu
 from hwbench.records.profile import DeviceProfile, Figure, Match
@@ -471,3 +474,13 @@ def test_a_damaged_file_is_only_ever_a_storage_error(edits: list[tuple[int, int,
 @given(span=st.sampled_from(NUMBERS), literal=st.sampled_from(FRAGMENTS) | st.integers().map(lambda i: str(i).encode()))
 def test_a_strange_number_is_only_ever_a_storage_error(span: tuple[int, int], literal: bytes) -> None:
     parse_or_refuse(SEED[: span[0]] + literal + SEED[span[1] :])
+
+
+@pytest.mark.parametrize("name", sorted(name for name, each in PROFILES.items() if each.kind in {"gpu", "jetson"}))
+def test_the_engines_of_a_gpu_run_on_gpus(name):
+    model = SimpleNamespace(artefact=None)
+    files = SimpleNamespace(no_graph=None, torch_source="net.py:net")
+    device = find_or_describe(name).device
+    for engine in PROFILES[name].engines:
+        reasons = plugins.load("engines", engine).supports(model, files, device).reasons
+        assert "wrong_device" not in {reason.code for reason in reasons}, engine

@@ -141,7 +141,7 @@ def test_a_change_that_does_not_take_undoes_those_before_it(whole, monkeypatch):
             raise OSError(errno.EPERM, "Operation not permitted")
         return write(descriptor, data)
 
-    monkeypatch.setattr(change.os, "write", firmware_says_no)
+    monkeypatch.setattr(os, "write", firmware_says_no)
     changes = planned(whole, ALL)
     with (
         pytest.raises(DeviceError, match=r"turbo could not be set.*put back"),
@@ -163,9 +163,7 @@ def test_a_value_that_the_kernel_takes_and_ignores_is_noticed(whole):
 
 def test_what_is_not_permitted_is_refused_before_anything_is_changed(whole, monkeypatch):
     root, before, access = whole.tree.root, contents(whole.tree.root), os.access
-    monkeypatch.setattr(
-        change.os, "access", lambda path, mode: not str(path).endswith("control") and access(path, mode)
-    )
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("control") and access(path, mode))
     with (
         pytest.raises(DeviceError, match="smt may not be changed by this user") as raised,
         change.changed(root, planned(whole, ALL), ["true"]),
@@ -246,7 +244,7 @@ def test_files_of_a_cpu_that_is_away_until_smt_is_back(whole, monkeypatch):
             away.rename(policy)
         return write(descriptor, data)
 
-    monkeypatch.setattr(change.os, "write", bring_back)
+    monkeypatch.setattr(os, "write", bring_back)
     change.restore(root)
     assert (policy / "scaling_governor").read_text() == "powersave"
 

@@ -1,10 +1,13 @@
 """Refusing an energy run before minutes are spent, and saying why each meter cannot be used."""
 
+from types import SimpleNamespace
+
 import pytest
+from synthetic_traces import channel
 
 from hwbench import plugins
 from hwbench.energy import choose as module
-from hwbench.energy.choose import choose, require
+from hwbench.energy.choose import choose, require, shortest_window_s
 from hwbench.errors import DeviceError, UsageError
 from hwbench.records.base import Missing, Support, unsupported
 from hwbench.testing import example_cpu
@@ -81,3 +84,14 @@ def test_the_reasons_are_kept_by_meter(meters):
     assert {name: reason.code for name, reason in chosen.reasons.items()} == {
         "counter": "permission_denied", "gpu": "wrong_device", "wall": "no_socket",
     }  # fmt: skip
+
+
+def test_windows_are_as_long_as_the_slowest_channel_that_is_added_up_asks_for(meters):
+    class Slow(Instrument):
+        sources = (SimpleNamespace(channels=(channel(period_s=0.1), channel("part", period_s=5.0, role="part"))),)
+
+    slow = Slow()
+    meters["good"] = Meter("good", 0, instrument=slow)
+    assert shortest_window_s("good", example_cpu()) == pytest.approx(1.0)
+    assert slow.closed
+    assert shortest_window_s("wall", example_cpu()) == 0.0, "there is none"

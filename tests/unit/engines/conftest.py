@@ -6,6 +6,7 @@ import pytest
 from hwbench.graph.importer import import_model
 from hwbench.protocols import BuildRequest
 from hwbench.records.model import ImportJob
+from hwbench.testing import example_cpu
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def build_request(tmp_path):
         return BuildRequest(
             model=imported.model,
             files=imported.files,
+            device=example_cpu(),
             precision=precision,
             threads=threads,
             streams=streams,

@@ -1,7 +1,15 @@
 import pytest
 
-from hwbench.engines.edge import installed, require_built, require_precision, threads_per_stream, translated
-from hwbench.errors import EngineError, UsageError
+from hwbench.engines.edge import (
+    installed,
+    refuse_nvidia_only,
+    require_built,
+    require_precision,
+    threads_per_stream,
+    translated,
+)
+from hwbench.errors import EngineError, Unsupported, UsageError
+from hwbench.records.quantization import PrecisionPlan
 
 
 def translate(error):
@@ -9,6 +17,12 @@ def translate(error):
         raise error
     assert raised.value.__cause__ is error
     return raised.value.message
+
+
+def test_what_only_tensorrt_is_asked_for():
+    refuse_nvidia_only("engine", PrecisionPlan(default="int8", floating="fp16", layers={"a": "float"}))
+    with pytest.raises(Unsupported, match="engine cannot build in fp8, tf32: no CPU has it"):
+        refuse_nvidia_only("engine", PrecisionPlan(default="int8", floating="tf32", layers={"a": "fp8"}))
 
 
 class TestTranslated:

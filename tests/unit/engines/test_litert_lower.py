@@ -276,6 +276,8 @@ def test_a_named_layer_gets_what_the_default_leaves_alone(nets):
     ("plan", "words"),
     [
         (PrecisionPlan(default="float", floating="bf16"), "bf16"),
+        (PrecisionPlan(default="float", floating="tf32"), "cannot build in tf32"),
+        (PrecisionPlan(default="int8", layers={"depthwise": "fp8"}), "cannot build in fp8"),
         (PrecisionPlan(default="float", layers={"nobody": "int8"}), "nobody"),
     ],
 )

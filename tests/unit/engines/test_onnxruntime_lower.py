@@ -195,6 +195,11 @@ class TestRefused:
         with pytest.raises(Unsupported, match=f"cannot compute in {floating}"):
             low.lowered(graphs.mlp(), tmp_path, "float", floating=floating)
 
+    @pytest.mark.parametrize("more", [{"plan": "fp8"}, {"plan": "float", "floating": "tf32"}])
+    def test_what_only_gpus_have(self, tmp_path, more):
+        with pytest.raises(Unsupported, match="no CPU has it"):
+            low.lowered(graphs.mlp(), tmp_path, **more)
+
     def test_a_named_layer_that_cannot(self, tmp_path):
         with pytest.raises(Unsupported, match=r"layer 'conv' in int4-weights: .*linear layers only"):
             low.lowered(graphs.convnet(), tmp_path, "float", layers={"conv": "int4-weights"})

@@ -15,6 +15,7 @@ from hwbench.errors import ModelError, UsageError
 from hwbench.protocols import BuildRequest, Builds, ReadsArtefacts
 from hwbench.records.model import Artefact
 from hwbench.records.quantization import PrecisionPlan
+from hwbench.testing import example_cpu
 
 
 def described(path, shapes=None, batch_size=None):
@@ -82,7 +83,14 @@ def test_open_axes_are_fixed_when_it_is_run(open_axes, tmp_path):
     )
     files = msgspec.structs.replace(one.result.files, folder=str(tmp_path), runtime_graph="net.xml", merged={})
     request = BuildRequest(
-        model=model, files=files, precision="auto", threads=1, streams=1, profile_layers=False, workdir=tmp_path
+        model=model,
+        files=files,
+        device=example_cpu(),
+        precision="auto",
+        threads=1,
+        streams=1,
+        profile_layers=False,
+        workdir=tmp_path,
     )
     runner = OpenVino().load(request).compile()
     bound = runner.bind({"x": np.ones((5, 4), np.float32)})

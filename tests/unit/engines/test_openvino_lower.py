@@ -245,6 +245,12 @@ def test_arithmetic_that_the_cpu_does_not_have_is_refused(tmp_path, floating):
         case(mlp(), tmp_path).lower(PrecisionPlan(default="float", floating=floating), isa=("avx2",))
 
 
+@pytest.mark.parametrize("plan", [{"default": "fp8"}, {"default": "float", "floating": "tf32"}])
+def test_arithmetic_that_no_cpu_has_is_refused(tmp_path, plan):
+    with pytest.raises(Unsupported, match="no CPU has it"):
+        case(mlp(), tmp_path).lower(PrecisionPlan(**plan))
+
+
 def test_fp16_is_stored_as_fp16(tmp_path):
     lowered = case(mlp(), tmp_path).lower(PrecisionPlan(default="float", floating="fp16"), isa=("avx512_fp16",))
     assert (lowered.arithmetic, lowered.settings) == ("fp16", {"INFERENCE_PRECISION_HINT": "f16"})

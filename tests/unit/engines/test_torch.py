@@ -35,7 +35,7 @@ def test_the_device_and_the_installation_decide():
     network = SimpleNamespace(artefact=None)
     assert supports(absent, network, TORCH, example_cpu()) == missing
     assert supports(present, network, TORCH, example_cpu()).usable
-    elsewhere = supports(present, network, TORCH, example_cpu(name="cuda:0", kind="nvidia"))
+    elsewhere = supports(present, network, TORCH, example_cpu(name="phone", kind="android"))
     assert elsewhere.reasons[0].code == "wrong_device"
 
 
@@ -69,6 +69,7 @@ def test_auto_takes_the_module_as_it_is(engine, tmp_path):
     request = BuildRequest(
         model=imported.model,
         files=imported.files,
+        device=example_cpu(),
         precision="auto",
         threads=torch.get_num_threads(),
         streams=1,

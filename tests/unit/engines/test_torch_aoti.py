@@ -10,7 +10,9 @@ from onnx import helper
 
 from hwbench.engines import torch_compile
 from hwbench.engines.torch_aoti import TorchAoti
-from hwbench.engines.torch_aoti_build import arithmetic_for, lower, require_same_isa
+from hwbench.engines.torch_aoti_build import arithmetic_for, lower
+from hwbench.engines.torch_aoti_check import require_same_machine
+from hwbench.engines.torch_place import OnHost
 from hwbench.errors import EngineError, Unsupported
 from hwbench.graph.importer import import_model
 from hwbench.protocols import BuildRequest, LowerRequest
@@ -67,6 +69,7 @@ def request(imported, folder, *, isa=BF16, **plan):
     [
         ({"default": "int8"}, "torch-aoti builds no int8"),
         ({"layers": {"first": "int4-weights"}}, "torch-aoti builds no int4-weights"),
+        ({"layers": {"first": "fp8"}}, "torch-aoti builds no fp8"),
         ({"floating": "fp16"}, "torch-aoti cannot run in fp16 here\n  it offers: fp32, auto, bf16"),
         ({"floating": "bf16", "isa": ("avx2", "avx512f")}, "has no bf16 arithmetic"),
     ],
@@ -78,11 +81,11 @@ def test_what_it_cannot_build_is_refused_before_anything_is_written(imported, tm
 
 
 def test_auto_is_what_the_graph_is_written_in(imported):
-    assert arithmetic_for("auto", imported.model) == "fp32"
+    assert arithmetic_for("auto", imported.model, example_cpu()) == "fp32"
     half = msgspec.structs.replace(imported.model, arithmetic="fp16")
-    assert arithmetic_for("auto", half) == "fp16"
+    assert arithmetic_for("auto", half, example_cpu()) == "fp16"
     with pytest.raises(Unsupported, match="cannot run in fp32"):
-        arithmetic_for("fp32", half)
+        arithmetic_for("fp32", half, example_cpu())
 
 
 def test_an_onnx_file_will_do_and_compiling_needs_a_compiler(imported, monkeypatch):
@@ -122,10 +125,10 @@ def test_a_package_for_another_cpu_is_refused(tmp_path, machine, isa, fits):
         facts = {"AOTI_MACHINE": machine, "AOTI_CPU_ISA": isa}
         package.writestr("model/data/aotinductor/model/x.wrapper_metadata.json", json.dumps(facts))
     if fits:
-        require_same_isa(path)
+        require_same_machine(path, OnHost())
     else:
         with pytest.raises(EngineError, match=r"was compiled for .*, and this is"):
-            require_same_isa(path)
+            require_same_machine(path, OnHost())
 
 
 @pytest.mark.slow
@@ -154,7 +157,14 @@ def test_a_package_runs_as_it_was_built(imported, tmp_path, floating):
     model = msgspec.structs.replace(imported.model, artefact=artefact, arithmetic=lowered.arithmetic)
     files = msgspec.structs.replace(imported.files, folder=str(built), runtime_graph="model.pt2")
     asked = BuildRequest(
-        model=model, files=files, precision="auto", threads=1, streams=1, profile_layers=False, workdir=work
+        model=model,
+        files=files,
+        device=example_cpu(),
+        precision="auto",
+        threads=1,
+        streams=1,
+        profile_layers=False,
+        workdir=work,
     )
     program = engine.load(asked)
     assert program.compile_phase is not None

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 from compress_hubs import FILES, MODULES, QUICK_ZOO, SLOW_ZOO, hub
 from compress_subjects import imported, random_samples, run_ort
+from large import LARGE
 from text_graphs import text_graph
 
 from hwbench.errors import ModelError, UsageError
@@ -66,9 +67,13 @@ def test_another_batch_is_what_an_import_at_that_batch_gives(name):
     held_against_imports(*(hub(name, batch) for batch in (1, 2, 3)))
 
 
+LARGEST = ("resnet50", "mobilenet_v2", "bert_small", "vit_tiny")
+NETWORKS = (*SLOW_ZOO, *MODULES)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a loader leaves its file open
-@pytest.mark.parametrize("name", [*SLOW_ZOO, *MODULES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LARGE) if name in LARGEST else name for name in NETWORKS])
 def test_another_batch_of_large_networks(name):
     held_against_imports(*(hub(name, batch) for batch in (1, 2, 3)))
 

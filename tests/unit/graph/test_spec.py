@@ -120,9 +120,6 @@ def test_a_folder_is_no_model(files, text):
         ("weights.pt", "weights without the network"),
         ("weights.pth", "weights without the network"),
         ("weights.safetensors", "weights without the network"),
-        ("net.engine", "no TensorRT engine in this hwbench yet"),
-        ("net.plan", "no TensorRT engine in this hwbench yet"),
-        ("net.TRT", "no TensorRT engine in this hwbench yet"),
     ],
 )
 def test_weights_and_engines_of_no_engine_here_are_refused_with_the_reason(files, text, why):

@@ -370,7 +370,8 @@ def test_only_the_torch_engines_run_what_cannot_be_exported(nets, tmp_path):
     eager = TorchEager()
     assert eager.supports(result.model, result.files, example_cpu()).usable
     request = BuildRequest(
-        model=result.model, files=result.files, precision="fp32", threads=torch.get_num_threads(), streams=1,
+        model=result.model, files=result.files, device=example_cpu(), precision="fp32",
+        threads=torch.get_num_threads(), streams=1,
         profile_layers=False, workdir=tmp_path,
     )  # fmt: skip
     with np.load(tmp_path / "inputs.npz") as archive:

@@ -11,10 +11,10 @@ import pytest
 from fake_nvml import NOT_SUPPORTED, UUID, FakeDriver
 
 from hwbench.files import decode, encode
-from hwbench.measure.gpu_memory import GpuMemoryTrack
+from hwbench.measure.gpu_memory import EVERY_S, RUN_EVERY_S, GpuMemoryTrack, gpu_track, told
 from hwbench.records.base import Missing
 from hwbench.records.memory import GpuMemory
-from hwbench.testing import FakeClock, assert_explained
+from hwbench.testing import FakeClock, assert_explained, example_cpu
 
 MIB = 2**20
 OWN = os.getpid()
@@ -95,9 +95,58 @@ def test_four_numbers(track, driver, clock, cuda):
     assert seen.nvml_process_peak_bytes == 1500 * MIB
     assert seen.nvml_device_delta_bytes == 1500 * MIB
     assert seen.flags == ()
-    assert (seen.samples, seen.sampled_every_s, seen.longest_gap_s) == (5, 0.02, pytest.approx(0.05))
+    assert (seen.samples, seen.sampled_every_s, seen.longest_gap_s) == (5, RUN_EVERY_S, pytest.approx(0.05))
     assert driver.running == 0
     assert decode(encode(seen), GpuMemory, what="it") == seen
+
+
+def test_loading_and_running_have_peaks_of_their_own(track, driver, clock, cuda):
+    with track() as following:
+        driver.processes[OWN], driver.used = 5000 * MIB, 6000 * MIB  # a builder's workspace
+        following.look()
+        driver.processes[OWN], driver.used = 800 * MIB, 1800 * MIB
+        loading = told(following)
+        following.start_run()
+        running = told(following)
+    assert loading.nvml_process_peak_bytes == 5000 * MIB
+    assert loading.torch_peak_allocated_bytes == 900 * MIB
+    assert loading.sampled_every_s == EVERY_S
+    assert running.nvml_process_peak_bytes == 800 * MIB
+    assert running.torch_peak_allocated_bytes == 0
+    assert running.sampled_every_s == RUN_EVERY_S
+
+
+def test_torch_is_asked_for_its_number_of_the_gpu_when_it_has_a_context(track, driver, clock, cuda):
+    asked = []
+
+    def find(torch):
+        asked.append(torch)
+        return 1
+
+    cuda.initialized = False
+    following = track()
+    following._torch_index = find
+    with following:
+        assert told(following).torch_peak_allocated_bytes.code == "no_torch"
+        assert not asked
+        cuda.initialized = True
+        assert told(following).torch_peak_allocated_bytes == 900 * MIB
+        hidden = Missing(code="not_visible", why="CUDA_VISIBLE_DEVICES")
+        following._torch_index = lambda torch: hidden
+        assert told(following).torch_peak_reserved_bytes is hidden
+
+
+def test_a_cpu_has_no_gpu_memory():
+    with gpu_track(example_cpu()) as following:
+        assert following is None
+        assert told(following).code == "no_gpu"
+
+
+def test_a_jetson_shares_one_memory():
+    with gpu_track(example_cpu(name="jetson", kind="jetson")) as following:
+        seen = told(following)
+    assert seen.nvml_process_peak_bytes.code == "unified"
+    assert seen.nvml_device_delta_bytes.code == "unified"
 
 
 def test_what_the_driver_reserves_is_no_use_of_memory(track, driver, clock, cuda):
@@ -184,7 +233,7 @@ def test_it_looks_by_itself_and_stops(driver, monkeypatch, tmp_path):
     module = driver.install(monkeypatch)
     threads = threading.active_count()
     with GpuMemoryTrack(UUID, nvml=module, root=tmp_path, every_s=0.002) as following:
-        following.start_run()
+        following.start_run(0.002)
         driver.used = 4000 * MIB
         time.sleep(0.05)
         driver.used = 1000 * MIB

@@ -10,6 +10,7 @@ import pytest
 from hwbench.measure.host import read_host
 from hwbench.measure.validity import judge
 from hwbench.records.base import Missing
+from hwbench.records.gpu import GpuState, Limited
 from hwbench.records.measurement import Parity, StopRule, TimedRun
 from hwbench.records.modes import BuildVariance, PresetCheck, Requirement, ServerRun, Spread, SteadyState, TimerError
 from hwbench.stats import summarize
@@ -185,6 +186,16 @@ def on_adapter(kind):
     return {"built": msgspec.structs.replace(built, settings=settings)}
 
 
+def gpu(sm_hz=1.98e9, **held):
+    """Return the state of a GPU whose clocks have been held down for so long, in all, by reason."""
+    limited = {"sw_thermal": 3.0, "sw_power_cap": 40.0, **held}
+    return GpuState(
+        of="cuda:0", sm_hz=sm_hz, memory_hz=2.6e9, sm_least_hz=0.0, sm_most_hz=0.0, temperature_c=60.0, power_w=300.0,
+        performance_state="P0", limited_by=(), limited=tuple(Limited(reason=k, held_s=v) for k, v in limited.items()),
+        throttle_events=0, power_limit_w=700.0, default_power_limit_w=700.0, memory_used_bytes=0,
+    )  # fmt: skip
+
+
 BEYOND = {
     "software_gpu": on_adapter("software"),
     "precision_not_as_asked": {"precision_asked": "bf16"},
@@ -197,6 +208,9 @@ BEYOND = {
     "drift": {"samples_ns": drifting(0.06)},
     "throttled": hosts("throttle_events", 5, 6),
     "clock_changed": hosts("cpu_hz", (3e9, 3e9), (2.39e9, 2.39e9)),
+    "gpu_throttled": hosts("gpu", gpu(), gpu(sw_thermal=3.11)),  # 1 % of 10 s is 0.1 s
+    "gpu_power_capped": hosts("gpu", gpu(), gpu(sw_power_cap=40.11)),
+    "gpu_clock_changed": hosts("gpu", gpu(2.0e9), gpu(1.79e9)),
     "stolen_time": hosts("steal_s", 1.0, 1.81),  # 2 % of 10 s on 4 CPUs is 0.8 s
     "foreign_load": hosts("busy_s", 100.0, 114.1),  # 10 % is 4 s, on top of its own 10 s
     "swapping": hosts("swap_out_bytes", 1000, 1001),
@@ -219,6 +233,9 @@ AT = {
     "drift": {"samples_ns": drifting(0.0499)},
     "throttled": hosts("throttle_events", 5, 5),
     "clock_changed": hosts("cpu_hz", (3e9, 3e9), (2.41e9, 2.41e9)),
+    "gpu_throttled": hosts("gpu", gpu(), gpu(sw_thermal=3.09)),
+    "gpu_power_capped": hosts("gpu", gpu(), gpu(sw_power_cap=40.09)),
+    "gpu_clock_changed": hosts("gpu", gpu(2.0e9), gpu(1.81e9)),
     "stolen_time": hosts("steal_s", 1.0, 1.79),
     "foreign_load": hosts("busy_s", 100.0, 113.9),
     "swapping": hosts("swap_out_bytes", 1000, 1000),
@@ -231,7 +248,7 @@ AT = {
     "builds_differ": built_often(0.02),
     "preset_not_kept": preset("holds"),
 }
-INVALID = {"precision_not_as_asked", "outputs_not_finite", "software_gpu", "throttled", "backlog_grew"}
+INVALID = {"precision_not_as_asked", "outputs_not_finite", "software_gpu", "throttled", "gpu_throttled", "backlog_grew"}
 
 
 @pytest.mark.parametrize("code", BEYOND)
@@ -365,6 +382,7 @@ def test_throughput_mode_is_judged_on_what_it_has():
 
 
 def test_throttling_is_what_sustained_load_looks_for():
+    assert codes(clean(**sustained(600), **BEYOND["gpu_throttled"])) == [("gpu_throttled", "warning")]
     hot = clean(**sustained(600), **BEYOND["throttled"])
     assert codes(hot) == [("throttled", "warning")]
 
@@ -374,6 +392,7 @@ def test_the_course_of_these_modes_is_their_result_and_no_drift(mode):
     stop = StopRule(name="duration", settings={"seconds": 600.0})
     drifted = clean(**moded(mode, stop=stop), **BEYOND["drift"], **BEYOND["clock_changed"])
     assert codes(drifted) == []
+    assert codes(clean(**moded(mode, stop=stop), **BEYOND["gpu_clock_changed"])) == []
 
 
 def test_a_window_shorter_than_the_kernel_s_ticks_is_not_judged_by_them():

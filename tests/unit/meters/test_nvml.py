@@ -124,7 +124,7 @@ def test_every_constant_is_that_of_nvidia_ml_py():
         pynvml.NVML_POWER_SCOPE_MODULE,
         pynvml.NVML_POWER_SCOPE_MEMORY,
     )
-    assert ours._THROTTLED == {
+    assert shared.Nvml(pynvml).counter_fields() == {
         "sw_power_cap": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP,
         "sync_boost": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST,
         "sw_thermal": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
@@ -342,6 +342,13 @@ class TestTrouble:
         meter = make(fields={(269, 0): INVALID_ARGUMENT, (270, 0): INVALID_ARGUMENT, (271, 0): NOT_SUPPORTED})[1]
         assert {"sw_power_cap", "sync_boost"} <= set(channels(meter))
         assert not {"sw_thermal", "hw_thermal", "hw_power_brake"} & set(channels(meter))
+
+    def test_a_field_that_the_wrapper_does_not_name(self, make, monkeypatch):
+        meter = make()[1]
+        monkeypatch.setattr(pynvml, shared.COUNTERS["sw_thermal"], 251)
+        monkeypatch.delattr(pynvml, shared.COUNTERS["hw_thermal"])
+        assert not {"sw_thermal", "hw_thermal"} & set(channels(meter))
+        assert "hw_power_brake" in channels(meter)
 
     def test_mig_instance(self, make):
         driver, meter = make()

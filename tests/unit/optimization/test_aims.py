@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hwbench.errors import UsageError
-from hwbench.optimization_pipeline.aims import as_it_came, missed_by, settled_drop, stated_drop, values_of
+from hwbench.optimization_pipeline.aims import as_it_came, missed_by, settled_drop, values_of
 from hwbench.optimization_pipeline.ending import missed
-from hwbench.plan.goals import outcomes, parse_goal
+from hwbench.plan.goals import ANYTHING, OTHERWISE, outcomes, parse_goal, stated_drop
 from hwbench.records.base import Missing
 from hwbench.records.optimization import Candidate
 from hwbench.records.planning import Design
@@ -32,20 +32,30 @@ def candidate(name, precision):
 
 
 def test_the_tightest_goal_of_accuracy_is_what_may_be_lost():
-    assert stated_drop(goals("latency threshold 5ms"), None) == 0.01
+    assert stated_drop(goals("latency threshold 5ms"), None, OTHERWISE) == 0.01
     two = goals("accuracy max-degradation 2pp", "accuracy max-degradation 5pp")
-    assert stated_drop(two, None) == pytest.approx(0.02)
-    assert stated_drop(two, 0.005) == pytest.approx(0.005)
+    assert stated_drop(two, None, OTHERWISE) == pytest.approx(0.02)
+    assert stated_drop(two, 0.005, OTHERWISE) == pytest.approx(0.005)
 
 
 def test_goals_of_the_accuracy_itself_are_held_against_the_original():
     asked = goals("accuracy threshold 87%", "accuracy percent-max-degradation 10")
-    assert settled_drop(asked, stated_drop(asked, None), [score(0.9)]) == pytest.approx(0.03)
+    assert settled_drop(asked, stated_drop(asked, None, OTHERWISE), [score(0.9)]) == pytest.approx(0.03)
     assert settled_drop(asked[1:], 1.0, [score(0.9)]) == pytest.approx(0.09)
     assert settled_drop(asked, 0.01, [score(0.9)]) == pytest.approx(0.01)
     assert settled_drop(asked, 0.01, [score(0.8)]) == 0.0
     with pytest.raises(UsageError, match="no labels"):
         settled_drop(asked, 0.01, [])
+
+
+def test_where_nothing_holds_the_metric_back_it_may_fall_by_anything_in_its_own_unit():
+    """A perplexity may rise by 40, which is more than the whole of a share."""
+    free = stated_drop(goals("latency<5ms"), None, ANYTHING)
+    own = Score(name="perplexity", value=12.0, low=11.0, high=13.0, n=9, higher_is_better=False, method="bootstrap")
+    assert settled_drop(goals("latency<5ms"), free, [own]) > 1e6
+    assert settled_drop(goals("latency<5ms"), 40.0, [own]) == 40.0, "what was said stays"
+    assert settled_drop(goals("latency<5ms"), free, [score(0.9)]) == 1.0
+    assert settled_drop(goals("latency<5ms"), free, []) == 1.0, "of decisions that stay"
 
 
 def test_goals_beyond_accuracy_order_candidates_by_priority():
@@ -64,10 +74,11 @@ def test_what_was_not_built_is_not_the_network_as_it_came():
 
 
 def test_throughput_follows_from_latency_and_what_was_not_measured_is_missing():
-    found = values_of(candidate("it", "int8"), "latency", 0.004, [score(0.9)], 8)
+    found = values_of(candidate("it", "int8"), {"latency": 0.004, "memory": 5e7}, [score(0.9)], 8)
     assert found["latency"] == 0.004
     assert found["throughput"] == 2000
     assert found["accuracy"] == 0.9
+    assert found["memory"] == 5e7
     assert isinstance(found["energy"], Missing)
     assert isinstance(found["size"], Missing)
 

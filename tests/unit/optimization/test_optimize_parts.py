@@ -1,23 +1,36 @@
 """What ``hwbench optimize`` is made of: data divided, stages kept, who counts, the certificate, the Pareto set."""
 
 import math
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
-from fake_contests import FakeClock, Machine, contest, entrants
+from fake_contests import MEASURED, FakeClock, Machine, contest, entrants
 from scipy import stats
 
 from hwbench.data.split import split_stored
 from hwbench.data.store import LABELS, InputWriter, stored_inputs
 from hwbench.errors import EngineError, UsageError
-from hwbench.optimization_pipeline.ending import binding, careful, certify, outcome, pareto, values_of, word_of
+from hwbench.optimization_pipeline.aims import by_candidate
+from hwbench.optimization_pipeline.ending import (
+    binding,
+    careful,
+    certify,
+    measured_of,
+    outcome,
+    pareto,
+    values_of,
+    word_of,
+)
 from hwbench.optimization_pipeline.judging import Eligibility, distance, drop_of
 from hwbench.optimization_pipeline.kept import Kept
+from hwbench.optimization_pipeline.run import Optimization
+from hwbench.plan.goals import parse_goal
 from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.model import DataFacts, TensorSpec
-from hwbench.records.optimization import Candidate, Drop, OptimizeRequest, Round, Scored, Shares
+from hwbench.records.optimization import Candidate, Drop, Made, OptimizeRequest, Round, Scored, Shares
 from hwbench.records.planning import Design
 from hwbench.records.quantization import CalibrationSettings
 from hwbench.records.verification import Agreement, Certificate, ScoreResult
@@ -303,6 +316,58 @@ class TestEnding:
         assert stats.binomtest(round(0.005 * enough), enough).proportion_ci(0.95, "exact").high < 0.0105
         assert word_of(scored(worse=20, labels=False), 0.01)[1].code == "no_labels"
         assert word_of(scored(finite=False), 0.01)[0] == "FAILED"
+
+
+def test_the_most_accurate_of_those_that_meet_the_goals_is_taken_where_that_is_asked_for(held):
+    missed = {"fp32": (1.0,), "int8": (0.0,), "plan a": (0.0,), "plan b": (0.0,)}
+    found = candidates(int8=6, plan_a=4, plan_b=2)
+    verdicts = certify(held, found, 0.02, lambda each: scored(), None, missed, accurate=True)
+    assert verdicts.certified[-1].entrant == "plan b", "fp32 loses nothing, and misses the goals"
+    assert verdicts.choice.word == "ACCURATE"
+    assert "the least of those that meet the goals" in verdicts.choice.why
+    equal = candidates(int8=2, plan_a=4, plan_b=2)
+    again = certify(held, equal, 0.02, lambda each: scored(), None, missed, accurate=True)
+    assert again.choice.word == "FASTER", "of two that lose as much, the faster one for sure"
+    assert again.certified[-1].entrant == "plan b"
+
+
+def test_what_else_was_measured_is_told_and_goals_are_held_against_it(held):
+    assert {frozenset(each.also) for each in held.standings} == {frozenset({"memory"})}
+    found = measured_of(held, [])
+    assert found["int8"]["latency"] == held.standing("int8").value
+    peak = max(MEASURED.memory.peak_load_rss_bytes, MEASURED.memory.peak_run_rss_bytes)
+    assert found["int8"]["memory"] == peak
+    goal = parse_goal(f"memory<{peak + 1}B")
+    by = by_candidate([goal], candidates(), None, found, "latency", 1)
+    assert set(by.values()) == {(0.0,)}
+
+
+@pytest.mark.parametrize("text", ["latency<1us", "throughput>1000000000"])
+def test_where_accuracy_is_the_objective_of_those_that_miss_the_goal_the_nearest_is_taken(held, text):
+    found = candidates(int8=6, plan_a=4, plan_b=2)
+    values = measured_of(held, [])
+    missed = by_candidate([parse_goal(text)], found, None, values, "accuracy", 1)
+    verdicts = certify(held, found, 1.0, lambda each: scored(), None, missed, accurate=True)
+    assert verdicts.certified[-1].entrant == min(values, key=lambda name: values[name]["latency"])
+    apart = by_candidate([parse_goal(text)], found, None, values, "latency", 1)
+    assert len(set(apart.values())) == 1, "which of them is fast the guard says"
+
+
+def test_a_run_for_accuracy_that_misses_its_goal_takes_the_nearest(held):
+    """What is measured is latency, and the goal is of it; all the same no guard takes the fastest here."""
+    made = Made(engine=SimpleNamespace(size_bytes=1), plan=None, steps=(), network=None, imported=None, bundle="it",
+                took_s=1.0)  # fmt: skip
+    found = [msgspec.structs.replace(each, made=made) for each in candidates(int8=6, plan_a=4, plan_b=2)]
+    run = Optimization.__new__(Optimization)
+    run.request = request(objective="accuracy", goals=(parse_goal("latency<1us"),), max_drop=1.0)
+    run.judge = SimpleNamespace(reference=lambda part: None, score=lambda *given: scored())
+    run.arithmetic = "fp32"
+    imported = SimpleNamespace(model=SimpleNamespace(arithmetic="fp32", batch_size=1))
+    verdicts = run._certified(
+        held, SimpleNamespace(candidates=found, rounds=[]), imported, SimpleNamespace(certify=None)
+    )
+    values = measured_of(held, [])
+    assert verdicts.certified[-1].entrant == min(values, key=lambda name: values[name]["latency"])
 
 
 def test_the_pareto_set_is_that_of_brute_force():

@@ -10,10 +10,14 @@ import pytest
 from made_costs import Machine, some_designs
 
 from hwbench.errors import EngineError
-from hwbench.plan.designs import key_of, uniform
+from hwbench.inventory import find_or_describe
+from hwbench.plan.designs import key_of, sizes_of, uniform
 from hwbench.planning_pipeline import costs as costing
-from hwbench.planning_pipeline.costs import Costing, Runtime
-from hwbench.records.planning import Design
+from hwbench.planning_pipeline.costs import Costing
+from hwbench.planning_pipeline.known import Runtime
+from hwbench.planning_pipeline.ways import Ways
+from hwbench.records.planning import TWO_FOUR, Design, Option, SparseCost, Zeros, name_of
+from hwbench.records.quantization import CalibrationSettings
 from hwbench.records.sampling import NotSampled
 from hwbench.tables.collect import Collected
 
@@ -32,10 +36,11 @@ class Bench:
         monkeypatch.setattr(costing, "platform_of", lambda device, engine, *_, **__: self.platform(engine))
         monkeypatch.setattr(costing, "collect", self.collect)
         monkeypatch.setenv("HWBENCH_STORE", f"sqlite:///{folder / 'costs.sqlite'}")
-        request = SimpleNamespace(threads=1, seed=0, costs_s=costs_s)
+        request = SimpleNamespace(threads=1, seed=0, costs_s=costs_s, needs_energy=False)
         imported = SimpleNamespace(model=SimpleNamespace(hub_sha256=SPACE.hub_sha256))
         target = SimpleNamespace(device=None)
-        self.costing = Costing(request, target, None, imported, None, SPACE)
+        self.costing = Costing(request, target, None, imported, None)
+        self.costing.choose_in(SPACE)
         self.costing._job = lambda runtime, designs, _: (runtime.engine, designs)
         self.costing.clock = SimpleNamespace(now_ns=lambda: round(self.now_s * 1e9))
 
@@ -112,6 +117,103 @@ def test_where_nothing_uniform_can_be_built_there_is_a_reason(monkeypatch, tmp_p
     assert [each.runtime.engine for each in bench.know()] == ["one"]
     assert bench.costing.failed["broken"].why == "it cannot build this"
     assert bench.costing.failed["refuses"].why == "it refuses this"
+
+
+def test_zeros_are_offered_where_they_were_timed_faster_in_the_network(monkeypatch, tmp_path):
+    """2:4 takes 0.6 of one layer's time and 1.3 of another's; a kernel that a table praised is slower here."""
+    bench = Bench(monkeypatch, tmp_path, {"one": 1.0})
+    two_four, vw16 = Zeros(format=TWO_FOUR, sparsity=0.5), Zeros(format="vw16", sparsity=0.7)
+    takes = {("0.a", two_four): 0.6, ("0.b", two_four): 1.3, ("0.b", vw16): 1.2, ("last", vw16): 0.5}
+    options = {}
+    for name, zeros in takes:
+        options.setdefault(name, []).append(Option(name=name_of(zeros), scheme="float", zeros=zeros))
+    sites = tuple(
+        msgspec.structs.replace(site, options=(*site.options, *options.get(site.about, ())))
+        if site.kind == "precision"
+        else site
+        for site in SPACE.sites
+    )
+    plain = bench.sample
+
+    def sample(engine, design, space=SPACE):
+        made = plain(engine, design)
+        clusters = tuple(
+            msgspec.structs.replace(
+                each,
+                time_s=each.time_s * takes.get((each.cluster, design.zeros.get(each.cluster)), 1.0),
+                spread_s=0.001 * each.time_s,
+            )
+            for each in made.clusters
+        )
+        return msgspec.structs.replace(made, clusters=clusters)
+
+    bench.sample, bench.machine.noise = sample, 0.0
+    space = msgspec.structs.replace(SPACE, sites=sites)
+    runtime = bench.runtimes[0]
+    ways = Ways(
+        options={site.about: site.options[1:] for site in sites if site.kind == "precision"},
+        sparse=(SparseCost(cluster="0.b", zeros=vw16, ratio=0.4, basis="table", why="praised"),),
+    )
+    bench.costing.choose_in(space, {runtime: ways})
+    (found,) = bench.know()
+    kept = {(site.about, option.zeros) for site in found.space.sites for option in site.options if option.zeros}
+    assert kept == {("0.a", two_four), ("last", vw16)}
+    assert {(each.cluster, each.zeros): (round(each.ratio, 2), each.basis) for each in found.ways.sparse} == {
+        key: (ratio, "network") for key, ratio in takes.items()
+    }
+    assert any("faster at 1 of 2" in note for note in found.ways.notes)
+    assert not any(each.design.zeros for each in found.samples), "curves are of dense networks"
+    design = Design(zeros={"0.a": two_four})
+    cluster = next(each for each in SPACE.clusters if each.name == "0.a")
+    alone = found.costs.dense.cluster(cluster, [sizes_of(cluster, space, design)], "float")[0]
+    saved = found.costs.predict(space, Design()).value - found.costs.predict(space, design).value
+    assert saved == pytest.approx(0.4 * alone, rel=0.02)
+    asked = len(bench.asked["one"])
+    bench.costing.know([runtime], None)
+    assert len(bench.asked["one"]) == asked, "what was timed is kept"
+
+
+def test_samples_with_zeros_do_not_stand_for_dense_ones(monkeypatch, tmp_path):
+    """They are neither enough for a fit, nor do they take from what may be timed."""
+    bench = Bench(monkeypatch, tmp_path, {"one": 1.0})
+    sparse = [Zeros(format="vw16", sparsity=number / 20) for number in range(1, 13)]
+    for zeros in sparse:
+        bench.costing.store.add(bench.sample("one", Design(zeros={"last": zeros})))
+    assert bench.costing._known(bench.runtimes[0], None, 0.0).code == "no_time"
+    (found,) = bench.know()
+    assert len(found.samples) == 40
+    assert not any(each.design.zeros for each in found.samples)
+
+
+@pytest.mark.parametrize(
+    ("engine", "floating", "here", "wanted"),
+    [
+        ("tensorrt", "auto", True, True),
+        ("tensorrt", "fp16", True, True),
+        ("tensorrt", "fp32", True, False),
+        ("tensorrt", "auto", False, False),
+        ("onnxruntime", "auto", True, False),
+    ],
+)
+def test_what_reads_ranges_gets_them_where_nothing_can_be_quantised(engine, floating, here, wanted):
+    """Narrower networks in fp16 are built as wide ones are: what overflows a half stays in fp32."""
+    asked = []
+
+    def run(child, job, *_):
+        asked.append(job)
+        return SimpleNamespace(calibration="ranges")
+
+    imported = SimpleNamespace(model=SimpleNamespace(arithmetic="fp32", batch_size=1), files=None)
+    target = find_or_describe("cpu" if here else "nvidia-h200")
+    request = SimpleNamespace(calibration=CalibrationSettings(equalize=True), threads=1)
+    found = Costing(request, target, SimpleNamespace(run=run), imported, SimpleNamespace(facts=None, folder=None))
+    widths = tuple(site for site in SPACE.sites if site.kind == "width")
+    found.choose_in(msgspec.structs.replace(SPACE, sites=widths))
+    assert found.calibrate([Runtime(engine=engine, floating=floating)]) == ("ranges" if wanted else None)
+    assert [job.settings for job in asked] == [request.calibration.without_repairs()] * wanted
+    found.choose_in(SPACE)
+    assert found.calibrate([Runtime(engine=engine, floating=floating)]) == "ranges"
+    assert asked[-1].settings == request.calibration
 
 
 def test_samples_of_other_networks_help_where_this_one_has_few(monkeypatch, tmp_path):

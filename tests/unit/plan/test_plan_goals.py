@@ -3,7 +3,7 @@
 import pytest
 
 from hwbench.errors import UsageError
-from hwbench.plan.goals import bounds_of, goal_of_table, limit_of, misses, outcome, outcomes, parse_goal
+from hwbench.plan.goals import bounds_of, drop_of, limit_of, misses, outcome, outcomes, parse_goal, tightest
 from hwbench.records.base import Missing
 from hwbench.units import parse_quantity
 
@@ -36,12 +36,27 @@ def test_what_is_wanted(text, value, baseline, limit):
     assert limit_of(goal, baseline) == pytest.approx(limit)
 
 
-def test_priority_and_tables():
+def test_priority():
     goal = parse_goal("latency threshold 5ms priority 2")
     assert (goal.priority, goal.text) == (2, "latency threshold 5ms priority 2")
-    table = goal_of_table({"metric": "latency", "type": "threshold", "value": "5 ms", "priority": 2})
-    assert (table.metric, table.kind, table.value, table.priority) == ("latency", "threshold", 0.005, 2)
-    assert goal_of_table({"metric": "size", "type": "percent-min-improvement", "value": 50}).value == 0.5
+    assert parse_goal("energy<20mJ priority 3").priority == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("latency<5ms", "latency threshold 5ms"),
+        ("latency <= 5 ms", "latency threshold 5ms"),
+        ("energy<20mJ", "energy threshold 20mJ"),
+        ("memory<100MB", "memory threshold 100MB"),
+        ("accuracy>76%", "accuracy threshold 76%"),
+        ("throughput>=100/s", "throughput threshold 100"),
+        ("accuracy drop<1pp", "accuracy max-degradation 1pp"),
+    ],
+)
+def test_signs_are_thresholds(text, same):
+    one, other = parse_goal(text), parse_goal(same)
+    assert (one.metric, one.kind, one.value) == (other.metric, other.kind, other.value)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +66,10 @@ def test_priority_and_tables():
         ("latency threshold priority 2", "not METRIC KIND VALUE"),
         ("speed threshold 5ms", "no metric is called 'speed'"),
         ("latency below 5ms", "no kind is called 'below'"),
+        ("latency>5ms", "latency is to be small"),
+        ("accuracy<76%", "accuracy is to be large"),
+        ("speed<5ms", "no metric is called 'speed'"),
+        ("latency<5MB", "'MB' is no unit of it"),
         ("latency threshold 5MB", "'MB' is no unit of it"),
         ("latency threshold fast", "'fast' is no number"),
         ("latency threshold -5ms", "must not be negative"),
@@ -67,20 +86,6 @@ def test_priority_and_tables():
 def test_what_is_not_a_goal(text, words):
     with pytest.raises(UsageError, match=words):
         parse_goal(text)
-
-
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        ({"metric": "latency", "type": "threshold"}, "needs 'value'"),
-        ({"metric": "latency", "type": "threshold", "value": 1, "weight": 2}, "has no key 'weight'"),
-        ({"metric": "latency", "type": "threshold", "value": True}, "a number or a text"),
-        ({"metric": "latency", "type": "threshold", "value": 1, "priority": "high"}, "a whole number"),
-    ],
-)
-def test_what_is_not_a_table_of_one(table, words):
-    with pytest.raises(UsageError, match=words):
-        goal_of_table(table)
 
 
 def test_met_and_missed():
@@ -135,17 +140,39 @@ def test_bounds_for_the_solver():
         )
     ]
     original = {"accuracy": 0.8, "size": 4e6}
-    bounds = bounds_of(goals, original, batch_size=4, loss_of=lambda drop: 10 * drop)
-    assert bounds == pytest.approx({"loss": 0.05, "latency": 0.004, "size": 1e6})
-    with pytest.raises(UsageError, match="needs the accuracy of the original"):
-        bounds_of(goals[:1], {}, batch_size=1, loss_of=float)
-    with pytest.raises(UsageError, match="needs the accuracy of the original"):
-        bounds_of(goals[1:2], {}, batch_size=1, loss_of=float)
+    bounds = bounds_of(goals, original, batch_size=4)
+    assert tightest(bounds) == pytest.approx({"latency": 0.004, "size": 1e6})
+    assert [each.goal for each in bounds] == goals[2:], "accuracy is bounded by what whole designs lose"
+    with pytest.raises(UsageError, match="needs the size of the original"):
+        bounds_of(goals[-1:], {}, batch_size=1)
+
+
+def test_the_most_important_bound_comes_first():
+    goals = [parse_goal(text) for text in ("energy<2mJ priority 2", "latency<5ms", "latency<4ms priority 3")]
+    bounds = bounds_of(goals, {}, batch_size=1)
+    assert [each.name for each in bounds] == ["latency", "energy", "latency"]
+    assert tightest(bounds) == {"latency": 0.004, "energy": 0.002}
+
+
+def test_what_may_be_lost_so_that_all_goals_of_accuracy_hold():
+    goals = [parse_goal(text) for text in ("accuracy max-degradation 1pp", "accuracy>79.5%")]
+    assert drop_of(goals, 0.01, 0.8) == pytest.approx(0.005)
+    assert drop_of(goals[:1], 0.01, NO) == 0.01
+    with pytest.raises(UsageError, match="needs an accuracy"):
+        drop_of(goals, 0.01, NO)
 
 
 @pytest.mark.parametrize(
     ("text", "unit", "value"),
-    [("20 GiB", "B", 20 * 2**30), ("1.5e3", "s", 1500), ("2k/s", "1/s", 2e3), ("7nJ", "J", 7e-9)],
+    [
+        ("20 GiB", "B", 20 * 2**30),
+        ("1.5e3", "s", 1500),
+        ("2k/s", "1/s", 2e3),
+        ("7nJ", "J", 7e-9),
+        ("2min", "s", 120),
+        ("3pp", "change", 0.03),
+        ("3", "change", 3),
+    ],
 )
 def test_quantities(text, unit, value):
     assert parse_quantity(text, unit) == pytest.approx(value)

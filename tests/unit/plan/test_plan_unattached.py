@@ -12,10 +12,13 @@ from test_assemble import losses
 
 from hwbench.cli.main import main
 from hwbench.errors import DeviceError
+from hwbench.inventory import Away, find_or_describe
 from hwbench.plan.sites import KINDS, space_of
 from hwbench.planning_pipeline.planner import narrowed
 from hwbench.planning_pipeline.solving import Solving
-from hwbench.planning_pipeline.unattached import Away, claims, costing_of, find_or_predict, possible
+from hwbench.planning_pipeline.unattached import claims, costing_of
+from hwbench.planning_pipeline.ways import union
+from hwbench.planning_pipeline.with_zeros import WithZeros
 from hwbench.prediction.costs import PredictedCosts
 from hwbench.records.base import Missing
 from hwbench.records.plan import EnginePlan, Joint, PlanRequest
@@ -43,19 +46,21 @@ def costing(space, tmp_path, monkeypatch):
         )  # fmt: skip
         imported = SimpleNamespace(model=SimpleNamespace(batch_size=1))
         request = msgspec.structs.replace(asked, **changed)
-        return costing_of(request, find_or_predict(device), None, imported, None, space)
+        found = costing_of(request, find_or_describe(device), None, imported, None)
+        found.choose_in(space)
+        return found
 
     return make
 
 
 def test_only_a_profile_is_known_of_it():
-    target = find_or_predict(PI)
+    target = find_or_describe(PI)
     assert isinstance(target, Away)
     assert (target.device.fingerprint, target.device.cpu) == (PI, None)
     assert isinstance(target.device.memory_bytes, Missing)
-    assert not isinstance(find_or_predict("cpu"), Away)
+    assert not isinstance(find_or_describe("cpu"), Away)
     with pytest.raises(DeviceError):
-        find_or_predict("no-such-board")
+        find_or_describe("no-such-board")
 
 
 def test_a_plan_says_what_it_rests_on(costing, space):
@@ -65,7 +70,7 @@ def test_a_plan_says_what_it_rests_on(costing, space):
     assert known.platform.version == "not known"
     assert known.samples == ()
     slim = narrowed(there.space, [known])
-    baselines = known.baselines(slim)
+    baselines = known.baselines()
     assert {interval.tier for interval in baselines.values()} == {"C"}
     found = Solving(
         space=slim, costs=known.costs, sensitivity=losses(slim), max_drop=1.0, budgets=3,
@@ -74,8 +79,8 @@ def test_a_plan_says_what_it_rests_on(costing, space):
     told, order = claims(known, found)
     assert told.startswith("nothing was measured on Raspberry Pi 5: latencies are predicted, tier C")
     assert order.endswith("that is not enough to call it faster")  # as it never is in tier C
-    probed = replace(known.costs.predictor, errors=(0.01,) * 10)
-    of_probe = replace(known, costs=PredictedCosts(slim, probed))
+    probed = replace(known.costs.dense.predictor, errors=(0.01,) * 10)
+    of_probe = replace(known, costs=WithZeros(dense=PredictedCosts(slim, probed)))
     told, order = claims(of_probe, found)
     assert "tier B" in told
     assert order.endswith(": that is enough to call it faster")
@@ -93,13 +98,19 @@ def test_a_plan_says_what_it_rests_on(costing, space):
 
 
 def test_int8_is_no_choice_where_the_device_has_none(costing, space):
-    (predictor,) = costing().predictors.values()
+    there, net = costing(), hub("resnet20", 1)
+    (predictor,), (runtime,) = there.predictors.values(), there.runtimes()
+    every = there.offers(net, [runtime])
+    assert space_of(net, "it", kinds=("precision", "width"), ways=union(every.values())) == space
+    there.choose_in(space, every)
+    assert there.space_for(runtime) == space
     none = {kind: peak for kind, peak in predictor.machine.peaks.items() if kind != "int8"}
     without = replace(predictor, machine=replace(predictor.machine, peaks=none))
-    less = possible(space, [without])
+    there.predictors = dict.fromkeys(there.predictors, without)
+    there.choose_in(space, there.offers(net, [runtime]))
+    less = there.space_for(runtime)
     assert not any(option.scheme == "int8" for site in less.sites for option in site.options)
-    assert [each.reason.why for each in less.left_alone if each.kind == "precision"]
-    assert possible(space, [predictor]) == space
+    assert "no int8 arithmetic" in next(each.reason.why for each in less.left_alone if each.kind == "precision")
     costs = PredictedCosts(less, without)
     assert [costs.knows(less.clusters[0], scheme) for scheme in ("float", "int8")] == [True, False]
     whole = next(site for site in less.sites if site.kind == "width")

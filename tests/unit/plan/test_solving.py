@@ -22,6 +22,8 @@ TRUE = {"precision": 0.5, "width": 2.0, "depth": 1.0, "rank": 1.0}
 
 
 class Predicting(Made):
+    start_s = 0.0
+
     def predict(self, space, design):
         from hwbench.plan.assemble import assemble
 

@@ -1,6 +1,7 @@
 """Fits, intervals, orders and energies: against parameters that are known, and against formulas of their own."""
 
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -87,11 +88,11 @@ class TestIntervals:
     def test_too_few_residuals_widen(self):
         assert spread.conformal([0.1, -0.3]) == pytest.approx(0.3 * 3 / 2)
 
-    def test_student(self):
-        stats = pytest.importorskip("scipy.stats")
-        for freedom in (1, 2, 5, 9):
-            assert spread.t_quantile(freedom) == pytest.approx(stats.t.ppf(0.95, freedom), abs=1e-3)
-        assert spread.t_quantile(10**6) == pytest.approx(1.645, abs=1e-3)
+    @pytest.mark.parametrize("n", [2, 5, 12])
+    def test_the_interval_of_few_groups_is_students(self, n):
+        t = pytest.importorskip("scipy.stats").t
+        half = spread.half_width(between=0.1, judged=0, within=0, n=n)
+        assert half == pytest.approx(0.1 * t.ppf(0.95, n - 1) * (1 + 1 / n) ** 0.5, rel=1e-3)
 
     def test_less_is_known_of_a_runtime_that_was_never_fitted_and_of_a_gpu(self, predictor):
         def half(other):
@@ -177,6 +178,21 @@ class TestCosts:
         )
         assert clusters + found.borders_s + costs.start_s == pytest.approx(costs.predict(space, design).value)
         assert (found.borders_s > 0) is (scheme == "int8")  # the ends of the network are floats
+
+    def test_so_are_they_of_designs_whose_weights_fit_a_faster_level(self, space, predictor):
+        machine, whole = predictor.machine, sum(cluster.weights for cluster in space.clusters)
+        fast = replace(machine.levels[0], capacity_bytes=3.0 * whole)  # of 4 in floats: int8 and narrow ones fit
+        slow = replace(machine.levels[-1], bytes_per_s=fast.bytes_per_s / 1000)
+        costs = PredictedCosts(space, replace(predictor, machine=replace(machine, levels=(fast, slow))))
+        widths = [site for site in space.sites if site.kind == "width"]
+        narrow = design_of(space, {site.name: len(site.options) - 1 for site in widths})
+        for design in (Design(), narrow, uniform(space, "int8")):
+            found = costs.prediction(design, "it")
+            clusters = sum(
+                costs.cluster(one, [sizes_of(one, space, design)], design.of(one.name))[0] for one in space.clusters
+            )
+            assert found.latency.value == pytest.approx(clusters + found.borders_s + found.fixed_s)
+            assert costs.predict(space, design) == found.latency
 
     def test_several_sizes_at_once_are_each_alone(self, space, predictor):
         costs = PredictedCosts(space, predictor)

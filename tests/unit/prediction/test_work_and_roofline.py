@@ -9,7 +9,7 @@ import pytest
 from hwbench.devices.profiles import load_profiles
 from hwbench.errors import Unsupported, UsageError
 from hwbench.graph.count import macs_of
-from hwbench.prediction.legality import check_scheme, floating_of
+from hwbench.prediction.legality import arithmetic_of, bytes_of, check_scheme, floating_of
 from hwbench.prediction.machine import machine_of
 from hwbench.prediction.probe.anchors import ANCHORS, BY_NAME
 from hwbench.prediction.probe.onnx_files import onnx_model
@@ -108,6 +108,12 @@ class TestMachine:
             ("raspberry-pi-5", "litert", "bf16", None),
             ("amd-epyc-genoa", "onnxruntime", "fp16", None),
             ("jetson-orin-nano-super", "tensorrt", "auto", "fp16"),
+            ("nvidia-rtx-4090", "tensorrt", "tf32", "tf32"),
+            ("nvidia-rtx-4090", "tensorrt-rtx", "auto", "fp16"),
+            ("nvidia-h200", "tensorrt-rtx", "fp16", None),
+            ("nvidia-t4", "tensorrt", "tf32", None),
+            ("nvidia-t4", "tensorrt", "bf16", None),
+            ("amd-epyc-genoa", "onnxruntime", "tf32", None),
         ],
     )
     def test_only_what_the_chip_has(self, profile, engine, floating, is_):
@@ -118,9 +124,27 @@ class TestMachine:
         else:
             assert floating_of(machine, floating) == is_
 
-    def test_no_int8_on_maxwell(self):
-        with pytest.raises(Unsupported, match="no int8"):
-            check_scheme(machine_of(PROFILES["jetson-nano"], engine="tensorrt"), "int8")
+    @pytest.mark.parametrize(
+        ("profile", "engine", "scheme", "why"),
+        [
+            ("jetson-nano", "tensorrt", "int8", "builds no int8 for .*from compute capability 7.0"),
+            ("jetson-nano", "onnxruntime", "int8", "no int8 arithmetic"),
+            ("nvidia-t4", "tensorrt", "fp8", "from compute capability 8.9"),
+            ("nvidia-t4", "onnxruntime", "fp8", "no fp8 arithmetic"),
+            ("nvidia-rtx-4090", "tensorrt", "int8-dynamic", "scales that are fixed"),
+            ("amd-epyc-genoa", "openvino", "fp8", "no fp8 arithmetic"),
+        ],
+    )
+    def test_schemes_that_a_chip_or_its_builder_has_not(self, profile, engine, scheme, why):
+        with pytest.raises(Unsupported, match=why):
+            check_scheme(machine_of(PROFILES[profile], engine=engine), scheme)
+
+    def test_fp8_is_an_arithmetic_of_its_own(self):
+        machine = machine_of(PROFILES["nvidia-h200"], engine="tensorrt")
+        check_scheme(machine, "fp8")
+        one = work(macs=1000, elements_in=100, elements_out=50, weights=30, scheme="fp8")
+        assert arithmetic_of(machine, one, "fp16") == "fp8"
+        assert bytes_of(one, "fp16") == (150, 30)
 
     def test_the_cpu_of_a_jetson_has_no_figures(self):
         with pytest.raises(UsageError, match="runs on the CPU"):

@@ -17,6 +17,10 @@ from hwbench.search.goals import constraint, objectives, surely_broken, violatio
         ("size <= 4 MiB", "size", "<=", 4 * 2**20),
         ("memory <= 200MB", "memory", "<=", 2e8),
         ("energy <= 3 mJ", "energy", "<=", 3e-3),
+        ("accuracy drop <= .5pp", "accuracy drop", "<=", 0.005),
+        ("size <= 4mib", "size", "<=", 4 * 2**20),
+        ("memory <= 100KB", "memory", "<=", 1e5),
+        ("size <= 1.5gb", "size", "<=", 1.5e9),
     ],
 )
 def test_constraints(text, quantity, sense, limit):
@@ -28,6 +32,19 @@ def test_constraints(text, quantity, sense, limit):
 @pytest.mark.parametrize("text", ["latency", "latency <= soon", "speed <= 5ms", "size <= 4 cows", "accuracy > 1 dog"])
 def test_no_constraints(text):
     with pytest.raises(UsageError, match="--constraint"):
+        constraint(text)
+
+
+@pytest.mark.parametrize("text", ["accuracy drop <= 1%", "accuracy drop <= .5 %"])
+def test_a_percentage_of_a_drop_is_asked_for_in_points(text):
+    with pytest.raises(UsageError) as raised:
+        constraint(text)
+    assert "pp" in raised.value.hint.split("change")[0]
+
+
+@pytest.mark.parametrize("text", ["size <= .mib", "size <= .", "latency <= 1MS", "energy <= 1MJ"])
+def test_no_number_and_other_units_stay_refused(text):
+    with pytest.raises(UsageError):
         constraint(text)
 
 

@@ -15,7 +15,7 @@ from hwbench.sensitivity.curve import filled, typical_factor  # noqa: E402
 from hwbench.sensitivity.ledger import Ledger  # noqa: E402
 from hwbench.sensitivity.near import near_pairs  # noqa: E402
 from hwbench.sensitivity.patches import Patch  # noqa: E402
-from hwbench.sensitivity.score import BROKEN, is_broken, judged, measure_losses  # noqa: E402
+from hwbench.sensitivity.score import BROKEN, judged, measure_losses  # noqa: E402
 from hwbench.sensitivity.screen import screened  # noqa: E402
 from hwbench.sensitivity.spread import spread_pairs  # noqa: E402
 from hwbench.sensitivity.stitch import Stitch  # noqa: E402
@@ -226,7 +226,7 @@ def test_what_puts_out_nan_loses_more_than_any_plan_takes_and_ends_nothing(tmp_p
     stitch = Stitch(network)
     bad = Patch(weights={("b1.wide", 1): np.full((32, 16, 1, 1), np.nan, np.float32)})
     whole, compose = design_of(space, {"width:b1.wide": 1}), composer.compose
-    composer.compose = lambda design: bad if design == whole else compose(design)
+    composer.compose = lambda design, **more: bad if design == whole else compose(design, **more)
     ledger = Ledger(tmp_path, "it", resume=False)
     found = measure_losses(space, stitch, composer, ledger, SensitivitySettings(screen_samples=8, budget_s=60.0))
     ledger.close()
@@ -235,5 +235,5 @@ def test_what_puts_out_nan_loses_more_than_any_plan_takes_and_ends_nothing(tmp_p
     assert losses[site.options[1].name] == BROKEN > 1
     assert all(each.divergence < BROKEN for each in found.losses if each.site != site.name)
     assert sum("b1.wide' puts out NaN" in note for note in found.notes) == 1
-    assert is_broken(judged(stitch, composer, whole, "the design", None))
-    assert not is_broken(judged(stitch, composer, Design(), "the design", None))
+    assert judged(stitch, composer, whole, "the design", None).broken.code == "not_finite"
+    assert judged(stitch, composer, Design(), "the design", None).broken is None

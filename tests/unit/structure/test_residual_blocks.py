@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from benchmarks import real_tasks
-from compress_hubs import LARGE
 from compress_subjects import imported, random_samples, run_ort
+from large import LARGE
 from residual_graphs import PADDED, drawn, net, residual_net
 
 from hwbench.errors import UsageError

@@ -17,7 +17,7 @@ from hwbench.records.planning import Design
 from hwbench.tables.borders import crossings
 from hwbench.tables.describe import describe
 from hwbench.tables.least_squares import robust_nnls
-from hwbench.tables.model import conformal, fit
+from hwbench.tables.model import fit, half_width
 from hwbench.tables.pace import profiler_of
 
 
@@ -169,12 +169,12 @@ class TestWhatIsRefused:
 
 def test_conformal_is_the_order_statistic():
     residuals = [(-1) ** n * n / 100 for n in range(1, 20)]  # 19 of them: the 18th of 20 places
-    assert conformal(residuals, 0.9) == pytest.approx(0.18)
-    assert conformal(residuals[:9], 0.9) == pytest.approx(0.09)
+    assert half_width(residuals, 0.9) == pytest.approx(0.18)
+    assert half_width(residuals[:9], 0.9) == pytest.approx(0.09)
     with pytest.raises(UsageError, match="3 of 19 networks have layers"):
-        conformal([*residuals[:16], math.inf, math.inf, math.inf], 0.9)
+        half_width([*residuals[:16], math.inf, math.inf, math.inf], 0.9)
     with pytest.raises(UsageError, match="8 networks hold no interval of 90%"):
-        conformal(residuals[:8], 0.9)
+        half_width(residuals[:8], 0.9)
 
 
 class TestLeastSquares:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import sampled_nets
+from synthetic_traces import channel
 
+from hwbench.energy.choose import Chosen
 from hwbench.errors import EngineError, Unsupported, UsageError
 from hwbench.intake import Intake
 from hwbench.plan.designs import design_of, sizes_of, uniform
 from hwbench.records.base import Missing
-from hwbench.records.planning import Design
+from hwbench.records.planning import CostSample, Design
 from hwbench.records.sampling import NotSampled, SampleJob, SamplingDone
 from hwbench.tables import collect as collecting
 from hwbench.tables import sample as sampling
@@ -191,3 +194,36 @@ def sample_of(design):
 
     space = made_costs.space(blocks=1)
     return msgspec.structs.replace(made_costs.Machine().sample(space, Design()), design=design)
+
+
+class Metered:
+    """An instrument that counts ten joules a second."""
+
+    meter, boundary, provenance = "made up", "everything", "measured_onboard"
+    every_s = None
+
+    def __init__(self):
+        self.channels = (channel("all", "energy", period_s=0.001, lsb=1e-9),)
+        self.sources, self.settings, self.closed = (self,), {}, False
+
+    def read(self):
+        return (1000.0 + 10.0 * time.perf_counter(),)
+
+    def close(self):
+        self.closed = True
+
+
+def test_energy_is_read_of_every_network_where_it_is_asked_for(subject, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    instrument, heard = Metered(), []
+    monkeypatch.setattr("hwbench.tables.metering.choose", lambda name, device: Chosen(instrument=instrument))
+    monkeypatch.setattr("hwbench.tables.metering._FIRST_S", 0.05)
+    asked = msgspec.structs.replace(job(subject, [Design(), uniform(subject.space, "int8")]), meter="auto")
+    done = work(asked, tmp_path, heard.append)
+    samples = [msgspec.convert(each["sample"], type=CostSample) for each in heard if "sample" in each]
+    assert (done.timed, len(samples)) == (2, 2)
+    for sample in samples:
+        drawn = sample.energy
+        assert drawn.energy_j * drawn.inferences / drawn.window_s == pytest.approx(10.0, rel=0.05)
+        assert (drawn.meter, drawn.provenance) == ("made up", "measured_onboard")
+    assert instrument.closed

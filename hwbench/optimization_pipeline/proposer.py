@@ -15,8 +15,8 @@ from hwbench.records.planning import Space
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """What a planner starts from. ``folder``: its own, kept while the run goes on; ``left_s``: of the time budget."""
+class Given:
+    """What a proposer starts from. ``folder``: its own, kept while the run goes on; ``left_s``: of the time budget."""
 
     request: OptimizeRequest
     target: Target
@@ -28,7 +28,7 @@ class Known:
     watch: Watch
 
 
-class Planner(Protocol):
+class Proposer(Protocol):
     """Proposes designs, and learns from what became of those that it proposed before."""
 
     @property
@@ -49,4 +49,4 @@ class Planner(Protocol):
         ...
 
 
-PlannerOf = Callable[[Known], Planner]
+ProposerOf = Callable[[Given], Proposer]
