@@ -131,9 +131,9 @@ class Nvrtc:
 
     def _read(self, program: object, what: str) -> bytes:
         (size,) = self._call(f"nvrtcGet{what}Size", program)
-        data = b" " * int(size)  # the binding writes into it
+        data = bytes(int(size) + 1)  # the binding writes into it; never of one byte: those are shared by all of Python
         self._call(f"nvrtcGet{what}", program, data)
-        return data.rstrip(b"\0") if what == "PTX" else data
+        return data.rstrip(b"\0") if what == "PTX" else data[: int(size)]
 
     def _call(self, name: str, *arguments: object) -> tuple[Any, ...]:
         status, *values = getattr(self.api, name)(*arguments)

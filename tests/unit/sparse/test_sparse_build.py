@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -235,6 +236,18 @@ def nvrtc():
     if compiler is None:
         pytest.skip("there is no NVRTC here")
     return compiler
+
+
+def test_nvrtc_is_never_given_a_byte_that_all_of_python_shares():
+    """The binding writes into the ``bytes`` that it is given, and an empty log is one NUL: once, b" " became that."""
+    given = []
+
+    api = SimpleNamespace(
+        nvrtcGetProgramLogSize=lambda program: (0, 1),
+        nvrtcGetProgramLog=lambda program, log: given.append(log) or (0,),
+    )
+    assert compilers.Nvrtc(api)._read(None, "ProgramLog") == b"\0"
+    assert len(given[0]) > 1
 
 
 @pytest.mark.parametrize("find", [nvcc, nvrtc])
