@@ -179,16 +179,9 @@ def _steps(
 
 
 def _settings(amount: str | None, given: list[str]) -> dict[str, Any]:
-    from hwbench.compress.recipe import value_of
+    from hwbench.compress.recipe import parse_settings
 
-    found: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"--set '{text}' is no setting", hint="write --set criterion=taylor")
-        if name.strip() in found:
-            raise UsageError(f"--set {name.strip()} is given twice")
-        found[name.strip()] = value_of(value.strip())
+    found = parse_settings(given)
     if amount is not None:
         if "amount" in found:
             raise UsageError("--amount and --set amount= say the same", hint="give one of them")

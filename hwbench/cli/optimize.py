@@ -25,10 +25,12 @@ from hwbench.cli.terminal import (
 from hwbench.errors import EXIT_GOAL_MISSED, EXIT_INCONCLUSIVE, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
+    from hwbench.records.compression import Step
     from hwbench.records.optimization import OptimizationResult
 
 _MOST_MEMORY_BYTES = 6 << 30
 _MEMORY_SHARE = 0.6  # of what is free
+_RECOVERY = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.1}  # where --recover-set says nothing else
 
 
 @command
@@ -83,6 +85,18 @@ def optimize(
     recover: Annotated[
         int, typer.Option("--recover", metavar="<epochs>", min=0, help="Train so long after each cut. 0: never.")
     ] = 0,
+    recover_data: Annotated[
+        str | None,
+        typer.Option("--recover-data", metavar="<str>", help="Train on these. Default: what is learnt from of --data."),
+    ] = None,
+    recover_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recover-set",
+            metavar="<name=value>",
+            help="A setting of the training; repeat. `hwbench methods finetune`.",
+        ),
+    ] = None,
     time_budget: Annotated[str, typer.Option("--time-budget", help="About how long all of it may take.")] = "15min",
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Size of the batch axis.")
@@ -126,6 +140,7 @@ def optimize(
     from hwbench.records.quantization import CalibrationSettings
     from hwbench.report.optimization import render_optimization, render_optimization_page
     from hwbench.resources import require_extra
+    from hwbench.store.costs import check_store
     from hwbench.units import parse_seconds
 
     terminal = Terminal(quiet=quiet, verbose=verbose, no_color=no_color)
@@ -154,7 +169,8 @@ def optimize(
         objective=objective,
         engines=tuple(dict.fromkeys(engines or ())),
         precisions=tuple(dict.fromkeys(precisions or ())),
-        recover_epochs=recover,
+        recover=_recovery(recover, recover_data, recover_settings or []),
+        recover_data=recover_data,
         calibration=CalibrationSettings(seed=seed),
         time_budget_s=parse_seconds(time_budget),
         batch_size=batch_size,
@@ -169,6 +185,7 @@ def optimize(
     )
     if request.needs_energy:
         require("auto", target.device, "without a meter --objective latency, and goals of latency")
+    check_store()
     found = run(request, output, target=target, watch=terminal.steps(), planner=FromCosts)
     write_bytes(output / PAGE, render_optimization_page(found, predictions(found)).encode())
     if json:
@@ -176,6 +193,25 @@ def optimize(
     if not (json and quiet):
         terminal.show(render_optimization(found, output), stderr=json)
     raise typer.Exit(exit_code(found, strict=strict))
+
+
+def _recovery(epochs: int, data: str | None, settings: list[str]) -> Step | None:
+    """Return the training after each cut."""
+    from hwbench.compress.order import planned
+    from hwbench.compress.recipe import parse_settings
+    from hwbench.records.compression import Step
+
+    if not epochs:
+        if data is not None or settings:
+            given = "--recover-data" if data is not None else "--recover-set"
+            raise UsageError(f"{given} is of a training, and there is none", hint="--recover 3")
+        return None
+    asked = parse_settings(settings, "--recover-set", "learning_rate=0.01")
+    if "epochs" in asked:
+        raise UsageError("--recover and --recover-set epochs= say the same", hint="give one of them")
+    step = Step(method="finetune", settings={**_RECOVERY, **asked, "epochs": epochs})
+    planned((step,))
+    return step
 
 
 def exit_code(found: OptimizationResult, *, strict: bool) -> int:

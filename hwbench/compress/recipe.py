@@ -10,6 +10,7 @@ criterion = "taylor"
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,25 @@ def _step(given: Any, path: Path, number: int) -> Step:
     return Step(method=given["method"], layers=layers, settings=settings)
 
 
-def value_of(text: str) -> Any:
-    """Return the value of ``--set name=TEXT``: as TOML has it (``0.5``, ``true``, ``[8, 16]``), else the text."""
+def parse_settings(given: Sequence[str], option: str = "--set", example: str = "criterion=taylor") -> dict[str, Any]:
+    """Return the settings of ``--set name=value``, each given once.
+
+    Raises:
+        UsageError: one is no setting, or stands twice; it is called by its ``option``.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"{option} '{text}' is no setting", hint=f"write {option} {example}")
+        if name.strip() in found:
+            raise UsageError(f"{option} {name.strip()} is given twice")
+        found[name.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    """Return a value as TOML has it (``0.5``, ``true``, ``[8, 16]``), else the text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

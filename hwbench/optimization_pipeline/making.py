@@ -33,7 +33,6 @@ from hwbench.records.quantization import CalibrateJob, CalibrateResult, Calibrat
 from hwbench.units import MonotonicClock
 
 BUNDLES = "bundles"
-_RECOVERY = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.1}
 
 
 class Network(Record, frozen=True, kw_only=True):
@@ -44,8 +43,8 @@ class Network(Record, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Originals(Record, frozen=True, kw_only=True):
-    """The network as it came in, at the batch of training, and at another one, which tells what depends on it."""
+class Trainable(Record, frozen=True, kw_only=True):
+    """A network at the batch of training, and at another one, which tells what depends on it."""
 
     training: ImportResult
     other_batch: ImportResult | None
@@ -69,6 +68,7 @@ class Maker:
         """Take the network and the data that everything is made from."""
         learn = DataResult(facts=parts.learn.facts, folder=parts.learn.folder)
         self.learn = learn
+        self.recover_on = self._recovery_data(imported)
         self.original = Network(imported=with_examples(imported, learn), facts=None)
 
     def made(self, engine: str, plan: PrecisionPlan, name: str, steps: Sequence[Step] = ()) -> Made:
@@ -99,32 +99,41 @@ class Maker:
     def designed(self, engine: str, space: Space, design: Design, name: str) -> Made:
         """Realise a design; raises like :meth:`made`."""
         steps = steps_of(space, design)
-        if design.cuts and self.request.recover_epochs:
-            steps = (*steps, Step(method="finetune", settings={"epochs": self.request.recover_epochs} | _RECOVERY))
+        if design.cuts and self.request.recover is not None:
+            steps = (*steps, self.request.recover)
         layers = [layer.name for layer in (self._network(steps) if steps else self.original).imported.model.layers]
         return self.made(engine, precision_plan(space, design, layers), name, steps)
 
     def _network(self, steps: tuple[Step, ...]) -> Network:
         """Return what a recipe makes of the network; once for all engines."""
-        key = hashlib.sha256(msgspec.json.encode(steps, order="sorted")).hexdigest()[:16]
+        key = _key(steps)
         return self.kept.once(f"networks/{key}", Network, lambda: self._compressed(steps, key))
 
     def _compressed(self, steps: tuple[Step, ...], key: str) -> Network:
-        originals = self.kept.once("training", Originals, self._for_training)
+        """Carry a recipe out; what a run that was ended has finished of it is not done again."""
         place = self.folder / "networks" / key
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
+        begin = self.kept.once("training", Trainable, lambda: self._trainable(self.request.model, "training"))
+        if steps[-1] != self.request.recover:
+            return self._carried_out(begin, steps, self.learn, key, place)
+        self._network(steps[:-1])
+        cut = self.folder / "networks" / _key(steps[:-1]) / MODEL
+        student = self._trainable(str(cut), f"networks/{key}/cut")
+        return self._carried_out(student, (_taught_by(begin, steps[-1]),), self.recover_on, key, place)
+
+    def _carried_out(
+        self, begin: Trainable, steps: tuple[Step, ...], data: DataResult, key: str, place: Path
+    ) -> Network:
         job = CompressJob(
-            imported=originals.training,
-            other_batch=originals.other_batch,
-            request=self._compress_request(steps),
-            data=self.learn.facts,
-            data_folder=self.learn.folder,
+            imported=begin.training,
+            other_batch=begin.other_batch,
+            request=self._compress_request(steps, data),
+            data=data.facts,
+            data_folder=data.folder,
             target=str(place.resolve()),
         )
         what = f"carrying out {', '.join(step.method for step in steps)}"
-        where = f"networks/{key}/child"
-        done = carried_out(self.intake, job, where, what)
+        done = carried_out(self.intake, job, f"networks/{key}/child", what)
         batch = self.original.imported.model.batch_size
         size = batch if isinstance(batch, int) and isinstance(done.batch_size, Missing) else None
         imported = self.intake.model(str(place / MODEL), f"networks/{key}/model", batch_size=size)
@@ -133,24 +142,33 @@ class Maker:
         imported = msgspec.structs.replace(imported, model=model)
         return Network(imported=imported, facts=done.after, warnings=done.warnings)
 
-    def _for_training(self) -> Originals:
+    def _trainable(self, model: str, where: str) -> Trainable:
         request = self.request
-        training, other, warnings = for_training(
-            self.intake, request.model, request.training_batch_size, request.shapes, "training"
-        )
-        return Originals(training=training, other_batch=other, warnings=warnings)
+        training, other, warnings = for_training(self.intake, model, request.training_batch_size, request.shapes, where)
+        return Trainable(training=training, other_batch=other, warnings=warnings)
 
-    def _compress_request(self, steps: tuple[Step, ...]) -> CompressRequest:
+    def _recovery_data(self, imported: ImportResult) -> DataResult:
+        """Return what is trained on after a cut: data of its own where some were given."""
+        source = self.request.recover_data
+        if source is None:
+            return self.learn
+        return self.kept.once(
+            "recovery-data",
+            DataResult,
+            lambda: self.intake.data(source, imported.model, "recovery-data", preprocess=self.request.preprocess),
+        )
+
+    def _compress_request(self, steps: tuple[Step, ...], data: DataResult) -> CompressRequest:
         request = self.request
         return CompressRequest(
             model=request.model,
             steps=steps,
-            data=request.data,
+            data=data.facts.source,
             preprocess=request.preprocess,
-            samples=self.learn.facts.samples,
+            samples=data.facts.samples,
             batch_size=request.training_batch_size,
             shapes=request.shapes,
-            replace=True,
+            resume=True,
             device=request.device,
             threads=request.threads,
             seed=request.seed,
@@ -221,3 +239,17 @@ class Maker:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         return import_bundle(parse_spec(str(bundle)), job, place)
+
+
+def _key(steps: tuple[Step, ...]) -> str:
+    return hashlib.sha256(msgspec.json.encode(steps, order="sorted")).hexdigest()[:16]
+
+
+def _taught_by(original: Trainable, training: Step) -> Step:
+    """Return the training of a network that has been cut, with the original as its teacher where it has one."""
+    settings = training.settings
+    if "function" in settings or not settings.get("teacher", True):
+        return training
+    files = original.training.files
+    teacher = str(Path(files.folder).resolve() / files.hub)
+    return msgspec.structs.replace(training, settings={"taught_by": teacher, **settings})

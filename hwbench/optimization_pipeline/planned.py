@@ -41,6 +41,7 @@ _CLOSE = 1.1  # budgets that differ by less are not told apart
 _GAIN = 0.99  # of the objective: what a swap must promise at least
 _TRIED = 10  # swaps that are run as a whole before five are proposed
 _OTHERS = 2  # designs that are tried instead of those that could not be built
+_TAKEN_BACK = 4.0  # times as much may be lost before a training as after it, until what was trained has told
 _LEAST_SHARE = 0.25  # of what may be lost, that designs are sought in at least
 _SPACE = "space.json"
 _LEAST_S, _COST_SHARE, _LOSS_SHARE = 20.0, 0.12, 0.15  # of the time budget
@@ -60,6 +61,7 @@ class FromCosts:
         self.scales: dict[str, Gauge] = {}  # of what contests are held in
         self.gauges: dict[str, dict[str, Gauge]] = {}  # that goals were last turned into bounds with
         self.allowed = allowed_drop(known.request.max_drop, [each.selected for each in known.baselines])
+        self.reach = self.allowed * (1.0 if known.request.recover is None else _TAKEN_BACK)  # of designs as stitched
 
     @property
     def space(self) -> Space:
@@ -145,7 +147,7 @@ class FromCosts:
         chosen: list[tuple[int, float, _Chosen]] = []
         for engine, found in fronts.items():
             for rank, share in enumerate((1.0, _CAREFUL, _BOLD)):
-                design = found.within(share * self.allowed)
+                design = found.within(share * self.reach)
                 if design is not None and self._new(engine, design):
                     chosen.append((rank, self._worth(engine, found, design), (engine, design)))
         return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])]
@@ -179,7 +181,7 @@ class FromCosts:
         for _, design in found.row:
             joint = found.joint(design)
             drop = joint if isinstance(joint, Missing) else joint.drop
-            if not isinstance(drop, Missing) and drop <= self.allowed and self._new(engine, design):
+            if not isinstance(drop, Missing) and drop <= self.reach and self._new(engine, design):
                 able.append(design)
         able.sort(key=lambda each: self._worth(engine, found, each))
         return [(engine, each) for each in able[:_OTHERS]]
@@ -219,7 +221,7 @@ class FromCosts:
         known = self.known
         work = known.folder / "children"
         work.mkdir(parents=True, exist_ok=True)
-        request = _request(known, self.allowed)
+        request = _request(known, self.reach)
         path = known.folder / _SPACE
         space = self._kept_space(path) if path.exists() else None  # designs of rounds that are done are of this one
         intake = Intake(
@@ -261,6 +263,7 @@ def _request(known: Given, allowed: float) -> PlanRequest:
         budgets=12,
         seed=request.seed,
         timeout_s=request.timeout_s,
+        trained=request.recover is not None,
     )
 
 

@@ -32,6 +32,7 @@ from hwbench.records.base import Missing
 from hwbench.records.data import DataResult
 from hwbench.records.plan import PLAN_RESULT_SCHEMA, PlanRequest, PlanResult
 from hwbench.resources import require_extra
+from hwbench.store.costs import check_store
 
 __all__ = ["PLAN", "Planner", "plan"]
 
@@ -58,6 +59,7 @@ def plan(request: PlanRequest, folder: Path, *, target: Target | None = None, wa
     there = folder.exists()
     refuse_probe(request, target)
     refuse_energy(request, target)
+    check_store()
     scratch = Path(tempfile.mkdtemp(prefix="hwbench-plan-"))
     intake = Intake(
         folder=scratch, watch=watch, threads=request.threads, timeout_s=request.timeout_s, seed=request.seed

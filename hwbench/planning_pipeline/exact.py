@@ -13,8 +13,9 @@ from hwbench.intake import Intake
 from hwbench.records.compression import CompressJob, CompressRequest, Step
 from hwbench.records.model import ImportResult
 from hwbench.records.plan import PlanRequest
+from hwbench.structure.rewrites.run import NAMES
 
-SIMPLIFY = Step(method="simplify")
+_FOLDING = "batch-norm"  # of simplify's rewrites: networks with normalisation train better
 _BATCH = 8  # at which the result is checked
 
 
@@ -43,7 +44,7 @@ def simplified(request: PlanRequest, intake: Intake, folder: Path) -> Base:
         return Base(source=request.model, steps=(), told=())
     kinds = Counter(part.partition(":")[0] for change in changes for part in change.what.split("; "))
     told = tuple(f"{kind}, {count} place{'s' if count > 1 else ''}" for kind, count in kinds.items())
-    return Base(source=str(made), steps=(SIMPLIFY,), told=told)
+    return Base(source=str(made), steps=(_rewriting(request),), told=told)
 
 
 def _job(request: PlanRequest, imported: ImportResult, other: ImportResult | None, folder: Path) -> CompressJob:
@@ -52,7 +53,7 @@ def _job(request: PlanRequest, imported: ImportResult, other: ImportResult | Non
         other_batch=other,
         request=CompressRequest(
             model=request.model,
-            steps=(SIMPLIFY,),
+            steps=(_rewriting(request),),
             data=None,
             preprocess=None,
             samples=1,
@@ -68,3 +69,9 @@ def _job(request: PlanRequest, imported: ImportResult, other: ImportResult | Non
         data_folder=None,
         target=str(folder.resolve()),
     )
+
+
+def _rewriting(request: PlanRequest) -> Step:
+    if not request.trained:
+        return Step(method="simplify")
+    return Step(method="simplify", settings={"rewrites": [name for name in NAMES if name != _FOLDING]})

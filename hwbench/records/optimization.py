@@ -39,8 +39,8 @@ class OptimizeRequest(Record, frozen=True, kw_only=True):
     """A whole ``hwbench optimize`` request, resolved.
 
     ``max_drop``: what accuracy may fall by; a goal that says so is in it already. ``goals``: all of them, as given.
-    ``verify_data``: to select and to certify with; None: parts of ``data``. ``recover_epochs``: of training after each
-    cut, 0 for none.
+    ``verify_data``: to select and to certify with; None: parts of ``data``. ``recover``: the
+    training after each cut, on ``recover_data``; where that is None, on what is learnt from of ``data``.
     """
 
     model: str
@@ -56,7 +56,8 @@ class OptimizeRequest(Record, frozen=True, kw_only=True):
     objective: PlanObjective
     engines: tuple[str, ...]  # empty: every one that can build
     precisions: tuple[str, ...]  # of the uniform baselines; empty: every one that an engine offers
-    recover_epochs: int
+    recover: Step | None = None
+    recover_data: str | None = None
     calibration: CalibrationSettings
     time_budget_s: float
     batch_size: int | None

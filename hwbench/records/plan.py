@@ -30,7 +30,8 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     ``data`` is what ranges, Gram matrices and losses are taken from. ``max_drop``: of the share of right decisions;
     where there are no labels, of the share of decisions that stay as they were; a goal that says so is in it already.
     ``goals``: all of them, as given. ``costs_s`` and ``losses_s``: how long
-    all engines together may be sampled, and losses be measured.
+    all engines together may be sampled, and losses be measured. ``trained``: what is chosen will be trained, so that
+    normalisations stay what they are, and are not folded into the layers before them.
     """
 
     model: str
@@ -55,6 +56,7 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     seed: int
     timeout_s: float
     replace: bool = False
+    trained: bool = False
     probe: str | None = None  # of a device that is not attached: what was measured there
 
     def __post_init__(self) -> None:

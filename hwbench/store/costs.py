@@ -34,6 +34,11 @@ def default_url() -> str:
     return os.environ.get(VARIABLE) or f"sqlite:///{user_folder() / FILE}"
 
 
+def check_store() -> None:
+    """See that costs can be kept, before anything is measured; raises like :class:`CostStore`."""
+    CostStore().close()
+
+
 class CostStore:
     """A store that is open. Use as a context manager."""
 

@@ -83,7 +83,7 @@ def request(network, **changes):
         "model": str(network / "digits.onnx"), "device": "cpu", "data": str(network / "train.npz"),
         "verify_data": str(network / "test.npz"), "preprocess": None, "samples": None, "task": "auto",
         "metric": None, "max_drop": 0.05, "objective": "latency", "engines": ENGINES, "precisions": ("int8",),
-        "recover_epochs": 0, "calibration": CalibrationSettings(), "time_budget_s": 1000.0, "batch_size": 1,
+        "calibration": CalibrationSettings(), "time_budget_s": 1000.0, "batch_size": 1,
         "training_batch_size": 32, "shapes": {}, "memory_limit_bytes": 4 << 30, "threads": 1, "seed": 0,
         "resume": False, "replace": False, "timeout_s": 120.0,
     }  # fmt: skip

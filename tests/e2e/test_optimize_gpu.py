@@ -46,7 +46,7 @@ def found(tmp_path_factory):
     request = OptimizeRequest(
         model=str(folder / "net.onnx"), device="cuda:0", data=str(folder / "data.npz"), verify_data=None,
         preprocess=None, samples=None, task="auto", metric=None, max_drop=0.3, objective="latency",
-        engines=("tensorrt",), precisions=(), recover_epochs=0, calibration=CalibrationSettings(), time_budget_s=1000.0,
+        engines=("tensorrt",), precisions=(), calibration=CalibrationSettings(), time_budget_s=1000.0,
         batch_size=1, training_batch_size=8, shapes={}, memory_limit_bytes=4 << 30, threads=1, seed=0, resume=False,
         replace=False, timeout_s=120.0,
     )  # fmt: skip

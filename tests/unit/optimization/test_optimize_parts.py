@@ -97,7 +97,7 @@ def request(**changes):
     fields = {
         "model": "m", "device": "cpu", "data": "d", "verify_data": None, "preprocess": None, "samples": None,
         "task": "auto", "metric": None, "max_drop": 0.01, "objective": "latency", "engines": (), "precisions": (),
-        "recover_epochs": 0, "calibration": CalibrationSettings(), "time_budget_s": 100.0, "batch_size": None,
+        "calibration": CalibrationSettings(), "time_budget_s": 100.0, "batch_size": None,
         "training_batch_size": 32, "shapes": {}, "memory_limit_bytes": 1, "threads": 1, "seed": 0, "resume": False,
         "replace": False, "timeout_s": 10.0,
     }  # fmt: skip

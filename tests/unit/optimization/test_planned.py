@@ -14,6 +14,7 @@ from hwbench.optimization_pipeline.rounds import _feedback
 from hwbench.plan.goals import parse_goal
 from hwbench.planning_pipeline.meeting import Gauge
 from hwbench.records.base import Missing
+from hwbench.records.compression import Step
 from hwbench.records.optimization import Made
 from hwbench.records.plan import Joint
 from hwbench.records.planning import Design, Interval, Space
@@ -97,6 +98,12 @@ def test_what_could_not_be_built_is_not_proposed_again(asked):
     assert not set(units(first)) & set(units(second))
     again = asked()  # a run that goes on knows from what it is told
     assert set(units(again.propose(feedback))) == set(units(second))
+
+
+def test_what_will_be_trained_may_lose_more_before(asked):
+    plain, trained = asked(max_drop=0.0025), asked(max_drop=0.0025, recover=Step(method="finetune"))
+    assert units(plain.propose([])) == []  # 8 units lose 0.005
+    assert units(trained.propose([])) == units(asked(max_drop=0.01).propose([]))
 
 
 def test_designs_of_the_row_between_are_proposed_before_it_is_solved_again(asked):
