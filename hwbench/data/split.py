@@ -23,6 +23,8 @@ def split_stored(
 ) -> dict[Name, DataResult]:
     """Divide samples; each part is laid down in a folder of its own under ``folder``, in the order of the source.
 
+    Where a label belongs to several samples in a row (a pair of sentences), these stay together.
+
     Args:
         read: what a data child has laid down.
         model: whose inputs they are.
@@ -31,29 +33,32 @@ def split_stored(
         folder: gets the parts.
 
     Raises:
-        UsageError: there are fewer samples than parts, or not one label for each.
+        UsageError: there are fewer samples than parts, or labels do not go evenly into samples.
     """
     source = Path(read.folder)
     total = read.facts.samples
     labels = np.load(source / LABELS, allow_pickle=False) if read.facts.labels else None
-    if labels is not None and len(labels) != total:
+    units = total if labels is None else len(labels)
+    if units == 0 or total % units:
         raise UsageError(
-            f"'{read.facts.source}' has {len(labels)} labels for {total} samples, and only samples with one each can "
-            "be divided",
-            hint="give --data and --verify-data",
+            f"'{read.facts.source}' has {units} labels for {total} samples: they cannot be divided",
+            hint="give a label for each sample, or for each so many in a row",
         )
-    if total < len(shares):
-        raise UsageError(f"'{read.facts.source}' has {total} samples, too few to be divided into {', '.join(shares)}")
+    if units < len(shares):
+        what = f"{total} samples" if units == total else f"{units} labels"
+        raise UsageError(f"'{read.facts.source}' has {what}, too few to be divided into {', '.join(shares)}")
+    each = total // units
     inputs = stored_inputs(source)
     found: dict[Name, DataResult] = {}
-    for name, rows in _rows(total, shares, seed).items():
+    for name, chosen in _rows(units, shares, seed).items():
+        rows = (chosen[:, None] * each + np.arange(each)).ravel()
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         with InputWriter(place, model.inputs) as writer:
             for start in range(0, len(rows), _BATCH):
                 writer.add({key: array[rows[start : start + _BATCH]] for key, array in inputs.items()})
             writer.finish()
-        own = None if labels is None else labels[rows]
+        own = None if labels is None else labels[chosen]
         if own is not None:
             np.save(place / LABELS, own)
         facts = DataFacts(

@@ -63,7 +63,7 @@ class Judge:
             scores=found.scores,
             agreement=found.agreement,
             certificate=found.certificate,
-            drop=drop_of(found, self.parts.certify.facts.samples),
+            drop=drop_of(found, self.parts.certify.facts.samples / part.facts.samples),
             finite=not (isinstance(found.agreement, Missing) and found.agreement.code == "not_finite"),
         )
 
@@ -100,16 +100,15 @@ class Judge:
         return self.intake.run("hwbench.verify.score", job, ScoreResult, where, f"judging {what}", UsageError)
 
 
-def drop_of(found: ScoreResult, certify: int) -> Drop | Missing:
-    """Return how far a network falls below the original, and what to expect of ``certify`` samples."""
+def drop_of(found: ScoreResult, times: float) -> Drop | Missing:
+    """Return how far a network falls below the original, and what to expect of so many ``times`` as many samples."""
     certificate, agreement = found.certificate, found.agreement
     if isinstance(certificate, Certificate):
         worse, better, n = certificate.worse, certificate.better, certificate.n
         if isinstance(worse, int) and isinstance(better, int):
-            at = certify / n
-            expected = paired_shares(round(worse * at), round(better * at), certify)[1]
+            expected = paired_shares(round(worse * times), round(better * times), round(n * times))[1]
         else:
-            expected = certificate.drop + (certificate.high - certificate.drop) * math.sqrt(n / certify)
+            expected = certificate.drop + (certificate.high - certificate.drop) / math.sqrt(times)
         return Drop(
             metric=certificate.metric,
             drop=certificate.drop,
@@ -120,6 +119,7 @@ def drop_of(found: ScoreResult, certify: int) -> Drop | Missing:
         )
     if certificate.code != "no_labels" or not isinstance(agreement, Agreement):
         return certificate
+    certify = round(agreement.n * times)
     return Drop(
         metric="other decisions",
         drop=agreement.rate,

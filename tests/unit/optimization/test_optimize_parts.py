@@ -87,6 +87,20 @@ class TestSplit:
         np.save(tmp_path / "more" / LABELS, np.arange(10))
         with pytest.raises(UsageError, match="10 labels for 5 samples"):
             split_stored(source, Inputs, {"a": 1.0}, 0, tmp_path)
+        np.save(tmp_path / "more" / LABELS, np.arange(1))
+        with pytest.raises(UsageError, match="has 1 labels, too few"):
+            split_stored(source, Inputs, {"a": 0.5, "b": 0.5}, 0, tmp_path)
+
+    def test_samples_that_share_a_label_stay_together(self, tmp_path):
+        source = stored(tmp_path / "all", 20)
+        np.save(tmp_path / "all" / LABELS, np.arange(10) / 4)
+        seen = []
+        for name, part in split_stored(source, Inputs, {"a": 0.3, "b": 0.7}, 0, tmp_path).items():
+            values, labels = stored_inputs(tmp_path / name)["x"][:, 0], np.load(tmp_path / name / LABELS)
+            assert part.facts.samples == len(values) == 2 * len(labels)
+            np.testing.assert_array_equal(values, np.repeat(16 * labels, 2) + np.tile([0, 2], len(labels)))
+            seen += list(labels)
+        assert sorted(seen) == list(np.arange(10) / 4)
 
     def test_shares_add_up(self):
         with pytest.raises(ValueError, match="add up to 1"):
@@ -167,7 +181,7 @@ def scored(worse=0, better=0, n=1000, certify=1000, max_drop=0.01, labels=True, 
     found = ScoreResult(task="classification", scores=(), agreement=agreement, outputs=NO, certificate=certificate)
     return Scored(
         part="select", task="classification", scores=(), agreement=agreement, certificate=certificate,
-        drop=drop_of(found, certify), finite=finite,
+        drop=drop_of(found, certify / n), finite=finite,
     )  # fmt: skip
 
 
