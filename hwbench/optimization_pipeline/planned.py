@@ -24,7 +24,7 @@ from hwbench.intake import Intake
 from hwbench.optimization_pipeline.arithmetic import floating_for
 from hwbench.optimization_pipeline.gauging import differ, gauge_of, gauges_of, steering
 from hwbench.optimization_pipeline.proposer import Given
-from hwbench.plan.designs import choice_of, design_of, key_of
+from hwbench.plan.designs import choice_of, design_of, key_of, uniform
 from hwbench.planning_pipeline.found import Found
 from hwbench.planning_pipeline.meeting import Gauge
 from hwbench.planning_pipeline.planner import Planner
@@ -33,6 +33,8 @@ from hwbench.records.data import DataResult
 from hwbench.records.optimization import Feedback, Proposal, Scored
 from hwbench.records.plan import PlanRequest
 from hwbench.records.planning import Design, Interval, SiteKind, Space
+from hwbench.records.quantization import Scheme
+from hwbench.tables.draw import schemes_of
 
 _MOST = 5  # proposals of a round
 _CAREFUL = 0.5  # share of the allowed drop that the careful proposal of the first round takes
@@ -75,7 +77,7 @@ class FromCosts:
         """Return the next designs; none where all budgets are told apart."""
         self._learn(feedback)
         if not any(each.precision is None for each in feedback):
-            return self._taken(self._first(self.found))
+            return self._taken(self._first(self.found, self._told(feedback)))
         return self._taken(
             [one for engine, found in self.found.items() for one in self._between(engine, found, self._told(feedback))]
         )
@@ -113,8 +115,8 @@ class FromCosts:
     def _learn(self, feedback: Sequence[Feedback]) -> None:
         """Take what became of designs: none is proposed twice, and what was measured scales what is predicted."""
         self._ready()
-        self.proposed |= {(each.engine, key_of(each.design)) for each in feedback}
         told = self._told(feedback)
+        self.proposed |= {(each.engine, key_of(self._design_of(each))) for each in told}
         asked = self.known.request.measured
         self.scales = {engine: gauge_of(engine, found, told, asked) for engine, found in self.found.items()}
         if any(goal.metric != "accuracy" for goal in self.known.request.goals):
@@ -142,22 +144,42 @@ class FromCosts:
                 made.append(self._proposal(engine, self.found[engine], design))
         return made
 
-    def _first(self, fronts: Mapping[str, Found]) -> list[_Chosen]:
-        """Choose of every front what is allowed, something more careful, and something bolder; fastest first."""
+    def _design_of(self, each: Feedback) -> Design:
+        """Return a candidate's design; of a uniform one, that which makes it from what can be chosen."""
+        found = self.found.get(each.engine)
+        if each.precision is None or found is None:
+            return each.design
+        space = found.solving.space
+        scheme: Scheme = next((one for one in schemes_of(space) if one == each.precision), "float")
+        return uniform(space, scheme)
+
+    def _first(self, fronts: Mapping[str, Found], feedback: Sequence[Feedback]) -> list[_Chosen]:
+        """Choose of every front what is allowed, something more careful, and something bolder; fastest first.
+
+        What loses no more than a uniform precision that was built and counts is allowed, whatever a few samples say.
+        """
         chosen: list[tuple[int, float, _Chosen]] = []
         for engine, found in fronts.items():
-            for rank, share in enumerate((1.0, _CAREFUL, _BOLD)):
-                design = found.within(share * self.reach)
+            designs = [found.within(share * self.reach) for share in (1.0, _CAREFUL, _BOLD)]
+            proven = max((loss for loss, counts in self._judged(engine, found, feedback) if counts), default=0.0)
+            able = [each for each in (designs[0], found.at(proven) if proven else None) if each is not None]
+            designs[0] = min(able, key=lambda each: self._worth(engine, found, each), default=None)
+            for rank, design in enumerate(designs):
                 if design is not None and self._new(engine, design):
                     chosen.append((rank, self._worth(engine, found, design), (engine, design)))
         return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])]
 
+    def _judged(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[tuple[float, bool]]:
+        """Return of what was built for a runtime the predicted loss, and whether it counts; uniform ones too."""
+        mine = [each for each in feedback if each.engine == engine and not isinstance(each.drop, Missing)]
+        return [(found.loss(self._design_of(each)), each.counts) for each in mine]
+
     def _between(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[_Chosen]:
         """Halve the budgets between the fastest design that counted and the most careful that did not."""
         mine = [each for each in feedback if each.engine == engine and each.precision is None]
-        judged = [(found.loss(each.design), each.counts) for each in mine if not isinstance(each.drop, Missing)]
-        if not judged:  # nobody was proposed yet, or nobody could be built
-            return self._first({engine: found}) or self._others(engine, found)
+        if all(isinstance(each.drop, Missing) for each in mine):  # nobody was proposed yet, or nobody could be built
+            return self._first({engine: found}, feedback) or self._others(engine, found)
+        judged = self._judged(engine, found, feedback)
         low = max((loss for loss, counts in judged if counts), default=0.0)
         high = min((loss for loss, counts in judged if not counts and loss > low), default=math.inf)
         budgets: list[float] = []

@@ -17,7 +17,7 @@ from hwbench.records.base import Missing
 from hwbench.records.compression import Step
 from hwbench.records.optimization import Made
 from hwbench.records.plan import Joint
-from hwbench.records.planning import Design, Interval, Space
+from hwbench.records.planning import Design, Interval, Option, Site, Space
 
 SPACE = Space(hub_sha256="0" * 64, sites=(), clusters=())
 
@@ -40,7 +40,7 @@ class Front:
 
     def loss(self, one):
         assert self.has(one)
-        return 0.1 / one.widths["w"]
+        return 0.1 / one.widths.get("w", 100)
 
     def joint(self, one):
         return Joint(divergence=0.0, agreement=1 - 0.0399 / one.widths["w"], accuracy=NO, before=NO, n=9)
@@ -104,6 +104,34 @@ def test_what_will_be_trained_may_lose_more_before(asked):
     plain, trained = asked(max_drop=0.0025), asked(max_drop=0.0025, recover=Step(method="finetune"))
     assert units(plain.propose([])) == []  # 8 units lose 0.005
     assert units(trained.propose([])) == units(asked(max_drop=0.01).propose([]))
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_loses_no_more_than_a_uniform_precision_that_counts_is_allowed(asked, counts):
+    """A few samples may say that int8 loses too much; where it was built and counts, it does not."""
+
+    class InInt8(Front):
+        solving = SimpleNamespace(objective="latency", space=space_of_one_layer())
+
+        def loss(self, one):
+            return 0.05 if one.schemes else super().loss(one)
+
+        def at(self, budget):
+            super().at(budget)
+            return design(2)  # which is predicted to lose 0.05 too
+
+    planner = asked(max_drop=0.005)
+    planner.found = {"e": InInt8()}
+    uniform = candidate("e int8", scored(), uniform=True, counts=counts)
+    first = planner.propose([_feedback(uniform, None)])
+    assert units(first) == [("e", 2 if counts else 8), ("e", 5)]
+    assert planner.found["e"].solved == ([0.05] if counts else [])
+    assert not planner._new("e", Design(schemes={"a": "int8"})), "it was built already"
+
+
+def space_of_one_layer():
+    options = (Option(name="float", scheme="float"), Option(name="int8", scheme="int8"))
+    return Space(hub_sha256="0" * 64, sites=(Site(kind="precision", about="a", options=options),), clusters=())
 
 
 def test_designs_of_the_row_between_are_proposed_before_it_is_solved_again(asked):
