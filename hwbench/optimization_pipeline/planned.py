@@ -44,6 +44,7 @@ _GAIN = 0.99  # of the objective: what a swap must promise at least
 _TRIED = 10  # swaps that are run as a whole before five are proposed
 _OTHERS = 2  # designs that are tried instead of those that could not be built
 _TAKEN_BACK = 4.0  # times as much may be lost before a training as after it, until what was trained has told
+_BOLD_TRAINED = 3.0  # the bold proposal where a training follows; a careful one is not worth its training
 _LEAST_SHARE = 0.25  # of what may be lost, that designs are sought in at least
 _SPACE = "space.json"
 _LEAST_S, _COST_SHARE, _LOSS_SHARE = 20.0, 0.12, 0.15  # of the time budget
@@ -144,6 +145,11 @@ class FromCosts:
                 made.append(self._proposal(engine, self.found[engine], design))
         return made
 
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        """Which shares of the reach the first proposals of a runtime take."""
+        return (1.0, _CAREFUL, _BOLD) if self.known.request.recover is None else (1.0, _BOLD_TRAINED)
+
     def _design_of(self, each: Feedback) -> Design:
         """Return a candidate's design; of a uniform one, that which makes it from what can be chosen."""
         found = self.found.get(each.engine)
@@ -160,7 +166,7 @@ class FromCosts:
         """
         chosen: list[tuple[int, float, _Chosen]] = []
         for engine, found in fronts.items():
-            designs = [found.within(share * self.reach) for share in (1.0, _CAREFUL, _BOLD)]
+            designs = [found.within(share * self.reach) for share in self._shares]
             proven = max((loss for loss, counts in self._judged(engine, found, feedback) if counts), default=0.0)
             able = [each for each in (designs[0], found.at(proven) if proven else None) if each is not None]
             designs[0] = min(able, key=lambda each: self._worth(engine, found, each), default=None)
