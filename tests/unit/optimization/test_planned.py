@@ -101,9 +101,9 @@ def test_what_could_not_be_built_is_not_proposed_again(asked):
 
 
 def test_what_will_be_trained_may_lose_more_before(asked):
-    plain, trained = asked(max_drop=0.0025), asked(max_drop=0.0025, recover=Step(method="finetune"))
+    plain, trained = asked(max_drop=0.00125), asked(max_drop=0.00125, recover=Step(method="finetune"))
     assert units(plain.propose([])) == []  # 8 units lose 0.005
-    assert units(trained.propose([])) == [("e", 4), ("other", 4), ("e", 2), ("other", 2)]  # 0.01, and 0.02 of 0.03
+    assert units(trained.propose([])) == [("e", 4), ("other", 4), ("e", 2), ("other", 2)]  # 0.01, and 0.02 of 0.025
 
 
 @pytest.mark.parametrize("counts", [True, False])
