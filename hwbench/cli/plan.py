@@ -70,8 +70,8 @@ def plan(
     samples: Annotated[int, typer.Option("--samples", metavar="<int>", min=2, help="Use so many of --data.")] = 512,
     cost_budget: Annotated[
         str, typer.Option("--cost-budget", help="Time for measuring costs, all runtimes together.")
-    ] = "6min",
-    loss_budget: Annotated[str, typer.Option("--loss-budget", help="Time for measuring losses.")] = "5min",
+    ] = "5min",
+    loss_budget: Annotated[str, typer.Option("--loss-budget", help="Time for measuring losses.")] = "4min",
     budgets: Annotated[int, typer.Option("--budgets", metavar="<int>", min=2, help="Designs on the front.")] = 12,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", "-b", metavar="<int>", min=1, help="Batch of the deployed network.")

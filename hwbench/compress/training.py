@@ -109,15 +109,25 @@ def recover(
 ) -> Training:
     """Train the network with the samples, the loss and the teacher that the settings say; see :func:`train`.
 
-    ``taught_by``: an ONNX file in place of the original.
+    ``taught_by``: as :func:`teacher_of` has it.
     """
     samples = used_samples(subject, settings)
     part, held_out = split(samples, settings.held_out, subject.seed)
     loss = loss_of(settings, samples, subject.seed)
-    teacher = None
-    if settings.teacher:
-        teacher = subject.teacher() if taught_by is None else _view_of_file(subject, Path(taught_by))
+    teacher = teacher_of(subject, settings, taught_by)
     return train(subject, settings, part, held_out, loss, hooks, teacher=teacher, only=only)
+
+
+def teacher_of(subject: Subject, settings: TrainingSettings, taught_by: str | None) -> torch.fx.GraphModule | None:
+    """Return a torch view of the original, or of the ONNX file ``taught_by`` in its place; None: nobody teaches.
+
+    Raises:
+        ModelError: the file cannot be read.
+        UsageError: its batch axis has another size, or its inputs have other names.
+    """
+    if not settings.teacher:
+        return None
+    return subject.teacher() if taught_by is None else _view_of_file(subject, Path(taught_by))
 
 
 def _view_of_file(subject: Subject, path: Path) -> torch.fx.GraphModule:
@@ -223,13 +233,9 @@ def loss_of(settings: TrainingSettings, samples: Samples, seed: int) -> Loss:
     from hwbench.train.distillation import Distillation
     from hwbench.train.losses import TaskLoss
 
-    if not settings.teacher:
-        if samples.labels is None:
-            raise UsageError("there is nothing to learn from: no labels, and no teacher", hint="teacher=true")
+    alpha = teachers_share(settings, labelled=samples.labels is not None)
+    if alpha is None:
         return TaskLoss()
-    alpha = settings.alpha if settings.alpha is not None else 1.0 if samples.labels is None else 0.9
-    if alpha < 1 and samples.labels is None:
-        raise UsageError(f"alpha={alpha:g} leaves a part of the loss to labels, and there are none", hint="alpha=1")
     return Distillation(
         settings.temperature,
         alpha,
@@ -239,6 +245,22 @@ def loss_of(settings: TrainingSettings, samples: Samples, seed: int) -> Loss:
         attention_weight=settings.attention_weight,
         seed=seed,
     )
+
+
+def teachers_share(settings: TrainingSettings, *, labelled: bool) -> float | None:
+    """Return how much of the loss is the teacher's; None: there is no teacher.
+
+    Raises:
+        UsageError: there are neither labels nor a teacher, or alpha asks for labels that are not there.
+    """
+    if not settings.teacher:
+        if not labelled:
+            raise UsageError("there is nothing to learn from: no labels, and no teacher", hint="teacher=true")
+        return None
+    alpha = settings.alpha if settings.alpha is not None else 0.9 if labelled else 1.0
+    if alpha < 1 and not labelled:
+        raise UsageError(f"alpha={alpha:g} leaves a part of the loss to labels, and there are none", hint="alpha=1")
+    return alpha
 
 
 def trainable_layers(model: ir.Model) -> dict[str, Missing | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwbench.compress.base import Outcome, Report, Subject
-from hwbench.compress.training import TrainingSettings, trained_changes, used_samples, weights_now
+from hwbench.compress.training import TrainingSettings, teacher_of, trained_changes, used_samples, weights_now
 from hwbench.data.callables import load_callable
 from hwbench.errors import HwbenchError, ModelError, UsageError
 from hwbench.train.settings import TrainSettings, train_settings
@@ -34,7 +34,9 @@ class TrainingContext:
     hold_zeros: Callable[[], None]
 
 
-def train_by_user(subject: Subject, settings: TrainingSettings, function: str, only: Collection[str]) -> Outcome:
+def train_by_user(
+    subject: Subject, settings: TrainingSettings, function: str, only: Collection[str], taught_by: str | None = None
+) -> Outcome:
     """Call ``function(view, samples, teacher, context)``, check what it returns, and write the weights back.
 
     It returns the trained view: this one, or a module with the same parameters. The network is changed only when
@@ -67,8 +69,9 @@ def train_by_user(subject: Subject, settings: TrainingSettings, function: str, o
         hold_zeros=lambda: held.after_step(0.0),
     )
     state = {name: tensor.detach().clone() for name, tensor in view.state_dict().items()}
+    teacher = teacher_of(subject, settings, taught_by)
     try:
-        returned = called(view, samples, subject.teacher() if settings.teacher else None, context)
+        returned = called(view, samples, teacher, context)
     except HwbenchError:
         raise
     except Exception as error:

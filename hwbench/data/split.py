@@ -39,7 +39,8 @@ def split_stored(
     total = read.facts.samples
     labels = np.load(source / LABELS, allow_pickle=False) if read.facts.labels else None
     units = total if labels is None else len(labels)
-    if units == 0 or total % units:
+    each = total // max(1, units)
+    if each == 0 or total - each * units >= each:  # one that is half of a pair is left out
         raise UsageError(
             f"'{read.facts.source}' has {units} labels for {total} samples: they cannot be divided",
             hint="give a label for each sample, or for each so many in a row",
@@ -47,7 +48,6 @@ def split_stored(
     if units < len(shares):
         what = f"{total} samples" if units == total else f"{units} labels"
         raise UsageError(f"'{read.facts.source}' has {what}, too few to be divided into {', '.join(shares)}")
-    each = total // units
     inputs = stored_inputs(source)
     found: dict[Name, DataResult] = {}
     for name, chosen in _rows(units, shares, seed).items():

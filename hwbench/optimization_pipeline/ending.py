@@ -229,14 +229,15 @@ def measured_of(contest: Contest, rounds: Sequence[Round]) -> dict[str, dict[str
 
 
 def binding(
-    verdicts: Verdicts, candidates: Sequence[Candidate], values: Mapping[str, float], max_drop: float, certify: int
+    verdicts: Verdicts, candidates: Sequence[Candidate], values: Mapping[str, float], max_drop: float
 ) -> tuple[Binding, ...]:
     """Return what stands between what was built and the goal, or something faster, and what would relax it."""
     found = []
     last = verdicts.certified[-1]
     if last.word == "NOT ENOUGH DATA":
         relax = str(last.enough) if isinstance(last.enough, Missing) else f"{last.enough} samples to certify with"
-        why = f"{certify} samples do not settle whether {last.entrant} falls by more than {max_drop:.4g}"
+        seen = f"{last.found.drop.n} samples" if isinstance(last.found.drop, Drop) else "the samples"
+        why = f"{seen} do not settle whether {last.entrant} falls by more than {max_drop:.4g}"
         found.append(Binding(constraint="samples", why=why, relax=relax))
     mine = values.get(verdicts.choice.entrant, math.inf)
     beyond = [

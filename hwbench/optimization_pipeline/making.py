@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from hwbench import plugins
 from hwbench.build.plan import reads_ranges, settled
 from hwbench.build_pipeline import licence_of, with_examples
 from hwbench.compress.layout import MODEL
+from hwbench.compress.methods.finetune import FinetuneSettings, check_recovery
+from hwbench.compress.order import settings_of
 from hwbench.compression_pipeline import carried_out, for_training
+from hwbench.data.store import LABELS
 from hwbench.devices import environment
 from hwbench.errors import EngineError
 from hwbench.graph.artefact import import_bundle
@@ -24,7 +28,7 @@ from hwbench.optimization_pipeline.kept import Kept
 from hwbench.plan.designs import precision_plan, steps_of
 from hwbench.records.base import Missing, Record
 from hwbench.records.build import BundleJob, EngineBuilt
-from hwbench.records.compression import CompressJob, CompressRequest, NetworkFacts, Step
+from hwbench.records.compression import Compressed, CompressJob, CompressRequest, NetworkFacts, Step
 from hwbench.records.data import DataResult
 from hwbench.records.model import ImportJob, ImportResult
 from hwbench.records.optimization import Made, OptimizeRequest, Parts
@@ -69,6 +73,7 @@ class Maker:
         learn = DataResult(facts=parts.learn.facts, folder=parts.learn.folder)
         self.learn = learn
         self.recover_on = self._recovery_data(imported)
+        self._check_recovery()
         self.original = Network(imported=with_examples(imported, learn), facts=None)
 
     def made(self, engine: str, plan: PrecisionPlan, name: str, steps: Sequence[Step] = ()) -> Made:
@@ -119,7 +124,7 @@ class Maker:
         self._network(steps[:-1])
         cut = self.folder / "networks" / _key(steps[:-1]) / MODEL
         student = self._trainable(str(cut), f"networks/{key}/cut")
-        return self._carried_out(student, (_taught_by(begin, steps[-1]),), self.recover_on, key, place)
+        return self._carried_out(student, (_taught_by(begin, student, steps[-1]),), self.recover_on, key, place)
 
     def _carried_out(
         self, begin: Trainable, steps: tuple[Step, ...], data: DataResult, key: str, place: Path
@@ -133,7 +138,8 @@ class Maker:
             target=str(place.resolve()),
         )
         what = f"carrying out {', '.join(step.method for step in steps)}"
-        done = carried_out(self.intake, job, f"networks/{key}/child", what)
+        child = f"networks/{key}/child"
+        done = self.kept.once(f"networks/{key}/done", Compressed, lambda: carried_out(self.intake, job, child, what))
         batch = self.original.imported.model.batch_size
         size = batch if isinstance(batch, int) and isinstance(done.batch_size, Missing) else None
         imported = self.intake.model(str(place / MODEL), f"networks/{key}/model", batch_size=size)
@@ -157,6 +163,13 @@ class Maker:
             DataResult,
             lambda: self.intake.data(source, imported.model, "recovery-data", preprocess=self.request.preprocess),
         )
+
+    def _check_recovery(self) -> None:
+        """Refuse a training that could not be done before anything is measured."""
+        recover, data = self.request.recover, self.recover_on
+        if recover is not None:
+            labels = len(np.load(Path(data.folder) / LABELS, mmap_mode="r")) if data.facts.labels else None
+            check_recovery(_finetune(recover), data.facts.samples, labels)
 
     def _compress_request(self, steps: tuple[Step, ...], data: DataResult) -> CompressRequest:
         request = self.request
@@ -245,11 +258,19 @@ def _key(steps: tuple[Step, ...]) -> str:
     return hashlib.sha256(msgspec.json.encode(steps, order="sorted")).hexdigest()[:16]
 
 
-def _taught_by(original: Trainable, training: Step) -> Step:
-    """Return the training of a network that has been cut, with the original as its teacher where it has one."""
-    settings = training.settings
-    if "function" in settings or not settings.get("teacher", True):
+def _taught_by(original: Trainable, student: Trainable, training: Step) -> Step:
+    """Return the training of a network that has been cut, with the original, at its batch size, as its teacher."""
+    settings = _finetune(training)
+    if settings.taught_by is not None or not settings.teacher:
         return training
-    files = original.training.files
+    there = [each for each in (original.training, original.other_batch) if each is not None]
+    size = student.training.model.batch_size
+    files = next((each.files for each in there if each.model.batch_size == size), there[0].files)
     teacher = str(Path(files.folder).resolve() / files.hub)
-    return msgspec.structs.replace(training, settings={"taught_by": teacher, **settings})
+    return msgspec.structs.replace(training, settings={**training.settings, "taught_by": teacher})
+
+
+def _finetune(training: Step) -> FinetuneSettings:
+    found = settings_of(training, plugins.load("compressors", training.method))
+    assert isinstance(found, FinetuneSettings)
+    return found

@@ -117,7 +117,7 @@ class FromCosts:
         """Take what became of designs: none is proposed twice, and what was measured scales what is predicted."""
         self._ready()
         told = self._told(feedback)
-        self.proposed |= {(each.engine, key_of(self._design_of(each))) for each in told}
+        self.proposed |= {(each.engine, key_of(self._design_of(each))) for each in feedback}
         asked = self.known.request.measured
         self.scales = {engine: gauge_of(engine, found, told, asked) for engine, found in self.found.items()}
         if any(goal.metric != "accuracy" for goal in self.known.request.goals):
@@ -166,28 +166,51 @@ class FromCosts:
         """
         chosen: list[tuple[int, float, _Chosen]] = []
         for engine, found in fronts.items():
-            designs = [found.within(share * self.reach) for share in self._shares]
-            proven = max((loss for loss, counts in self._judged(engine, found, feedback) if counts), default=0.0)
-            able = [each for each in (designs[0], found.at(proven) if proven else None) if each is not None]
-            designs[0] = min(able, key=lambda each: self._worth(engine, found, each), default=None)
-            for rank, design in enumerate(designs):
+            ranked = [(rank, self._within(found, share)) for rank, share in enumerate(self._shares)]
+            proven = max((loss for loss, each in self._judged(engine, found, feedback) if each.counts), default=0.0)
+            if proven:
+                ranked.append((0, found.at(proven)))
+            for rank, design in ranked:
                 if design is not None and self._new(engine, design):
                     chosen.append((rank, self._worth(engine, found, design), (engine, design)))
         return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])]
 
-    def _judged(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[tuple[float, bool]]:
-        """Return of what was built for a runtime the predicted loss, and whether it counts; uniform ones too."""
+    def _within(self, found: Found, share: float) -> Design | None:
+        """Return the best design within a share of the reach; one that will not be trained, of what is allowed."""
+        design = found.within(share * self.reach)
+        if design is None or design.cuts or self.reach == self.allowed:
+            return design
+        return found.within(min(share, 1.0) * self.allowed)
+
+    def _judged(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[tuple[float, Feedback]]:
+        """Return what was built for a runtime, uniform ones too, with the loss that is predicted of it."""
         mine = [each for each in feedback if each.engine == engine and not isinstance(each.drop, Missing)]
-        return [(found.loss(self._design_of(each)), each.counts) for each in mine]
+        return [(found.loss(self._design_of(each)), each) for each in mine]
+
+    def _bracket(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> tuple[float, float]:
+        """Return the largest predicted loss of what counts, and the least beyond it of what does not.
+
+        A uniform precision that counts says nothing against a proposal that loses less and did not count; one that does
+        not, or whatever else was not trained, says nothing of designs that will be.
+        """
+        judged = self._judged(engine, found, feedback)
+        trained = self.known.request.recover is not None
+        failed = [
+            (loss, each.precision is None)
+            for loss, each in judged
+            if not each.counts and (each.design.cuts or not trained)
+        ]
+        least = min((loss for loss, proposed in failed if proposed), default=math.inf)
+        counted = [loss for loss, each in judged if each.counts and (each.precision is None or loss < least)]
+        low = max(counted, default=0.0)
+        return low, min((loss for loss, _ in failed if loss > low), default=math.inf)
 
     def _between(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[_Chosen]:
         """Halve the budgets between the fastest design that counted and the most careful that did not."""
         mine = [each for each in feedback if each.engine == engine and each.precision is None]
         if all(isinstance(each.drop, Missing) for each in mine):  # nobody was proposed yet, or nobody could be built
             return self._first({engine: found}, feedback) or self._others(engine, found)
-        judged = self._judged(engine, found, feedback)
-        low = max((loss for loss, counts in judged if counts), default=0.0)
-        high = min((loss for loss, counts in judged if not counts and loss > low), default=math.inf)
+        low, high = self._bracket(engine, found, feedback)
         budgets: list[float] = []
         if high < math.inf:
             least = max(low, 0.02 * high)

@@ -189,7 +189,6 @@ class Optimization:
     ) -> OptimizationResult:
         values = ending.values_of(contest, loop.rounds)
         goals = self._held(imported, parts, loop, contest, verdicts)
-        certify, max_drop = parts.certify.facts.samples, self.request.max_drop
         return OptimizationResult(
             schema_version=OPTIMIZATION_SCHEMA,
             created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -210,7 +209,7 @@ class Optimization:
             bundle=saving.BUNDLE,
             pareto=ending.pareto(loop.candidates, values),
             binding=(
-                *ending.binding(verdicts, loop.candidates, values, max_drop, certify),
+                *ending.binding(verdicts, loop.candidates, values, self.request.max_drop),
                 *ending.missed(goals),
             ),
             stages=tuple(self.kept.stages.values()),

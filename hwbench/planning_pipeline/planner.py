@@ -128,14 +128,15 @@ class Planner:
 
     def fronts(self) -> dict[str, Found]:
         """Solve for every runtime; by name of the engine, with the arithmetic where several were asked for."""
-        self._solving_since_ns = self._clock.now_ns()
-        with self._timed("solving"):
-            found = {}
-            for known in self.known:
-                self.intake.watch(f"solving for {self._label(known)}", None)
-                found[self._label(known)] = self._meeting(known, {})
-            self._solving_since_ns = None
-            return found
+        with self._limited("solving"):
+            return self._fronts()
+
+    def _fronts(self) -> dict[str, Found]:
+        found = {}
+        for known in self.known:
+            self.intake.watch(f"solving for {self._label(known)}", None)
+            found[self._label(known)] = self._meeting(known, {})
+        return found
 
     def again(self, label: str, gauges: Mapping[str, Gauge]) -> Found:
         """Solve once more for a runtime, with goals of what is measured as bounds of what is predicted.
@@ -185,8 +186,11 @@ class Planner:
         return found
 
     def plans(self) -> tuple[EnginePlan, ...]:
-        """Return the fronts as they are written down."""
-        fronts = self.fronts()
+        """Solve for every runtime, and return the fronts as they are written down; what is run for that has its time."""
+        with self._limited("solving"):
+            return self._written(self._fronts())
+
+    def _written(self, fronts: Mapping[str, Found]) -> tuple[EnginePlan, ...]:
         return tuple(
             EnginePlan(
                 platform=known.platform,
@@ -243,6 +247,14 @@ class Planner:
     def not_planned(self) -> tuple[NoPlan, ...]:
         """The runtimes without a plan, and why."""
         return tuple(NoPlan(engine=name, reason=reason) for name, reason in self.costing.failed.items())
+
+    @contextlib.contextmanager
+    def _limited(self, what: str) -> Iterator[None]:
+        """Time a block in which solving and running whole designs have only the time that there is for it."""
+        self._solving_since_ns = self._clock.now_ns()
+        with self._timed(what):
+            yield
+        self._solving_since_ns = None
 
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -51,6 +51,9 @@ def test_swapped_plans(benchmark, name, tmp_path):
         fronts = benchmark.pedantic(planner.fronts, rounds=1)
         assert set(fronts) == set(ENGINES), planner.not_planned
         designs = {engine: found.within(request.max_drop) for engine, found in fronts.items()}
+        for engine, other in (ENGINES, ENGINES[::-1]):
+            assert designs[engine] is not None, f"nothing is allowed on {engine}"
+            assert fronts[other].has(designs[engine]), f"{other} lacks what {engine} has"
         predicted = {
             (engine, other): fronts[engine].predict(designs[other]).value for engine in ENGINES for other in ENGINES
         }

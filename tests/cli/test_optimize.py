@@ -34,7 +34,8 @@ def test_wrong_requests(net, tmp_path, arguments, said):
 
 @pytest.mark.parametrize("verb", ["optimize", "plan"])
 def test_a_store_that_cannot_be_is_told_of_at_once(net, tmp_path, verb):
-    run = hwbench(verb, "tiny.onnx", *ASKED, "-o", tmp_path / "out", cwd=net, HWBENCH_STORE="/costs.sqlite")
+    asked = ("tiny.onnx", "--data", "nothing.npz", "--max-drop", "1pp", "-o", tmp_path / "out")  # read after that
+    run = hwbench(verb, *asked, cwd=net, HWBENCH_STORE="/costs.sqlite")
     failed(run, 2, "'/costs.sqlite' is no URL of a database", "sqlite:////path/costs.sqlite")
     assert not (tmp_path / "out").exists()
 

@@ -13,8 +13,16 @@ from typing import ClassVar
 import numpy as np
 
 from hwbench.compress.base import Outcome, Subject
-from hwbench.compress.training import TrainingSettings, recover, trainable_layers, trained_changes, weights_of
+from hwbench.compress.training import (
+    TrainingSettings,
+    recover,
+    teachers_share,
+    trainable_layers,
+    trained_changes,
+    weights_of,
+)
 from hwbench.compress.user_training import train_by_user
+from hwbench.data.callables import load_callable
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing
 
@@ -42,16 +50,45 @@ class Finetune:
         only = weights_of(subject.model, layers)
         _require_something_to_learn(subject, settings)
         if settings.function is not None:
-            return train_by_user(subject, settings, settings.function, only)
+            return train_by_user(subject, settings, settings.function, only, settings.taught_by)
         training = recover(subject, settings, only=only, taught_by=settings.taught_by)
         changes = trained_changes(subject.model, training.before)
         return Outcome(changes=changes, figures=training.figures, notes=training.notes)
 
 
+def check_recovery(settings: FinetuneSettings, samples: int, labels: int | None) -> None:
+    """See that a network that has been cut can be trained on data, before any is.
+
+    Args:
+        settings: of the training.
+        samples: how many there are.
+        labels: how many of these; None: there are none.
+
+    Raises:
+        UsageError: there would be nothing to learn from, labels do not fit the samples, or the user's function cannot
+            be imported.
+    """
+    _require_teacher(settings)
+    used = labels is not None and settings.labels
+    if used and labels != samples:
+        raise UsageError(
+            f"there are {labels} labels for {samples} samples, and training needs one for each",
+            hint="labels=false trains without them",
+        )
+    if settings.function is None:
+        teachers_share(settings, labelled=used)
+    else:
+        load_callable(settings.function)
+
+
+def _require_teacher(settings: FinetuneSettings) -> None:
+    if settings.taught_by is not None and not settings.teacher:
+        raise UsageError("taught_by names a teacher, and teacher=false wants none", hint="leave one of them out")
+
+
 def _require_something_to_learn(subject: Subject, settings: FinetuneSettings) -> None:
     """Refuse to distil a network into itself."""
-    if settings.taught_by is not None and (settings.function is not None or not settings.teacher):
-        raise UsageError("taught_by names a teacher for our trainer", hint="leave function out, and teacher=true")
+    _require_teacher(settings)
     own_teacher = (
         settings.function is None and settings.taught_by is None and settings.teacher and settings.alpha in {None, 1}
     )

@@ -91,8 +91,9 @@ class TestSplit:
         with pytest.raises(UsageError, match="has 1 labels, too few"):
             split_stored(source, Inputs, {"a": 0.5, "b": 0.5}, 0, tmp_path)
 
-    def test_samples_that_share_a_label_stay_together(self, tmp_path):
-        source = stored(tmp_path / "all", 20)
+    @pytest.mark.parametrize("count", [20, 21])
+    def test_samples_that_share_a_label_stay_together(self, tmp_path, count):
+        source = stored(tmp_path / "all", count)
         np.save(tmp_path / "all" / LABELS, np.arange(10) / 4)
         seen = []
         for name, part in split_stored(source, Inputs, {"a": 0.3, "b": 0.7}, 0, tmp_path).items():
@@ -269,13 +270,13 @@ class TestEnding:
         verdicts = self.certified(held, dict.fromkeys(LATENCY_S, 9))
         assert (verdicts.certified[-1].entrant, verdicts.certified[-1].word) == ("plan a", "NOT ENOUGH DATA")
         assert outcome(verdicts) == "UNSETTLED"
-        (found,) = binding(verdicts, candidates(), {"plan a": 1.0}, 0.01, 1000)
+        (found,) = binding(verdicts, candidates(), {"plan a": 1.0}, 0.01)
         assert (found.constraint, found.relax) == ("samples", "5000 samples to certify with")
 
     def test_the_goal_is_missed_when_everything_fails(self, held):
         verdicts = self.certified(held, dict.fromkeys(LATENCY_S, 90))
         assert outcome(verdicts) == "MISSED"
-        (found,) = binding(verdicts, candidates(), {}, 0.01, 1000)
+        (found,) = binding(verdicts, candidates(), {}, 0.01)
         assert found.constraint == "max-drop"
         assert float(found.relax.split()[1]) == pytest.approx(verdicts.certified[-1].found.drop.high, rel=1e-3)
 
@@ -318,7 +319,7 @@ class TestEnding:
     def test_what_would_be_faster_with_a_larger_drop_is_named(self, held):
         verdicts = self.certified(held, {}, counts=("fp32", "int8", "plan b"))
         found = [msgspec.structs.replace(each, counts=each.name != "plan a") for each in candidates(plan_a=30)]
-        (bound,) = binding(verdicts, found, LATENCY_S, 0.01, 1000)
+        (bound,) = binding(verdicts, found, LATENCY_S, 0.01)
         assert "plan a takes 0.778 of what was chosen" in bound.why
         assert float(bound.relax.split()[1]) > 0.03
 
