@@ -186,7 +186,7 @@ class Planner:
         return found
 
     def plans(self) -> tuple[EnginePlan, ...]:
-        """Solve for every runtime, and return the fronts as they are written down; what is run for that has its time."""
+        """Solve for every runtime, and return the fronts as written down; what is run for that has its time too."""
         with self._limited("solving"):
             return self._written(self._fronts())
 

@@ -20,7 +20,7 @@ from hwbench.units import MonotonicClock
 pytest.importorskip("torch", reason="training is done by torch")
 pytest.importorskip("onnxruntime", reason="the engine that is built")
 
-TRAINING = Step(method="finetune", settings={"epochs": 2, "optimizer": "adamw", "learning_rate": 1e-3, "labels": False})
+TRAINING = Step(method="finetune", settings={"epochs": 3, "optimizer": "adamw", "learning_rate": 1e-3, "labels": False})
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_training_after_a_cut_takes_accuracy_back_and_goes_on_where_it_was_stopp
     cut = Design(widths={site.about: site.options[-1].units for site in space.sites if site.kind == "width"})
     before = plain.designed("onnxruntime", space, cut, "cut")
     asked = {"recover": TRAINING, "recover_data": str(folder / "many.npz")}
-    stopped, space, _ = maker(digits, tmp_path / "trained", stop_at="epoch 2 of 2", **asked)
+    stopped, space, _ = maker(digits, tmp_path / "trained", stop_at="epoch 2 of 3", **asked)
     with pytest.raises((KeyboardInterrupt, Interrupted)):
         stopped.designed("onnxruntime", space, cut, "cut")
     made, space, said = maker(digits, tmp_path / "trained", **asked)
