@@ -127,7 +127,7 @@ def test_a_network_can_be_taught_by_another_file(tmp_path):
         taught = FinetuneSettings(epochs=1, taught_by=str(tmp_path / "teacher.onnx"))
         losses.append(applied(Finetune(), taught, subject).figures["loss_first"])
     assert losses[0] < 0.1 * losses[1]
-    with pytest.raises(UsageError, match="names a teacher for our trainer"):
+    with pytest.raises(UsageError, match="teacher=false wants none"):
         applied(Finetune(), FinetuneSettings(taught_by="teacher.onnx", teacher=False), small(tmp_path))
 
 
