@@ -87,12 +87,19 @@ class Placement:
             found = kept
 
     def _after_int8(self, int8: Set[str]) -> set[str]:
-        """Return the nodes whose results come from int8 operators alone, by what fuses into them or only moves."""
+        """Return the nodes whose results come from int8 operators alone, by what fuses into them or only moves.
+
+        So do those that are quantised in any case, for a layer of the plan that reads them: where a residual stream
+        begins in float, what is added to it further on is in int8 all the same.
+        """
         found: set[str] = set()
         for node in self._nodes:
             sources = [value.get_node().get_name() for value in data_inputs(node) if _computed(value)]
             through = passes(node) or (node.get_type_name() in _SCALES and len(sources) == 1)
-            if node.get_name() in int8 or (through and sources and found.issuperset(sources)):
+            quantised = node.get_type_name() != "Parameter" and any(
+                index in self._products.get(name, ()) for name, index in map(_edge, readers_of(node))
+            )
+            if node.get_name() in int8 or quantised or (through and sources and found.issuperset(sources)):
                 found.add(node.get_name())
         return found
 

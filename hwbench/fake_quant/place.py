@@ -204,7 +204,10 @@ def _summed_in_place(model: ir.Model, layers: set[str], companions: set[str]) ->
 
 
 def _companions(model: ir.Model, layers: set[str]) -> set[str]:
-    """Drop additions and averages that do not lie between int8 nodes until none is left to drop."""
+    """Drop additions and averages that do not lie between int8 nodes until none is left to drop.
+
+    What a layer reads is quantised in any case, also where it was computed in float.
+    """
     nodes = list(model.graph)
     found = {node.name or "" for node in nodes if not node.domain and node.op_type in _FLOWS["openvino"]}
     found = {
@@ -218,8 +221,11 @@ def _companions(model: ir.Model, layers: set[str]) -> set[str]:
         for node in nodes:
             sources = [_producer(value) for value in _computed(node)]
             scaled = node.op_type in {"Add", "Mul"} and len(sources) == 1
+            quantised = any(
+                reader.name in layers and index == 0 for value in node.outputs for reader, index in value.uses()
+            )
             through = moves(node, "openvino") or node.op_type in _CUTS or scaled
-            if node.name in int8 or (through and sources and behind.issuperset(sources)):
+            if node.name in int8 or quantised or (through and sources and behind.issuperset(sources)):
                 behind.add(node.name or "")
         ahead: set[str] = set()
         for node in reversed(nodes):

@@ -83,6 +83,19 @@ def test_both_sides_of_a_residual_addition_are_quantised(tmp_path):
     assert quantised_inputs(adds[0]) == [True, True]
 
 
+def test_what_begins_in_float_is_added_in_int8_where_it_is_quantised_anyway(tmp_path):
+    """Else no addition behind it would be in int8, through the whole of a residual network."""
+    one = case(residual(), tmp_path, image())
+    lowered = one.lower(PrecisionPlan(default="int8", layers={"a": "float", "relu1": "float"}))
+    (add,) = (node for node in nodes(saved(tmp_path / "ir"), "Add") if node.get_friendly_name() == "add")
+    assert quantised_inputs(add) == [True, True]
+    assert got(lowered) == {"b": "int8", "c": "int8"}
+    built = {name: unit.precision for unit in one.program(lowered).built().layers for name in unit.members}
+    assert (built["b"], built["add"]) == ("int8", "int8")
+    assert built["a"] != "int8"
+    assert relative_error(one.outputs(one.program(lowered))["y"], one.truth[0]["y"]) < 0.03
+
+
 def test_a_sum_that_goes_to_a_normalisation_stays_in_float(tmp_path):
     one = case(attention(), tmp_path, {"x": random_array(1, 10, 32, seed=5)})
     one.lower(INT8)

@@ -180,6 +180,14 @@ def test_what_is_rounded_where(case):
     assert for_litert.read == {"x": {"first"}}
 
 
+def test_what_begins_in_float_is_added_in_int8_where_it_is_rounded_anyway(case):
+    model = _model(case[0])
+    without = set(integer_layers(model)) - {"first"}
+    placed = place(model, without, "openvino")
+    assert "residual" in placed.integer
+    assert placed.read["r1"] == {"depthwise", "residual"}
+
+
 def test_one_sided_ranges_have_their_zero_on_the_grid(case):
     from hwbench.fake_quant.runtimes import RUNTIMES
 
