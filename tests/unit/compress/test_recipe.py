@@ -2,7 +2,7 @@
 
 import pytest
 
-from hwbench.compress.recipe import read_recipe, value_of
+from hwbench.compress.recipe import parse_settings, read_recipe
 from hwbench.errors import UsageError
 from hwbench.records.compression import Step
 
@@ -47,4 +47,4 @@ def test_a_recipe_that_is_not_there(tmp_path):
     [("0.5", 0.5), ("true", True), ("[8, 16]", [8, 16]), ('"x"', "x"), ("2:4", "2:4"), ("taylor", "taylor"), ("", "")],
 )
 def test_values_on_the_command_line(text, value):
-    assert value_of(text) == value
+    assert parse_settings([f"name={text}"]) == {"name": value}
