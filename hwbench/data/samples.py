@@ -42,11 +42,8 @@ class Samples:
         Raises:
             UsageError: there are more or fewer labels than samples.
         """
-        if self.labels is not None and len(self.labels) != len(self):
-            raise UsageError(
-                f"there are {len(self.labels)} labels for {len(self)} samples, and training needs one for each",
-                hint="labels=false trains without them",
-            )
+        if self.labels is not None:
+            require_row_labels(len(self.labels), len(self))
         return self.labels
 
     @property
@@ -105,3 +102,16 @@ def stored_samples(folder: Path, *, batch: int) -> Samples:
     """Return the samples that a data child has laid down in ``folder``; inputs are read when used."""
     labels = folder / LABELS
     return Samples(inputs=stored_inputs(folder), labels=np.load(labels) if labels.exists() else None, batch=batch)
+
+
+def require_row_labels(labels: int, samples: int) -> None:
+    """Refuse to train on labels of which there is not one for each sample.
+
+    Raises:
+        UsageError: there are more or fewer labels than samples.
+    """
+    if labels != samples:
+        raise UsageError(
+            f"there are {labels} labels for {samples} samples, and training needs one for each",
+            hint="labels=false trains without them",
+        )

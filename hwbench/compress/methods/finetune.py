@@ -23,6 +23,7 @@ from hwbench.compress.training import (
 )
 from hwbench.compress.user_training import train_by_user
 from hwbench.data.callables import load_callable
+from hwbench.data.samples import require_row_labels
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing
 
@@ -69,14 +70,11 @@ def check_recovery(settings: FinetuneSettings, samples: int, labels: int | None)
             be imported.
     """
     _require_teacher(settings)
-    used = labels is not None and settings.labels
-    if used and labels != samples:
-        raise UsageError(
-            f"there are {labels} labels for {samples} samples, and training needs one for each",
-            hint="labels=false trains without them",
-        )
+    used = labels if settings.labels else None
+    if used is not None:
+        require_row_labels(used, samples)
     if settings.function is None:
-        teachers_share(settings, labelled=used)
+        teachers_share(settings, labelled=used is not None)
     else:
         load_callable(settings.function)
 
