@@ -80,7 +80,21 @@ def test_losses_designs_and_going_on(job, tmp_path):
     assert isinstance(joint.accuracy, float)
     assert any(event.get("event") == "progress" for event in seen)
     again, (same,) = asked(msgspec.structs.replace(job, resume=True), tmp_path, questions[:1])
-    assert (again.losses, again.pairs, same) == (found.losses, found.pairs, joint)
+    assert (again, same) == (found, joint)  # as it was kept: nothing is measured again
+    seen.clear()
+    resumed = msgspec.structs.replace(job, resume=True)
+    asked(resumed, tmp_path, questions[:1], seen)
+    assert not [event for event in seen if event.get("event") == "progress"], "no statistics, no estimates"
+    longer = msgspec.structs.replace(job.settings, budget_s=61.0)
+    anew, (same,) = asked(msgspec.structs.replace(resumed, settings=longer), tmp_path, questions[:1], seen)
+    assert any(event.get("event") == "progress" for event in seen), "with more time it goes on"
+    assert (anew.losses, anew.pairs, same) == (found.losses, found.pairs, joint)
+    fewer = msgspec.structs.replace(job.space, sites=job.space.sites[:1])
+    less, _ = asked(msgspec.structs.replace(resumed, space=fewer), tmp_path)
+    assert {one.site for one in less.losses} == {sites[0]}, "what was kept is of another space"
+    unasked = design_of(job.space, {sites[-1]: 1})
+    _, (told,) = asked(resumed, tmp_path, [StitchQuestion(design=unasked)])
+    assert told.divergence == next(one.divergence for one in found.losses if one.site == sites[-1])
     other = msgspec.structs.replace(job, resume=True, data_sha256="0" * 64)
     with pytest.raises(UsageError, match="losses of another network"):
         asked(other, tmp_path)
