@@ -25,6 +25,7 @@ from hwbench.optimization_pipeline.arithmetic import floating_for
 from hwbench.optimization_pipeline.gauging import differ, gauge_of, gauges_of, steering
 from hwbench.optimization_pipeline.proposer import Given
 from hwbench.plan.designs import choice_of, design_of, key_of, uniform
+from hwbench.planning_pipeline.factors import AFTER_TRAINING
 from hwbench.planning_pipeline.found import Found
 from hwbench.planning_pipeline.meeting import Gauge
 from hwbench.planning_pipeline.planner import Planner
@@ -59,12 +60,14 @@ class FromCosts:
         self.known = known
         self.stack = contextlib.ExitStack()
         self.planner: Planner | None = None
-        self.found: dict[str, Found] = {}
+        self.found: dict[str, Found] = {}  # of designs as they will be judged: after a training, where there is one
+        self.stitched: dict[str, Found] = {}  # of designs as they can be run as a whole: before it
         self.proposed: set[tuple[str, str]] = set()
         self.scales: dict[str, Gauge] = {}  # of what contests are held in
         self.gauges: dict[str, dict[str, Gauge]] = {}  # that goals were last turned into bounds with
         self.allowed = allowed_drop(known.request.max_drop, [each.selected for each in known.baselines])
-        self.reach = self.allowed * (1.0 if known.request.recover is None else _TAKEN_BACK)  # of designs as stitched
+        self.trains = known.request.recover is not None
+        self.reach = self.allowed * (_TAKEN_BACK if self.trains else 1.0)  # of designs as stitched
 
     @property
     def space(self) -> Space:
@@ -134,7 +137,9 @@ class FromCosts:
         now = gauges_of(engine, found, feedback, self.known.request.measured)
         if any(differ(gauge, before.get(name, Gauge())) for name, gauge in now.items()):
             self.gauges[engine] = now
-            self.found[engine] = self._ready().again(engine, now)
+            self.stitched[engine] = self.found[engine] = self._ready().again(engine, now)
+            if self.trains:
+                self.found[engine] = self._ready().again(engine, now, AFTER_TRAINING)
 
     def _taken(self, chosen: Sequence[_Chosen]) -> list[Proposal]:
         """Propose what was chosen, each design once."""
@@ -148,7 +153,7 @@ class FromCosts:
     @property
     def _shares(self) -> tuple[float, ...]:
         """Which shares of the reach the first proposals of a runtime take."""
-        return (1.0, _CAREFUL, _BOLD) if self.known.request.recover is None else (1.0, _BOLD_TRAINED)
+        return (1.0, _BOLD_TRAINED) if self.trains else (1.0, _CAREFUL, _BOLD)
 
     def _design_of(self, each: Feedback) -> Design:
         """Return a candidate's design; of a uniform one, that which makes it from what can be chosen."""
@@ -166,7 +171,7 @@ class FromCosts:
         """
         chosen: list[tuple[int, float, _Chosen]] = []
         for engine, found in fronts.items():
-            ranked = [(rank, self._within(found, share)) for rank, share in enumerate(self._shares)]
+            ranked = [(rank, self._within(engine, share)) for rank, share in enumerate(self._shares)]
             proven = max((loss for loss, each in self._judged(engine, found, feedback) if each.counts), default=0.0)
             if proven:
                 ranked.append((0, found.at(proven)))
@@ -175,12 +180,16 @@ class FromCosts:
                     chosen.append((rank, self._worth(engine, found, design), (engine, design)))
         return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])]
 
-    def _within(self, found: Found, share: float) -> Design | None:
-        """Return the best design within a share of the reach; one that will not be trained, of what is allowed."""
-        design = found.within(share * self.reach)
-        if design is None or design.cuts or self.reach == self.allowed:
+    def _within(self, engine: str, share: float) -> Design | None:
+        """Return the best design within a share of the reach; one that will not be trained, of what is allowed.
+
+        Where designs are trained it is the best of those that are predicted to lose as much after it.
+        """
+        stitched, found = self.stitched[engine], self.found[engine]
+        design = stitched.within(share * self.reach)
+        if design is None or not self.trains:
             return design
-        return found.within(min(share, 1.0) * self.allowed)
+        return found.at(found.loss(design)) if design.cuts else stitched.within(min(share, 1.0) * self.allowed)
 
     def _judged(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[tuple[float, Feedback]]:
         """Return what was built for a runtime, uniform ones too, with the loss that is predicted of it."""
@@ -194,11 +203,10 @@ class FromCosts:
         not, or whatever else was not trained, says nothing of designs that will be.
         """
         judged = self._judged(engine, found, feedback)
-        trained = self.known.request.recover is not None
         failed = [
             (loss, each.precision is None)
             for loss, each in judged
-            if not each.counts and (each.design.cuts or not trained)
+            if not each.counts and (each.design.cuts or not self.trains)
         ]
         least = min((loss for loss, proposed in failed if proposed), default=math.inf)
         counted = [loss for loss, each in judged if each.counts and (each.precision is None or loss < least)]
@@ -285,7 +293,9 @@ class FromCosts:
         planner.prepare()
         if space is None:
             write_record(path, planner.space)
-        self.found = planner.fronts()
+        self.stitched = self.found = planner.fronts()
+        if self.trains:
+            self.found = planner.fronts(AFTER_TRAINING)
         self.planner = planner
         return planner
 
