@@ -76,10 +76,10 @@ class Solving:
     ``joules``: of the parts, where energy is minimised or bounded. ``bounds``: by quantity, what no design may be
     predicted to exceed, in SI units, the most important first. ``criterion``: by which channels were chosen when losses
     were measured. ``known``: what whole designs lose, shared by all runtimes, since it does not differ. ``remarks``: by
-    site and option, what a decision about it is to tell. ``left``: what a training leaves of losses, by kind; where it is
-    given, what whole designs lose says nothing of those that will be trained. ``left_s``: how long may still be solved
-    and designs be run as a whole. ``cut_short``: what was left out because that was nothing. ``stored``: what weights
-    and activations that are not quantised are held in; None: in what they are computed in.
+    site and option, what a decision about it is to tell. ``left``: what a training leaves of losses, by kind; where
+    it is given, what whole designs lose says nothing of those that will be trained. ``left_s``: how long may still be
+    solved and designs be run as a whole. ``cut_short``: what was left out because that was nothing. ``stored``: what
+    weights and activations that are not quantised are held in; None: in what they are computed in.
     """
 
     space: Space

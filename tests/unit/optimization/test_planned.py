@@ -68,12 +68,21 @@ class Front:
         return ()
 
 
+class AfterTraining(Front):
+    """For what it is predicted to lose after a training, one unit less than before it."""
+
+    def at(self, budget):
+        super().at(budget)
+        return design(round(0.1 / budget) - 1)
+
+
 @pytest.fixture
 def asked(tmp_path):
     def make(**changes):
         known = SimpleNamespace(request=request(**changes), baselines=(), folder=tmp_path)
         found = FromCosts(known)
         found.planner, found.found = SimpleNamespace(space=SPACE), {"e": Front(), "other": Front()}
+        found.stitched = dict(found.found)
         return found
 
     return make
@@ -103,7 +112,17 @@ def test_what_could_not_be_built_is_not_proposed_again(asked):
 def test_what_will_be_trained_may_lose_more_before(asked):
     plain, trained = asked(max_drop=0.00125), asked(max_drop=0.00125, recover=Step(method="finetune"))
     assert units(plain.propose([])) == []  # 8 units lose 0.005
-    assert units(trained.propose([])) == [("e", 4), ("other", 4), ("e", 2), ("other", 2)]  # 0.01, and 0.02 of 0.025
+    trained.found = {"e": AfterTraining(), "other": AfterTraining()}
+    assert units(trained.propose([])) == [("e", 3), ("other", 3), ("e", 1), ("other", 1)]  # 0.01, and 0.02 of 0.025
+    assert trained.found["e"].solved == [pytest.approx(0.1 / 4), pytest.approx(0.1 / 2)]
+    again = asked(max_drop=0.00125, recover=Step(method="finetune"), goals=(parse_goal("latency<5ms"),))
+    again.found = {"e": AfterTraining(), "other": AfterTraining()}
+    fronts = {(): Front(), ("depth",): AfterTraining()}
+    again.planner.again = lambda engine, gauges, left=(): fronts[tuple(left)]
+    first = again.propose([])
+    again.propose([msgspec.structs.replace(told(each, ratio=1.0), value=1.0) for each in first])
+    assert again.stitched["e"] is fronts[()], "what can be run as a whole"
+    assert again.found["e"] is fronts["depth",], "what is to be judged"
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -284,7 +303,7 @@ def test_the_margin_of_a_certificate_is_taken_from_what_may_be_lost():
 
 
 def test_a_run_that_goes_on_plans_in_the_space_that_it_had(tmp_path, monkeypatch):
-    given = []
+    given, asked = [], []
 
     class Planner:
         def __init__(self, *args):
@@ -300,7 +319,8 @@ def test_a_run_that_goes_on_plans_in_the_space_that_it_had(tmp_path, monkeypatch
         def prepare(self):
             return None
 
-        def fronts(self):
+        def fronts(self, left=()):
+            asked.append(tuple(left))
             return {}
 
     monkeypatch.setattr(planned, "Planner", Planner)
@@ -316,4 +336,8 @@ def test_a_run_that_goes_on_plans_in_the_space_that_it_had(tmp_path, monkeypatch
     assert planner.space == narrow
     planner.propose([])
     assert given == [None, narrow]
+    assert asked == [(), ()]
+    known.request = request(recover=Step(method="finetune"))
+    FromCosts(known).propose([])
+    assert asked[2:] == [(), ("depth",)], "once for what can be run as a whole, once for what will be trained"
     assert isinstance(NO, Missing)

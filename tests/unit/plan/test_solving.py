@@ -100,6 +100,18 @@ def test_asking_on_between_two_budgets_gives_something_between(solving, found):
     assert found.decisions(bold)[0].site == solving.space.sites[0].name
 
 
+def test_before_a_training_blocks_go_rather_than_channels(solving, found):
+    """A training takes back nine tenths of what blocks cost: for the same loss after it, faster designs are there."""
+    after = dataclasses.replace(solving, left={"depth": 0.1}).run()
+    assert after.factors == pytest.approx({**found.factors, "depth": 0.1 * found.factors["depth"]})
+    for allowed in (0.1, 0.3):
+        careful = found.within(allowed)
+        bold = after.at(after.loss(careful))
+        assert after.loss(bold) <= after.loss(careful) * (1 + 1e-9)
+        assert len(bold.dropped) > len(careful.dropped)
+        assert after.predict(bold).value < found.predict(careful).value
+
+
 def test_nothing_is_chosen_where_nothing_is_allowed(found):
     assert found.within(-0.1) is None
     reason = found.chosen(-0.1)
