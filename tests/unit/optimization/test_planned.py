@@ -73,7 +73,7 @@ class AfterTraining(Front):
 
     def at(self, budget):
         super().at(budget)
-        return design(round(0.1 / budget) - 1)
+        return design(max(1, round(0.1 / budget) - 1))
 
 
 @pytest.fixture
