@@ -23,8 +23,7 @@ pytest.importorskip("onnxruntime", reason="compares with ONNX Runtime's own quan
 import lowered_onnxruntime as low
 import onnxruntime
 from command import shared_data
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from rivals import by_onnxruntime
 from stored_data import lay_down
 
 from hwbench.devices.cpu import CpuFinder
@@ -39,18 +38,6 @@ SLOWER = 1.03  # than the recommendation, beyond what the A/A control shows
 BLOCK_S = 0.05
 
 
-class Reader(CalibrationDataReader):
-    """Hands ONNX Runtime's calibrator the samples in batches."""
-
-    def __init__(self, arrays, size):
-        count = len(next(iter(arrays.values())))
-        starts = range(0, count - size + 1, size)
-        self.batches = iter([{name: array[i : i + size] for name, array in arrays.items()} for i in starts])
-
-    def get_next(self):
-        return next(self.batches, None)
-
-
 def imported(model, folder, *, batch_size=None, input_data=None):
     job = ImportJob(model=str(model), batch_size=batch_size, shapes={}, input_data=input_data, seed=0)
     return import_model(job, folder / "imported")
@@ -58,22 +45,9 @@ def imported(model, folder, *, batch_size=None, input_data=None):
 
 def recommended(result, samples, folder):
     """What ONNX Runtime's documentation says to do on x86."""
-    graph = Path(result.files.folder) / result.files.runtime_graph
-    prepared, path = folder / "prepared.onnx", folder / "recommended.onnx"
-    batches = len(next(iter(samples.values()))) // result.model.batch_size
-    held = next(count for count in (2, 3, 5, 7) if batches % count)  # where it divides their number, the tool fails
-    quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)  # which fails on exported constants
-    quantize_static(
-        str(prepared),
-        str(path),
-        Reader(samples, result.model.batch_size),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        extra_options={"CalibMaxIntermediateOutputs": held},
+    return by_onnxruntime(
+        Path(result.files.folder) / result.files.runtime_graph, samples, result.model.batch_size, folder
     )
-    return path
 
 
 def ours(result, samples, folder, settings):

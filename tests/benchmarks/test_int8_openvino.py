@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from real_tasks import NAMES, Arrays, task
+from rivals import by_nncf
 
 from hwbench.engines.openvino import OpenVino
 from hwbench.graph.importer import import_model
@@ -30,7 +31,7 @@ from hwbench.records.model import DataFacts, ImportJob
 from hwbench.records.quantization import CALIBRATION_SCHEMA, Calibration, CalibrationSettings, PrecisionPlan
 
 ov = pytest.importorskip("openvino", reason="compares on OpenVINO")
-nncf = pytest.importorskip("nncf", reason="compares with NNCF: pip install nncf")
+pytest.importorskip("nncf", reason="compares with NNCF: pip install nncf")
 pytest.importorskip("onnxruntime", reason="calibrates")
 
 ROUNDS = 80
@@ -79,13 +80,7 @@ def ours(result, samples: Arrays, folder: Path, device):
 
 def theirs(result, samples: Arrays, folder: Path, *, transformer: bool):
     """``nncf.quantize`` as documented."""
-    model = ov.Core().read_model(Path(result.files.folder) / result.files.runtime_graph)
-    count = len(next(iter(samples.values())))
-    data = nncf.Dataset([{name: array[i : i + 1] for name, array in samples.items()} for i in range(count)])
-    kind = nncf.ModelType.TRANSFORMER if transformer else None
-    made = nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=count, model_type=kind)
-    ov.save_model(made, folder / "nncf.xml", compress_to_fp16=False)
-    return folder / "nncf.xml"
+    return by_nncf(Path(result.files.folder) / result.files.runtime_graph, samples, 1, folder, transformer=transformer)
 
 
 def requests(paths, sample: Arrays):
