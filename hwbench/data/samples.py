@@ -47,6 +47,12 @@ class Samples:
         return self.labels
 
     @property
+    def pair_labels(self) -> Array | None:
+        """The labels of pairs, which are rows 2i and 2i + 1, where there is a number for every two samples."""
+        pairs = self.labels is not None and self.labels.ndim == 1 and 2 * len(self.labels) == len(self)
+        return self.labels if pairs else None
+
+    @property
     def batches(self) -> int:
         """How many batches a pass has: what does not fill one is left out, unless there is less than one."""
         return max(1, len(self) // self.batch)

@@ -83,7 +83,8 @@ class Joint(Record, frozen=True, kw_only=True, tag_field="kind", tag="joint"):
     n: int
 
     def __post_init__(self) -> None:
-        check_finite(self, "divergence", "agreement", "accuracy", "before")
+        check_finite(self, "divergence", "agreement")
+        check_finite(self, "accuracy", "before", minimum=-1)  # a correlation can be less than nothing
 
     @property
     def drop(self) -> float | Missing:

@@ -68,7 +68,8 @@ class StitchQuestion(Record, frozen=True, kw_only=True):
 class StitchAnswer(Record, frozen=True, kw_only=True):
     """What it loses on ``n`` samples; ``divergence`` as in :class:`hwbench.records.planning.Loss`.
 
-    ``agreement``: the fraction of rows whose largest score is where the original's is. ``accuracy``: with labels.
+    ``agreement``: the fraction of rows whose largest score is where the original's is. ``accuracy``: with labels;
+    with those of pairs Spearman's correlation.
     """
 
     divergence: float
@@ -77,7 +78,8 @@ class StitchAnswer(Record, frozen=True, kw_only=True):
     n: int
 
     def __post_init__(self) -> None:
-        check_finite(self, "divergence", "agreement", "accuracy")
+        check_finite(self, "divergence", "agreement")
+        check_finite(self, "accuracy", minimum=-1)
 
     @property
     def broken(self) -> Missing | None:

@@ -4,6 +4,9 @@ Of scores of classes, the Kullback-Leibler divergence KL(p || q) = sum_i p_i (lo
 probabilities p from those of the patched network q, in nats, as a mean over rows (samples; positions where there are
 several). Rounding can make a mean of zeros negative by 1e-17; that is zero here. Where no output has scores of classes,
 ||y' - y||^2 / ||y||^2 of the first output in floating point, both summed over all samples.
+
+A label for every two samples says that they are pairs of an embedding, in rows 2i and 2i + 1: accuracy is Spearman's
+correlation of the labels with the cosines of the pairs then, as the certificate has it.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ from hwbench.train.outputs import (
     output_kinds,
     rows_of_classes,
 )
+from hwbench.verify.metrics import cosine, spearman
 
 Tensor = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 Measure = Literal["kl", "relative"]
 _CLASSES = {"logits", "probabilities", "log-probabilities"}
+_FEWEST_PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,10 @@ class Output:
 class Tally:
     """Sums over batches."""
 
-    def __init__(self, output: Output) -> None:
-        self.output = output
+    def __init__(self, output: Output, pairs: Array | None = None) -> None:
+        """Begin. ``pairs``: a label for every two samples, of all of them, where they are pairs."""
+        self.output, self.pairs = output, pairs
+        self.vectors: list[Array] = []
         self.lost = self.size = 0.0
         self.same = self.rows = self.right = self.judged = self.n = 0
         self.trouble: Missing | None = None
@@ -83,6 +90,8 @@ class Tally:
     def add(self, wanted: Tensor, found: Tensor, labels: Array | None, samples: int) -> None:
         """Add a batch of outputs: the original's and the patched network's."""
         self.n += samples
+        if self.pairs is not None:
+            self.vectors.append(found.reshape(samples, -1).numpy())
         if self.output.measure == "relative":
             self.lost += float((found.double() - wanted.double()).square().sum())
             self.size += float(wanted.double().square().sum())
@@ -111,12 +120,24 @@ class Tally:
         """Return what was lost."""
         if self.output.measure == "relative":
             no = Missing(code="no_classes", why="no output has scores of classes")
-            return StitchAnswer(divergence=self.lost / (self.size or 1.0), agreement=no, accuracy=no, n=self.n)
+            accuracy = no if self.pairs is None else self._correlation(self.pairs)
+            return StitchAnswer(divergence=self.lost / (self.size or 1.0), agreement=no, accuracy=accuracy, n=self.n)
         unlabelled = Missing(code="no_labels", why="the samples have no labels")
         accuracy = self.right / self.judged if self.judged else (self.trouble or unlabelled)
+        if self.pairs is not None:
+            accuracy = self._correlation(self.pairs)
         return StitchAnswer(
             divergence=max(0.0, self.lost / self.rows),
             agreement=self.same / self.rows,
             accuracy=accuracy,
             n=self.n,
         )
+
+    def _correlation(self, labels: Array) -> float | Missing:
+        """Return Spearman's correlation over the pairs that were run; batches may begin anew at the first of them."""
+        vectors = np.concatenate(self.vectors)
+        count = len(vectors) // 2
+        if count < _FEWEST_PAIRS:
+            return Missing(code="too_few", why=f"{count} pairs tell nothing of their order")
+        vectors = vectors[: 2 * count]
+        return spearman(cosine(vectors[::2], vectors[1::2]), np.resize(labels, count))

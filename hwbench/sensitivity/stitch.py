@@ -73,7 +73,7 @@ class Stitch:
             ModelError: the patched network puts out NaN or infinity; ``what`` names the patch.
         """
         assert self.output is not None
-        tally, flow = Tally(self.output), self.flow
+        tally, flow = Tally(self.output, self.network.samples.pair_labels), self.flow
         start = flow.start(patch)
         begin = max((cut for cut in self.cuts if cut <= start), default=0) if prefix else 0
         with torch.no_grad(), flow.patched(patch):

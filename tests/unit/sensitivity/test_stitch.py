@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from stitched_nets import bench, mixed_net, small_samples
@@ -43,6 +45,30 @@ def test_divergence_agreement_and_accuracy_by_scipy():
     few = stitch.judge(patch, what="int8", samples=5)
     assert few.n == 8
     assert few.divergence == pytest.approx(float(np.mean(stats.entropy(p[:8], q[:8], axis=1))), rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_of_pairs_the_accuracy_is_the_order_of_their_cosines(classes):
+    """What the certificate is of: an output that only looks like scores of classes is not judged by its largest."""
+    if classes:
+        model = scaled(Net(4, 3, 4, seed=3))
+    else:
+        net = Net(4, 3, 6, 6)
+        model = net.model(net.conv(net.node("Relu", net.conv("x", 3, 16, 3, name="one")), 16, 4, name="head"))
+    samples = small_samples(model, 16)
+    labels = np.random.default_rng(0).uniform(0, 5, 8)
+    network, _, composer = bench(model, samples=dataclasses.replace(samples, labels=labels), ranges=True)
+    stitch = Stitch(network)
+    patch = composer.compose(Design(schemes={"head": "int8"}))
+    vectors = scores(stitch, patch).reshape(16, -1)
+    a, b = vectors[::2], vectors[1::2]
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    found = stitch.judge(patch, what="int8")
+    assert found.accuracy == pytest.approx(stats.spearmanr(cosines, labels).statistic, abs=1e-6)
+    few = stitch.judge(patch, what="int8", samples=8)
+    assert few.accuracy == pytest.approx(stats.spearmanr(cosines[:4], labels[:4]).statistic, abs=1e-6)
+    assert stitch.judge(patch, what="int8", samples=4).accuracy.code == "too_few"
+    assert found.divergence > 0
 
 
 def test_the_original_loses_nothing():
