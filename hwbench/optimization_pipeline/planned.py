@@ -25,7 +25,6 @@ from hwbench.optimization_pipeline.arithmetic import floating_for
 from hwbench.optimization_pipeline.gauging import differ, gauge_of, gauges_of, steering
 from hwbench.optimization_pipeline.proposer import Given
 from hwbench.plan.designs import choice_of, design_of, key_of, uniform
-from hwbench.planning_pipeline.factors import AFTER_TRAINING
 from hwbench.planning_pipeline.found import Found
 from hwbench.planning_pipeline.meeting import Gauge
 from hwbench.planning_pipeline.planner import Planner
@@ -127,6 +126,9 @@ class FromCosts:
             for engine in self.found:
                 self._bound_again(engine, told)
 
+    def _as_judged(self, front: Found) -> Found:
+        return front.after_training() if self.trains else front
+
     def _told(self, feedback: Sequence[Feedback]) -> list[Feedback]:
         """Return what became of designs that the fronts can tell of: not of those with a scheme they were not left."""
         return [each for each in feedback if each.engine not in self.found or self.found[each.engine].has(each.design)]
@@ -137,9 +139,8 @@ class FromCosts:
         now = gauges_of(engine, found, feedback, self.known.request.measured)
         if any(differ(gauge, before.get(name, Gauge())) for name, gauge in now.items()):
             self.gauges[engine] = now
-            self.stitched[engine] = self.found[engine] = self._ready().again(engine, now)
-            if self.trains:
-                self.found[engine] = self._ready().again(engine, now, AFTER_TRAINING)
+            self.stitched[engine] = self._ready().again(engine, now)
+            self.found[engine] = self._as_judged(self.stitched[engine])
 
     def _taken(self, chosen: Sequence[_Chosen]) -> list[Proposal]:
         """Propose what was chosen, each design once."""
@@ -293,9 +294,8 @@ class FromCosts:
         planner.prepare()
         if space is None:
             write_record(path, planner.space)
-        self.stitched = self.found = planner.fronts()
-        if self.trains:
-            self.found = planner.fronts(AFTER_TRAINING)
+        self.stitched = planner.fronts()
+        self.found = {engine: self._as_judged(front) for engine, front in self.stitched.items()}
         self.planner = planner
         return planner
 

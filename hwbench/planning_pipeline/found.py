@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +16,7 @@ from hwbench.plan.front import price
 from hwbench.plan.goals import within_reach
 from hwbench.plan.milp import Answer
 from hwbench.plan.problem import LOSS, Problem
-from hwbench.planning_pipeline.factors import rising
+from hwbench.planning_pipeline.factors import AFTER_TRAINING, rising
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint, Planned
 from hwbench.records.planning import Decision, Design, Interval, Solved
@@ -43,6 +43,14 @@ class Found:
     factors: Mapping[str, float]
     regardless: bool = False
     told: tuple[str, ...] = ()
+
+    def after_training(self) -> Found:
+        """Return the front of what designs lose once they have been trained, as far as it is known.
+
+        Budgets of it are to be asked for (:meth:`at`): what its designs lose as a whole is what they lose before.
+        """
+        factors = {kind: factor * AFTER_TRAINING.get(kind, 1.0) for kind, factor in self.factors.items()}
+        return replace(self.solving.found(factors), regardless=self.regardless, told=self.told)
 
     def look_closer(self) -> None:
         """Look between the last design that is allowed and the first that is not."""

@@ -19,7 +19,6 @@ from hwbench.plan.goals import drop_of
 from hwbench.plan.sites import space_of
 from hwbench.planning_pipeline.energy import joules_of
 from hwbench.planning_pipeline.exact import Base, simplified
-from hwbench.planning_pipeline.factors import UNTRAINED
 from hwbench.planning_pipeline.found import Found
 from hwbench.planning_pipeline.known import Known, Runtime
 from hwbench.planning_pipeline.losses import Losses
@@ -127,38 +126,33 @@ class Planner:
         self.joules = self._joules()
         self._before: dict[str, float | Missing] = {}
 
-    def fronts(self, left: Mapping[str, float] = UNTRAINED) -> dict[str, Found]:
-        """Solve for every runtime; by name of the engine, with the arithmetic where several were asked for.
-
-        Args:
-            left: what a training leaves of losses, by kind of site, where designs will be trained.
-        """
+    def fronts(self) -> dict[str, Found]:
+        """Solve for every runtime; by name of the engine, with the arithmetic where several were asked for."""
         with self._limited("solving"):
-            return self._fronts(left)
+            return self._fronts()
 
-    def _fronts(self, left: Mapping[str, float]) -> dict[str, Found]:
+    def _fronts(self) -> dict[str, Found]:
         found = {}
         for known in self.known:
             self.intake.watch(f"solving for {self._label(known)}", None)
-            found[self._label(known)] = self._meeting(known, {}, left)
+            found[self._label(known)] = self._meeting(known, {})
         return found
 
-    def again(self, label: str, gauges: Mapping[str, Gauge], left: Mapping[str, float] = UNTRAINED) -> Found:
+    def again(self, label: str, gauges: Mapping[str, Gauge]) -> Found:
         """Solve once more for a runtime, with goals of what is measured as bounds of what is predicted.
 
         Args:
             label: of the runtime, as :meth:`fronts` has it.
             gauges: by quantity, what has been measured of it.
-            left: as for :meth:`fronts`.
         """
-        return self._meeting(next(known for known in self.known if self._label(known) == label), gauges, left)
+        return self._meeting(next(known for known in self.known if self._label(known) == label), gauges)
 
-    def _meeting(self, known: Known, gauges: Mapping[str, Gauge], left: Mapping[str, float]) -> Found:
+    def _meeting(self, known: Known, gauges: Mapping[str, Gauge]) -> Found:
         """Solve for one runtime with all goals; where its network may not mix two schemes, return the better front."""
         wanted = gauged(self.request.goals, self.before(), gauges, self._batch)
         accuracy = min((goal.priority for goal in self.request.goals if goal.metric == "accuracy"), default=1)
         spaces = alternatives(known.space, known.ways.one_of)
-        fronts = [meeting(replace(self._solving(known, each), left=left), wanted, accuracy) for each in spaces]
+        fronts = [meeting(self._solving(known, each), wanted, accuracy) for each in spaces]
         self._apart[self._label(known)] = best_of_either(fronts, known.ways.one_of)
         return min(fronts, key=rank_of)
 
@@ -194,7 +188,7 @@ class Planner:
     def plans(self) -> tuple[EnginePlan, ...]:
         """Solve for every runtime, and return the fronts as written down; what is run for that has its time too."""
         with self._limited("solving"):
-            return self._written(self._fronts(UNTRAINED))
+            return self._written(self._fronts())
 
     def _written(self, fronts: Mapping[str, Found]) -> tuple[EnginePlan, ...]:
         return tuple(

@@ -76,10 +76,9 @@ class Solving:
     ``joules``: of the parts, where energy is minimised or bounded. ``bounds``: by quantity, what no design may be
     predicted to exceed, in SI units, the most important first. ``criterion``: by which channels were chosen when losses
     were measured. ``known``: what whole designs lose, shared by all runtimes, since it does not differ. ``remarks``: by
-    site and option, what a decision about it is to tell. ``left``: what a training leaves of losses, by kind; where
-    it is given, what whole designs lose says nothing of those that will be trained. ``left_s``: how long may still be
-    solved and designs be run as a whole. ``cut_short``: what was left out because that was nothing. ``stored``: what
-    weights and activations that are not quantised are held in; None: in what they are computed in.
+    site and option, what a decision about it is to tell. ``left_s``: how long may still be solved and designs be run as
+    a whole. ``cut_short``: what was left out because that was nothing. ``stored``: what weights and activations that
+    are not quantised are held in; None: in what they are computed in.
     """
 
     space: Space
@@ -96,7 +95,6 @@ class Solving:
     criterion: str = "l2"
     known: dict[str, Joint | Missing] = field(default_factory=dict)
     remarks: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    left: Mapping[str, float] = field(default_factory=dict)
     left_s: Callable[[], float] = lambda: math.inf
     cut_short: dict[str, None] = field(default_factory=dict)  # in order, each once
     limits: dict[str, float] = field(default_factory=dict, init=False)  # bounds as the solver is given them
@@ -113,12 +111,14 @@ class Solving:
             if again is None or max(abs(np.log(again[kind] / factors[kind])) for kind in factors) < _SETTLED:
                 break
             factors = again
-        factors = {kind: factor * self.left.get(kind, 1.0) for kind, factor in factors.items()}
-        problem, row = self._front(factors, _GAP)
-        found = Found(solving=self, problem=problem, row=row, factors=factors)
-        if not self.left:
-            found.look_closer()
+        found = self.found(factors)
+        found.look_closer()
         return found
+
+    def found(self, factors: Mapping[str, float]) -> Found:
+        """Return the front where the losses of each kind of site count so many times."""
+        problem, row = self._front(factors, _GAP)
+        return Found(solving=self, problem=problem, row=row, factors=factors)
 
     def asking(self, objective: str, bounds: Mapping[str, float]) -> Solving:
         """Return the same question with another objective and other bounds; what is known of the network stays."""
