@@ -1,8 +1,8 @@
 """The planner that the loop asks: designs solved from measured costs, corrected by what became of them.
 
 A front is a row of designs from careful to fast. What is built and judged says how far along it one may go: between the
-fastest that counted and the most careful that did not, the budget is halved (in the logarithm), and the next design is
-the nearest of the row that has not been proposed, or is solved for. What is measured scales what is predicted, by one
+fastest that counted and the most careful that did not, the next budget is where the drops seen at both say that what is
+allowed lies, and the next design is the nearest of the row that has not been proposed, or is solved for. What is measured scales what is predicted, by one
 factor a runtime: that moves the runtimes against each other, and no choice within one; and goals are bounds of what is
 measured, so where it is off the front is solved for again. Then single choices of the best design are swapped, where
 the costs promise a gain and the whole, run together, allows it.
@@ -44,12 +44,13 @@ _GAIN = 0.99  # of the objective: what a swap must promise at least
 _TRIED = 10  # swaps that are run as a whole before five are proposed
 _OTHERS = 2  # designs that are tried instead of those that could not be built
 _TAKEN_BACK = 8.0  # times as much may be lost before a training as after it, until what was trained has told
-_BOLD_TRAINED = 2.5  # the bold proposal where a training follows; a careful one is not worth its training
+_TRAINED = (0.4, 1.0)  # shares of that which the first proposals take; trainings are dear
 _LEAST_SHARE = 0.25  # of what may be lost, that designs are sought in at least
 _SPACE = "space.json"
 _LEAST_S, _COST_SHARE, _LOSS_SHARE = 20.0, 0.12, 0.15  # of the time budget
 
 _Chosen = tuple[str, Design]  # by name of the engine
+_Seen = tuple[float, float]  # what is predicted to be lost, and the drop that was seen
 
 
 class FromCosts:
@@ -154,7 +155,7 @@ class FromCosts:
     @property
     def _shares(self) -> tuple[float, ...]:
         """Which shares of the reach the first proposals of a runtime take."""
-        return (1.0, _BOLD_TRAINED) if self.trains else (1.0, _CAREFUL, _BOLD)
+        return _TRAINED if self.trains else (1.0, _CAREFUL, _BOLD)
 
     def _design_of(self, each: Feedback) -> Design:
         """Return a candidate's design; of a uniform one, that which makes it from what can be chosen."""
@@ -168,14 +169,16 @@ class FromCosts:
     def _first(self, fronts: Mapping[str, Found], feedback: Sequence[Feedback]) -> list[_Chosen]:
         """Choose of every front what is allowed, something more careful, and something bolder; fastest first.
 
-        What loses no more than a uniform precision that was built and counts is allowed, whatever a few samples say.
+        What loses no more than a uniform precision that was built and counts is allowed, whatever a few samples say;
+        what is cut so little is not worth a training.
         """
         chosen: list[tuple[int, float, _Chosen]] = []
         for engine, found in fronts.items():
             ranked = [(rank, self._within(engine, share)) for rank, share in enumerate(self._shares)]
             proven = max((loss for loss, each in self._judged(engine, found, feedback) if each.counts), default=0.0)
-            if proven:
-                ranked.append((0, found.at(proven)))
+            near = found.at(proven) if proven else None
+            if near is not None and not (self.trains and near.cuts):
+                ranked.append((0, near))
             for rank, design in ranked:
                 if design is not None and self._new(engine, design):
                     chosen.append((rank, self._worth(engine, found, design), (engine, design)))
@@ -197,33 +200,32 @@ class FromCosts:
         mine = [each for each in feedback if each.engine == engine and not isinstance(each.drop, Missing)]
         return [(found.loss(self._design_of(each)), each) for each in mine]
 
-    def _bracket(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> tuple[float, float]:
-        """Return the largest predicted loss of what counts, and the least beyond it of what does not.
+    def _bracket(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> tuple[_Seen, _Seen]:
+        """Return the largest predicted loss of what counts, and the least beyond it of what does not, with their drops.
 
         A uniform precision that counts says nothing against a proposal that loses less and did not count; one that does
         not, or whatever else was not trained, says nothing of designs that will be.
         """
         judged = self._judged(engine, found, feedback)
-        failed = [
-            (loss, each.precision is None)
-            for loss, each in judged
-            if not each.counts and (each.design.cuts or not self.trains)
+        failed = [(loss, each) for loss, each in judged if not each.counts and (each.design.cuts or not self.trains)]
+        least = min((loss for loss, each in failed if each.precision is None), default=math.inf)
+        counted = [
+            (loss, _seen(each)) for loss, each in judged if each.counts and (each.precision is None or loss < least)
         ]
-        least = min((loss for loss, proposed in failed if proposed), default=math.inf)
-        counted = [loss for loss, each in judged if each.counts and (each.precision is None or loss < least)]
-        low = max(counted, default=0.0)
-        return low, min((loss for loss, _ in failed if loss > low), default=math.inf)
+        low = max(counted, default=(0.0, 0.0))
+        return low, min(((loss, _seen(each)) for loss, each in failed if loss > low[0]), default=(math.inf, math.inf))
 
     def _between(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[_Chosen]:
-        """Halve the budgets between the fastest design that counted and the most careful that did not."""
+        """Choose designs between the fastest that counted and the most careful that did not."""
         mine = [each for each in feedback if each.engine == engine and each.precision is None]
         if all(isinstance(each.drop, Missing) for each in mine):  # nobody was proposed yet, or nobody could be built
             return self._first({engine: found}, feedback) or self._others(engine, found)
-        low, high = self._bracket(engine, found, feedback)
+        below, beyond = self._bracket(engine, found, feedback)
+        low, high = below[0], beyond[0]
         budgets: list[float] = []
         if high < math.inf:
             least = max(low, 0.02 * high)
-            budgets = [math.sqrt(least * high)] if high / least > _CLOSE else []
+            budgets = [self._crossing(below, beyond)] if high / least > _CLOSE else []
         elif low > 0:
             budgets = [1.5 * low, 3 * low]
         made: list[Design] = []
@@ -234,6 +236,13 @@ class FromCosts:
             design = near if near is not None else found.at(budget)
             made += [] if design is None else [design]
         return [(engine, design) for design in made]
+
+    def _crossing(self, below: _Seen, beyond: _Seen) -> float:
+        """Return the loss at which what is allowed is dropped, on the line between two designs; well between them."""
+        (low, dropped), (high, too_much) = below, beyond
+        share = (self.allowed - dropped) / (too_much - dropped) if too_much > max(dropped, self.allowed) else 1.0
+        edge = min(_CLOSE, math.sqrt(high / max(low, 0.02 * high)))
+        return min(max(low + max(0.0, share) * (high - low), edge * max(low, 0.02 * high)), high / edge)
 
     def _others(self, engine: str, found: Found) -> list[_Chosen]:
         """Choose the fastest designs of a front that are allowed and have not been proposed."""
@@ -340,6 +349,11 @@ def allowed_drop(max_drop: float, baselines: Sequence[Scored | Missing]) -> floa
         return max_drop
     near = [each.expected - each.drop for each in drops if each.drop <= 2 * max_drop]
     return max(_LEAST_SHARE * max_drop, max_drop - statistics.median(near))
+
+
+def _seen(each: Feedback) -> float:
+    assert not isinstance(each.drop, Missing)
+    return each.drop.drop
 
 
 def _beyond(best: Feedback, found: Found) -> float:
