@@ -2,10 +2,10 @@
 
 A front is a row of designs from careful to fast. What is built and judged says how far along it one may go: between the
 fastest that counted and the most careful that did not, the next budget is where the drops seen at both say that what is
-allowed lies, and the next design is the nearest of the row that has not been proposed, or is solved for. What is measured scales what is predicted, by one
-factor a runtime: that moves the runtimes against each other, and no choice within one; and goals are bounds of what is
-measured, so where it is off the front is solved for again. Then single choices of the best design are swapped, where
-the costs promise a gain and the whole, run together, allows it.
+allowed lies, and the next design is the nearest of the row that has not been proposed, or is solved for. What is
+measured scales what is predicted, by one factor a runtime: that moves the runtimes against each other, and no choice
+within one; and goals are bounds of what is measured, so where it is off the front is solved for again. Then single
+choices of the best design are swapped, where the costs promise a gain and the whole, run together, allows it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _MOST = 5  # proposals of a round
 _CAREFUL = 0.5  # share of the allowed drop that the careful proposal of the first round takes
 _BOLD = 1.6  # the same of the bold one
 _CLOSE = 1.1  # budgets that differ by less are not told apart
+_LEAST_STEP = 0.02  # of a budget that was too large: the least that is tried next
 _GAIN = 0.99  # of the objective: what a swap must promise at least
 _TRIED = 10  # swaps that are run as a whole before five are proposed
 _OTHERS = 2  # designs that are tried instead of those that could not be built
@@ -224,8 +225,7 @@ class FromCosts:
         low, high = below[0], beyond[0]
         budgets: list[float] = []
         if high < math.inf:
-            least = max(low, 0.02 * high)
-            budgets = [self._crossing(below, beyond)] if high / least > _CLOSE else []
+            budgets = [self._crossing(below, beyond)] if high > _CLOSE * max(low, _LEAST_STEP * high) else []
         elif low > 0:
             budgets = [1.5 * low, 3 * low]
         made: list[Design] = []
@@ -238,11 +238,17 @@ class FromCosts:
         return [(engine, design) for design in made]
 
     def _crossing(self, below: _Seen, beyond: _Seen) -> float:
-        """Return the loss at which what is allowed is dropped, on the line between two designs; well between them."""
+        """Return the loss at which what is allowed is dropped, on the line between two designs; well between them.
+
+        Where the one beyond failed for another reason, the middle, in the logarithm.
+        """
         (low, dropped), (high, too_much) = below, beyond
-        share = (self.allowed - dropped) / (too_much - dropped) if too_much > max(dropped, self.allowed) else 1.0
-        edge = min(_CLOSE, math.sqrt(high / max(low, 0.02 * high)))
-        return min(max(low + max(0.0, share) * (high - low), edge * max(low, 0.02 * high)), high / edge)
+        least = max(low, _LEAST_STEP * high)
+        if too_much <= max(dropped, self.allowed):
+            return math.sqrt(least * high)
+        crossing = low + (self.allowed - dropped) / (too_much - dropped) * (high - low)
+        edge = min(_CLOSE, math.sqrt(high / least))
+        return min(max(crossing, edge * least), high / edge)
 
     def _others(self, engine: str, found: Found) -> list[_Chosen]:
         """Choose the fastest designs of a front that are allowed and have not been proposed."""

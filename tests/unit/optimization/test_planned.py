@@ -3,7 +3,10 @@
 from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_optimize_parts import NO, candidate, request, scored
 
 from hwbench.files import write_record
@@ -91,8 +94,9 @@ def asked(tmp_path):
     return make
 
 
-def told(proposal, *, counts=True, built=True, ratio=NO):
-    new = msgspec.structs.replace(candidate("it", scored() if built else NO, counts=counts), design=proposal.design)
+def told(proposal, *, counts=True, built=True, ratio=NO, lost=0):
+    seen = scored(worse=lost) if built else NO
+    new = msgspec.structs.replace(candidate("it", seen, counts=counts), design=proposal.design)
     return msgspec.structs.replace(_feedback(new, None), engine=proposal.engine, ratio=ratio)
 
 
@@ -113,11 +117,11 @@ def test_what_could_not_be_built_is_not_proposed_again(asked):
 
 
 def test_what_will_be_trained_may_lose_more_before(asked):
-    plain, trained = asked(max_drop=0.00125), asked(max_drop=0.00125, recover=Step(method="finetune"))
+    plain, trained = asked(max_drop=0.0025), asked(max_drop=0.0025, recover=Step(method="finetune"))
     assert units(plain.propose([])) == []  # 8 units lose 0.005
     trained.found = {"e": AfterTraining(), "other": AfterTraining()}
-    assert units(trained.propose([])) == [("e", 3), ("other", 3), ("e", 1), ("other", 1)]  # 0.01, and 0.02 of 0.025
-    assert trained.found["e"].solved == [pytest.approx(0.1 / 4), pytest.approx(0.1 / 2)]
+    assert units(trained.propose([])) == [("e", 4), ("other", 4), ("e", 1), ("other", 1)]  # of 0.008, and of 0.02
+    assert trained.found["e"].solved == [pytest.approx(0.1 / 5), pytest.approx(0.1 / 2)]
 
 
 def test_fronts_of_what_will_be_trained_are_solved_again_with_bounds_that_moved(asked):
@@ -172,6 +176,42 @@ def test_designs_of_the_row_between_are_proposed_before_it_is_solved_again(asked
     assert planner.found["e"].solved == []
     planner.propose([*feedback, told(second[0]), told(third[0])])
     assert len(planner.found["e"].solved) == 1
+
+
+def test_the_next_budget_is_where_the_drops_seen_say_that_what_is_allowed_lies(asked):
+    planner = asked(max_drop=0.01)
+    planner.found = planner.stitched = {"e": Front()}
+    careful, bold = (SimpleNamespace(engine="e", design=design(units)) for units in (8, 1))
+    below, beyond = told(careful, lost=4), told(bold, lost=40, counts=False)
+    (one,) = planner._between("e", planner.found["e"], [below, beyond])
+    wanted = 0.1 / 8 + (0.010 - 0.004) / (0.040 - 0.004) * (0.1 - 0.1 / 8)  # 0.027
+    assert one == ("e", design(min(range(1, 9), key=lambda units: abs(np.log(0.1 / units / wanted)))))
+    (two,) = planner._between("e", planner.found["e"], [beyond])
+    assert two == ("e", design(4)), (
+        "nothing is lost where nothing is changed: a quarter of what lost four times as much"
+    )
+
+
+@given(
+    low=st.floats(0, 0.9), dropped=st.floats(-0.01, 0.02), too_much=st.floats(-0.01, 1), allowed=st.floats(0.0001, 0.1)
+)
+def test_the_next_budget_lies_between(low, dropped, too_much, allowed):
+    planner = SimpleNamespace(allowed=allowed)
+    budget = FromCosts._crossing(planner, (low, dropped), (1.0, too_much))
+    assert max(low, 0.02) < budget < 1
+
+
+def test_what_is_cut_little_is_not_worth_a_training(asked):
+    planner = asked(max_drop=0.0025, recover=Step(method="finetune"))
+    planner.found["e"].at = lambda budget: design(7) if budget == 0.05 else design(2)
+    planner.found["e"].loss = lambda one: 0.05 if one.schemes else 0.1
+    uniform = candidate("e int8", scored(), uniform=True, counts=True)
+    planner.found["e"].solving = planner.stitched["e"].solving = SimpleNamespace(
+        objective="latency", space=space_of_one_layer()
+    )
+    assert ("e", 7) not in units(planner.propose([_feedback(uniform, None)]))
+    planner.trains = False
+    assert ("e", 7) in units(planner.propose([_feedback(uniform, None)]))
 
 
 def test_a_front_is_not_asked_about_designs_with_a_scheme_that_it_was_not_left(asked):
