@@ -98,7 +98,7 @@ class FromCosts:
         if not timed or self.known.request.objective == "accuracy":  # which every front is solved for exactly
             return []
         best = min(timed, key=lambda one: one[0])[1]  # ratios: rounds are minutes apart, and machines drift
-        found = self.found[best.engine]
+        found = self.stitched[best.engine]  # in which what is ranked and what is run as a whole are of one kind
         allowed = self.allowed - _beyond(best, found)
         beside = _neighbours(best.design, found, self.known.request.measured)
         near = [each for each in beside if self._new(best.engine, each)]
@@ -128,8 +128,8 @@ class FromCosts:
             for engine in self.found:
                 self._bound_again(engine, told)
 
-    def _as_judged(self, front: Found) -> Found:
-        return front.after_training() if self.trains else front
+    def _as_judged(self, planner: Planner, front: Found) -> Found:
+        return planner.after_training(front) if self.trains else front
 
     def _told(self, feedback: Sequence[Feedback]) -> list[Feedback]:
         """Return what became of designs that the fronts can tell of: not of those with a scheme they were not left."""
@@ -141,8 +141,9 @@ class FromCosts:
         now = gauges_of(engine, found, feedback, self.known.request.measured)
         if any(differ(gauge, before.get(name, Gauge())) for name, gauge in now.items()):
             self.gauges[engine] = now
-            self.stitched[engine] = self._ready().again(engine, now)
-            self.found[engine] = self._as_judged(self.stitched[engine])
+            planner = self._ready()
+            self.stitched[engine] = planner.again(engine, now)
+            self.found[engine] = self._as_judged(planner, self.stitched[engine])
 
     def _taken(self, chosen: Sequence[_Chosen]) -> list[Proposal]:
         """Propose what was chosen, each design once."""
@@ -194,7 +195,10 @@ class FromCosts:
         design = stitched.within(share * self.reach)
         if design is None or not self.trains:
             return design
-        return found.at(found.loss(design)) if design.cuts else stitched.within(min(share, 1.0) * self.allowed)
+        if not design.cuts:
+            return stitched.within(min(share, 1.0) * self.allowed)
+        better = found.at(found.loss(design))
+        return better if better is not None and better.cuts else design
 
     def _judged(self, engine: str, found: Found, feedback: Sequence[Feedback]) -> list[tuple[float, Feedback]]:
         """Return what was built for a runtime, uniform ones too, with the loss that is predicted of it."""
@@ -234,17 +238,18 @@ class FromCosts:
             there = [each for each in there if self._new(engine, each) and each not in made]
             near = min(there, key=lambda each: abs(math.log(found.loss(each) / budget)), default=None)
             design = near if near is not None else found.at(budget)
-            made += [] if design is None else [design]
+            made += [design] if design is not None and (design.cuts or not self.trains) else []
         return [(engine, design) for design in made]
 
     def _crossing(self, below: _Seen, beyond: _Seen) -> float:
         """Return the loss at which what is allowed is dropped, on the line between two designs; well between them.
 
-        Where the one beyond failed for another reason, the middle, in the logarithm.
+        Where the drops do not tell (one counted that lost more, or failed that lost less) it is the middle, in the
+        logarithm.
         """
         (low, dropped), (high, too_much) = below, beyond
         least = max(low, _LEAST_STEP * high)
-        if too_much <= max(dropped, self.allowed):
+        if not dropped < self.allowed < too_much:
             return math.sqrt(least * high)
         crossing = low + (self.allowed - dropped) / (too_much - dropped) * (high - low)
         edge = min(_CLOSE, math.sqrt(high / least))
@@ -310,7 +315,7 @@ class FromCosts:
         if space is None:
             write_record(path, planner.space)
         self.stitched = planner.fronts()
-        self.found = {engine: self._as_judged(front) for engine, front in self.stitched.items()}
+        self.found = {engine: self._as_judged(planner, front) for engine, front in self.stitched.items()}
         self.planner = planner
         return planner
 
@@ -329,6 +334,7 @@ def _request(known: Given, allowed: float) -> PlanRequest:
         data=request.data,
         preprocess=request.preprocess,
         samples=known.parts.learn.facts.samples,
+        pairs=request.metric is None and request.task in {"auto", "embedding"},
         criterion="l2",
         calibration=request.calibration,
         batch_size=request.batch_size,

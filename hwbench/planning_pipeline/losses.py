@@ -13,10 +13,11 @@ import msgspec
 from hwbench.children import thread_limits
 from hwbench.compression_pipeline import for_training
 from hwbench.dialogue import Dialogue
-from hwbench.errors import ModelError
+from hwbench.errors import ModelError, StorageError
+from hwbench.files import decode, read_bytes, write_record
 from hwbench.intake import Intake
 from hwbench.planning_pipeline.exact import Base
-from hwbench.records.base import Missing
+from hwbench.records.base import Missing, Record
 from hwbench.records.data import DataResult
 from hwbench.records.plan import Joint, PlanRequest
 from hwbench.records.planning import Design, Sensitivity, Space
@@ -30,8 +31,17 @@ _LARGE = 200_000  # numbers in the largest activation of a sample, above which t
 _FEW, _ENOUGH = (64, 256), (128, 1024)  # samples that a whole design is run on: for its divergence, for its drop
 _FEW_S, _ENOUGH_S = 1.5, 5.0  # what that may take, where the fewest do not take longer
 _STATE = "losses"  # what was measured, kept between runs
+_COUNTS = "samples.json"
+_FORMAT = 2  # of what is kept; another one is not read
 _TENSORRT = ("tensorrt", "tensorrt-rtx")
 _SIMULATED = ("onnxruntime", "openvino", "litert")
+
+
+class Counts(Record, frozen=True, kw_only=True):
+    """On how many samples whole designs are run: for their divergence, and for their drop."""
+
+    few: int
+    enough: int
 
 
 class Losses:
@@ -80,11 +90,13 @@ class Losses:
             settings=SensitivitySettings(runtime=runtime, criterion=request.criterion, budget_s=request.losses_s),
             threads=request.threads,
             seed=request.seed,
+            pairs=request.pairs,
             resume=True,
         )
         state.mkdir(parents=True, exist_ok=True)
         where = intake.folder / "losses"
         where.mkdir(parents=True, exist_ok=True)
+        self._kept = state / _COUNTS
         self._clock: Clock = MonotonicClock()
         self._stack = contextlib.ExitStack()
         self._child = Dialogue(
@@ -102,14 +114,23 @@ class Losses:
         self._stack.enter_context(self._child)
         self.found = spread_pairs(self._child.hear(Sensitivity))
         self._originals: dict[int, StitchAnswer] = {}
+        self._counts = self._counted()
+        return self
+
+    def _counted(self) -> Counts:
+        """Return on how many samples whole designs are run; as an earlier run had it, whose answers are known."""
+        if self._kept.exists():
+            with contextlib.suppress(StorageError):
+                return decode(read_bytes(self._kept), Counts, what=str(self._kept))
         begun_ns = self._clock.now_ns()
         self._before(_FEW[0])
         each_s = (self._clock.now_ns() - begun_ns) / 1e9 / _FEW[0]
-        self._few, self._enough = (
+        few, enough = (
             min(most, max(least, int(limit_s / each_s)))
             for (least, most), limit_s in ((_FEW, _FEW_S), (_ENOUGH, _ENOUGH_S))
         )
-        return self
+        write_record(self._kept, Counts(few=few, enough=enough))
+        return Counts(few=few, enough=enough)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -118,7 +139,7 @@ class Losses:
 
     def joint(self, design: Design, rough: bool) -> Joint | Missing:
         """Run a whole design, on few samples where only its divergence is wanted; Missing: it does not work at all."""
-        samples = self._few if rough else self._enough
+        samples = self._counts.few if rough else self._counts.enough
         answer, before = self._ask(design, samples), self._before(samples)
         if answer.broken is not None:
             return answer.broken
@@ -157,5 +178,7 @@ def _identity(
     """Return what tells apart measurements that must not be mixed: of another network, data, criterion or runtime."""
     ranges = b"" if calibration is None else msgspec.json.encode(calibration.tensors, order="sorted")
     parts = " ".join(each.facts.sha256 for each in data)
-    told = f"{space.hub_sha256} {parts} {request.criterion} {request.seed} {runtime} ".encode()
+    told = (
+        f"{_FORMAT} {space.hub_sha256} {parts} {request.criterion} {request.seed} {runtime} {request.pairs} ".encode()
+    )
     return hashlib.sha256(told + ranges).hexdigest()[:16]

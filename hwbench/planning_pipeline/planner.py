@@ -147,6 +147,11 @@ class Planner:
         """
         return self._meeting(next(known for known in self.known if self._label(known) == label), gauges)
 
+    def after_training(self, found: Found) -> Found:
+        """Solve for the same once more, with what designs lose after a training."""
+        with self._limited("solving"):
+            return found.after_training()
+
     def _meeting(self, known: Known, gauges: Mapping[str, Gauge]) -> Found:
         """Solve for one runtime with all goals; where its network may not mix two schemes, return the better front."""
         wanted = gauged(self.request.goals, self.before(), gauges, self._batch)

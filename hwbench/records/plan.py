@@ -31,7 +31,8 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     where there are no labels, of the share of decisions that stay as they were; a goal that says so is in it already.
     ``goals``: all of them, as given. ``costs_s`` and ``losses_s``: how long
     all engines together may be sampled, and losses be measured. ``trained``: what is chosen will be trained, so that
-    normalisations stay what they are, and are not folded into the layers before them.
+    normalisations stay what they are, and are not folded into the layers before them. ``pairs``: where there is a label
+    for every two samples, they are pairs of an embedding, and what may be lost is of Spearman's correlation.
     """
 
     model: str
@@ -57,6 +58,7 @@ class PlanRequest(Record, frozen=True, kw_only=True):
     timeout_s: float
     replace: bool = False
     trained: bool = False
+    pairs: bool = True
     probe: str | None = None  # of a device that is not attached: what was measured there
 
     def __post_init__(self) -> None:

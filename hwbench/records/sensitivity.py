@@ -40,7 +40,7 @@ class SensitivityJob(Record, frozen=True, kw_only=True):
     ``learn_folder``: of the samples that patches are refitted to; None: those that they are judged on.
     ``other_batch``: the same network at another batch size, which tells what depends on it. ``calibration``: ranges of
     the folded network's tensors; None where no site offers int8. ``state_folder``: what has been run is kept there;
-    ``resume``: what is there already counts.
+    ``resume``: what is there already counts. ``pairs``: a label for every two samples is one of a pair.
     """
 
     imported: ImportResult
@@ -54,6 +54,7 @@ class SensitivityJob(Record, frozen=True, kw_only=True):
     settings: SensitivitySettings
     state_folder: str
     resume: bool
+    pairs: bool = True
     threads: int
     seed: int
 

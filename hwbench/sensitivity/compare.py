@@ -90,8 +90,6 @@ class Tally:
     def add(self, wanted: Tensor, found: Tensor, labels: Array | None, samples: int) -> None:
         """Add a batch of outputs: the original's and the patched network's."""
         self.n += samples
-        if self.pairs is not None:
-            self.vectors.append(found.reshape(samples, -1).numpy())
         if self.output.measure == "relative":
             self.lost += float((found.double() - wanted.double()).square().sum())
             self.size += float(wanted.double().square().sum())
@@ -102,6 +100,14 @@ class Tally:
         self.same += int((p.argmax(-1) == q.argmax(-1)).sum())
         if labels is not None and self.trouble is None:
             self._judge(found, labels)
+
+    def take(self, first: Tensor, samples: int) -> None:
+        """Take the network's first output of a batch, where samples are pairs of an embedding: it is what is scored."""
+        if self.pairs is not None and self.trouble is None:
+            if first.ndim < 2 or len(first) != samples:
+                self.trouble = Missing(code="labels_do_not_fit", why="the first output is not a vector a sample")
+            else:
+                self.vectors.append(first.reshape(samples, -1).numpy())
 
     def _judge(self, found: Tensor, labels: Array) -> None:
         if not np.issubdtype(labels.dtype, np.integer):
@@ -135,6 +141,8 @@ class Tally:
 
     def _correlation(self, labels: Array) -> float | Missing:
         """Return Spearman's correlation over the pairs that were run; batches may begin anew at the first of them."""
+        if self.trouble is not None:
+            return self.trouble
         vectors = np.concatenate(self.vectors)
         count = len(vectors) // 2
         if count < _FEWEST_PAIRS:

@@ -37,14 +37,20 @@ class _Batch:
 class Stitch:
     """A network that patches are put into; ``samples`` of the network's own are judged on, in its batches."""
 
-    def __init__(self, network: Network, *, cut_bytes: int = CUT_BYTES) -> None:
+    def __init__(self, network: Network, *, cut_bytes: int = CUT_BYTES, pairs: bool = True) -> None:
         """Run the original once over all samples.
+
+        Args:
+            network: the original, and the samples.
+            cut_bytes: what may be kept of its activations.
+            pairs: where there is a label for every two samples, they are judged as pairs of an embedding.
 
         Raises:
             ModelError: it puts out NaN or infinity.
             Unsupported: torch cannot express it.
         """
         self.network, self.cut_bytes = network, cut_bytes
+        self.pair_labels = network.samples.pair_labels if pairs else None
         tensors = {
             node.name or "": node.outputs[0].name or "" for node in network.model.graph if len(node.outputs) == 1
         }
@@ -73,17 +79,19 @@ class Stitch:
             ModelError: the patched network puts out NaN or infinity; ``what`` names the patch.
         """
         assert self.output is not None
-        tally, flow = Tally(self.output, self.network.samples.pair_labels), self.flow
+        tally, flow = Tally(self.output, self.pair_labels), self.flow
         start = flow.start(patch)
         begin = max((cut for cut in self.cuts if cut <= start), default=0) if prefix else 0
         with torch.no_grad(), flow.patched(patch):
             for batch in self.batches[: self.count(samples)]:
                 values = batch.cuts[begin] if begin else batch.values
-                found = self.output.pick(flow.outputs(flow.run(values, begin, patch)))
+                outputs = flow.outputs(flow.run(values, begin, patch))
+                found = self.output.pick(outputs)
                 if not bool(torch.isfinite(found).all()):
                     layer = first_bad(flow, flow.run(batch.values, 0, patch, keep=True))
                     raise ModelError(f"{what}: layer '{layer}' puts out NaN or infinity", hint="leave this choice out")
                 tally.add(batch.wanted, found, batch.labels, self.network.batch)
+                tally.take(outputs[0], self.network.batch)
         return tally.result()
 
     def count(self, samples: int | None) -> int:

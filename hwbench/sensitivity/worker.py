@@ -20,7 +20,7 @@ from hwbench.children import Emit, Throttle, serve
 from hwbench.compress.base import Report
 from hwbench.data.samples import stored_samples
 from hwbench.dialogue import answer, questions
-from hwbench.errors import UsageError
+from hwbench.errors import StorageError, UsageError
 from hwbench.files import decode, read_bytes, write_record
 from hwbench.graph.batch import BatchDependence, batch_dependence, rebatch
 from hwbench.graph.onnx_file import infer_shapes
@@ -73,7 +73,7 @@ def work(job: SensitivityJob, folder: Path, emit: Emit) -> Sensitivity:  # noqa:
     ledger = Ledger(Path(job.state_folder), _identity(job, batch), resume=job.resume)
     try:
         composer = Composer(network, job.space)
-        stitch = Stitch(network)
+        stitch = Stitch(network, pairs=job.pairs)
         found = _told_before(job, batch)
         if found is None:
             composer.gather()
@@ -98,7 +98,10 @@ def _told_before(job: SensitivityJob, batch: int) -> Sensitivity | None:
     path = Path(job.state_folder) / _TOLD
     if not job.resume or not path.exists():
         return None
-    told = decode(read_bytes(path), Told, what=str(path))
+    try:
+        told = decode(read_bytes(path), Told, what=str(path))
+    except StorageError:  # cut short, or another version's: it is measured again
+        return None
     fits = told.identity == _identity(job, batch) and told.asked == _asked(job)
     return told.found if fits and told.budget_s >= job.settings.budget_s else None
 
@@ -133,7 +136,7 @@ def _identity(job: SensitivityJob, batch: int) -> str:
     """Return what the numbers in a ledger depend on, beside the design and the number of samples."""
     settings = msgspec.structs.replace(job.settings, screen_samples=1, pairs=0, budget_s=0.0)
     ranges = b"" if job.calibration is None else msgspec.json.encode(job.calibration.tensors, order="sorted")
-    told = f"{job.space.hub_sha256} {job.data_sha256} {job.learn_sha256} {batch} {job.seed} ".encode()
+    told = f"{job.space.hub_sha256} {job.data_sha256} {job.learn_sha256} {batch} {job.seed} {job.pairs} ".encode()
     return hashlib.sha256(told + msgspec.json.encode(settings) + ranges).hexdigest()
 
 

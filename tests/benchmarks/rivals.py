@@ -62,7 +62,15 @@ def by_nncf(graph: Path, samples: Arrays, size: int, folder: Path, *, transforme
 
 
 def by_nncf_controlled(
-    graph: Path, samples: Arrays, size: int, folder: Path, judged: Arrays, labels: np.ndarray, allowed: float
+    graph: Path,
+    samples: Arrays,
+    size: int,
+    folder: Path,
+    judged: Arrays,
+    labels: np.ndarray,
+    allowed: float,
+    *,
+    transformer: bool = False,
 ) -> Path:
     """``nncf.quantize_with_accuracy_control``: layers stay in float until at most ``allowed`` is lost on ``judged``."""
     nncf = pytest.importorskip("nncf", reason="compares with NNCF: pip install nncf")
@@ -81,6 +89,7 @@ def by_nncf_controlled(
         max_drop=allowed,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(rows(samples, size)),
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
     )
     openvino.save_model(made, folder / "controlled.xml", compress_to_fp16=False)
     return folder / "controlled.xml"

@@ -129,10 +129,13 @@ def test_fronts_of_what_will_be_trained_are_solved_again_with_bounds_that_moved(
     planner.found = {"e": AfterTraining(), "other": AfterTraining()}
     anew = Front()
     planner.planner.again = lambda engine, gauges: anew
+    planner.planner.after_training = lambda front: front.after_training()
+    before = planner.found["e"]
     first = planner.propose([])
     planner.propose([msgspec.structs.replace(told(each, ratio=1.0), value=1.0) for each in first])
     assert planner.stitched["e"] is anew, "what can be run as a whole"
     assert isinstance(planner.found["e"], AfterTraining), "what is to be judged"
+    assert planner.found["e"] is not before
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -190,6 +193,20 @@ def test_the_next_budget_is_where_the_drops_seen_say_that_what_is_allowed_lies(a
     assert two == ("e", design(4)), (
         "nothing is lost where nothing is changed: a quarter of what lost four times as much"
     )
+
+
+def test_where_the_drops_do_not_tell_the_budget_is_halved(asked):
+    planner = asked(max_drop=0.004)
+    middle = pytest.approx(0.2)
+    assert planner._crossing((0.1, 0.006), (0.4, 0.03)) == middle, "it counted although it lost more than is sought"
+    assert planner._crossing((0.1, 0.001), (0.4, 0.002)) == middle, "it failed although it lost less"
+
+
+def test_where_nothing_better_is_known_after_a_training_the_design_itself_is_trained(asked):
+    planner = asked(max_drop=0.0025, recover=Step(method="finetune"), objective="accuracy")
+    planner.found["e"].at = lambda budget: None  # as where loss is what is minimised
+    planner.found["other"].at = lambda budget: Design()
+    assert set(units(planner.propose([]))) == {("e", 5), ("e", 2), ("other", 5), ("other", 2)}
 
 
 @given(
