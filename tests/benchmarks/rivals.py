@@ -96,7 +96,7 @@ def by_nncf_controlled(
 
 
 def by_olive(graph: Path, samples: Arrays, size: int, folder: Path) -> Path:
-    """Olive's ``OnnxStaticQuantization``, with a scale for each channel."""
+    """Olive's ``OnnxStaticQuantization``, with unsigned activations and a scale for each channel, as suits x86."""
     pytest.importorskip("olive", reason="compares with Olive: pip install olive-ai requests")
     from olive.data.config import DataComponentConfig, DataConfig
     from olive.data.registry import Registry
@@ -118,6 +118,8 @@ def by_olive(graph: Path, samples: Arrays, size: int, folder: Path) -> Path:
         load_dataset_config=DataComponentConfig(type="hwbench_samples"),
         dataloader_config=DataComponentConfig(params={"batch_size": size, "drop_last": True}),
     )
-    settings = {"data_config": data, "quant_format": "QDQ", "per_channel": True}
+    settings = {
+        "data_config": data, "quant_format": "QDQ", "per_channel": True, "activation_type": "uint8", "precision": "int8",
+    }  # fmt: skip
     done = create_pass_from_dict(OnnxStaticQuantization, settings, disable_search=True)
     return Path(done.run(ONNXModelHandler(str(graph)), str(folder / "olive")).model_path)

@@ -1,6 +1,7 @@
 """The child, asked about a small network: its losses, whole designs, and going on."""
 
 import hashlib
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -89,6 +90,10 @@ def test_losses_designs_and_going_on(job, tmp_path):
     anew, (same,) = asked(msgspec.structs.replace(resumed, settings=longer), tmp_path, questions[:1], seen)
     assert any(event.get("event") == "progress" for event in seen), "with more time it goes on"
     assert (anew.losses, anew.pairs, same) == (found.losses, found.pairs, joint)
+    told = Path(job.state_folder) / "told.json"
+    told.write_bytes(told.read_bytes()[:-20])
+    cut_short, _ = asked(resumed, tmp_path)
+    assert (cut_short.losses, cut_short.pairs) == (found.losses, found.pairs)
     fewer = msgspec.structs.replace(job.space, sites=job.space.sites[:1])
     less, _ = asked(msgspec.structs.replace(resumed, space=fewer), tmp_path)
     assert {one.site for one in less.losses} == {sites[0]}, "what was kept is of another space"
