@@ -118,8 +118,7 @@ def by_olive(graph: Path, samples: Arrays, size: int, folder: Path) -> Path:
         load_dataset_config=DataComponentConfig(type="hwbench_samples"),
         dataloader_config=DataComponentConfig(params={"batch_size": size, "drop_last": True}),
     )
-    settings = {
-        "data_config": data, "quant_format": "QDQ", "per_channel": True, "activation_type": "uint8", "precision": "int8",
-    }  # fmt: skip
+    types = {"activation_type": "uint8", "precision": "int8"}
+    settings = {"data_config": data, "quant_format": "QDQ", "per_channel": True, **types}
     done = create_pass_from_dict(OnnxStaticQuantization, settings, disable_search=True)
     return Path(done.run(ONNXModelHandler(str(graph)), str(folder / "olive")).model_path)
