@@ -37,7 +37,7 @@ from hwbench.plan.sites import space_of
 from hwbench.quantize.collect import Batches
 from hwbench.quantize.collect import collect as ranges_of
 from hwbench.records.model import ImportJob
-from hwbench.records.planning import CostSample
+from hwbench.records.planning import CostSample, Design
 from hwbench.records.quantization import CalibrationSettings
 from hwbench.records.sampling import SampleJob
 from hwbench.tables.collect import collect
@@ -79,7 +79,12 @@ def in_passes(benchmark, space, collected):
 
     The times, designs x passes in seconds, are at the pace that the unchanged network had while the fit was sampled.
     """
-    unseen = list(itertools.islice(at_random(space, random.Random("unseen")), DESIGNS))
+    distinct: dict[str, Design] = {}
+    for design in at_random(space, random.Random("unseen")):
+        distinct.setdefault(key_of(design), design)
+        if len(distinct) == DESIGNS:
+            break
+    unseen = list(distinct.values())
     passes, took_s = list[list[CostSample]](), [0.0]
 
     def sample(designs):
