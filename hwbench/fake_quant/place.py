@@ -215,17 +215,19 @@ def _companions(model: ir.Model, layers: set[str]) -> set[str]:
         for node in nodes
         if node.name in found and len(list(_computed(node))) == len(_data_inputs(node))
     }
+    quantised = {
+        node.name or ""
+        for node in nodes
+        if any(reader.name in layers and index == 0 for value in node.outputs for reader, index in value.uses())
+    }
     while True:
         int8 = found | layers
         behind: set[str] = set()
         for node in nodes:
             sources = [_producer(value) for value in _computed(node)]
             scaled = node.op_type in {"Add", "Mul"} and len(sources) == 1
-            quantised = any(
-                reader.name in layers and index == 0 for value in node.outputs for reader, index in value.uses()
-            )
             through = moves(node, "openvino") or node.op_type in _CUTS or scaled
-            if node.name in int8 or quantised or (through and sources and behind.issuperset(sources)):
+            if node.name in int8 or node.name in quantised or (through and sources and behind.issuperset(sources)):
                 behind.add(node.name or "")
         ahead: set[str] = set()
         for node in reversed(nodes):

@@ -229,7 +229,7 @@ class FromCosts:
         low, high = below[0], beyond[0]
         budgets: list[float] = []
         if high < math.inf:
-            budgets = [self._crossing(below, beyond)] if high > _CLOSE * max(low, _LEAST_STEP * high) else []
+            budgets = [self._crossing(below, beyond)] if high > _CLOSE * low else []
         elif low > 0:
             budgets = [1.5 * low, 3 * low]
         made: list[Design] = []

@@ -39,9 +39,8 @@ _TOLD = "told.json"
 
 
 class Told(Record, frozen=True, kw_only=True):
-    """The losses of all options, as they were found within a time. ``asked``: in which space, and how much of it."""
+    """The losses of all options, as they were found within a time. ``asked``: of what, and in which space."""
 
-    identity: str
     asked: str
     budget_s: float
     found: Sensitivity
@@ -102,18 +101,18 @@ def _told_before(job: SensitivityJob, batch: int) -> Sensitivity | None:
         told = decode(read_bytes(path), Told, what=str(path))
     except StorageError:  # cut short, or another version's: it is measured again
         return None
-    fits = told.identity == _identity(job, batch) and told.asked == _asked(job)
-    return told.found if fits and told.budget_s >= job.settings.budget_s else None
+    enough = told.budget_s >= job.settings.budget_s
+    return told.found if enough and told.asked == _asked(job, batch) else None
 
 
 def _keep(job: SensitivityJob, batch: int, found: Sensitivity) -> None:
-    told = Told(identity=_identity(job, batch), asked=_asked(job), budget_s=job.settings.budget_s, found=found)
+    told = Told(asked=_asked(job, batch), budget_s=job.settings.budget_s, found=found)
     write_record(Path(job.state_folder) / _TOLD, told)
 
 
-def _asked(job: SensitivityJob) -> str:
-    """Return what the answer depends on beside the identity and the time."""
-    settings = f"{job.settings.screen_samples} {job.settings.pairs} "
+def _asked(job: SensitivityJob, batch: int) -> str:
+    """Return what the answer depends on beside the time."""
+    settings = f"{_identity(job, batch)} {job.settings.screen_samples} {job.settings.pairs} "
     return hashlib.sha256(settings.encode() + msgspec.json.encode(job.space)).hexdigest()
 
 
