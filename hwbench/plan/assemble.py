@@ -25,7 +25,7 @@ from hwbench.records.quantization import Floating, Scheme
 from hwbench.sparse.formats import FORMATS
 
 LATENCY, ENERGY, SIZE, MEMORY = "latency", "energy", "size", "memory"
-_LARGEST = 4000  # entries of a factor; above, it is taken apart
+_LARGEST = 10_000  # entries of a factor; above, it is taken apart
 _LARGEST_BORDER = 256  # the same of a border: above, readers that blocks have to be dropped for are left out
 _BYTES: dict[str, float] = {"int8": 1, "int8-dynamic": 1, "int8-weights": 1, "int4-weights": 0.5, "fp8": 1}
 _FLOATING: dict[Floating, float] = {"auto": 4, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
@@ -94,7 +94,7 @@ class _Tables:
         self.at = {site.name: number for number, site in enumerate(space.sites)}
         self.sites = {site.name: site for site in space.sites}
         self.by_name = {cluster.name: cluster for cluster in space.clusters}
-        depths = {site.name: self.at[site.name] for site in space.sites if site.kind == "depth"}
+        depths = {site.name: self.at[site.name] for site in space.sites if site.kind in {"depth", "replace"}}
         self.reached = {cluster.name: reached(cluster, self.by_name, depths) for cluster in space.clusters}
         self.full = {site.name: site.options[0].units or 0 for site in space.sites if site.kind == "width"}
 
@@ -108,7 +108,8 @@ class _Tables:
         inside = [name for name in cluster.widths_in if name in self.at]
         ends = [name for name in cluster.widths_out if name in self.at]
         widths = list(dict.fromkeys([*inside, *ends]))
-        others = [name for name in (cluster.precision, cluster.rank) if name is not None and name in self.at]
+        own = (cluster.precision, cluster.rank, cluster.replace)
+        others = [name for name in own if name is not None and name in self.at]
         if math.prod(len(self.sites[name].options) for name in (*widths, *others)) <= _LARGEST:
             return [self._factor(cluster, [*widths, *others], cost)]
         alone = [name for name in inside if name not in ends]
@@ -116,11 +117,11 @@ class _Tables:
         return [base, *(self._saved(cluster, name, ends, others, cost, base) for name in alone)]
 
     def _factor(self, cluster: Cluster, names: Sequence[str], cost: Cost) -> Factor:
-        """Return a table over sites, and blocks in which the cluster lies: zero where one of them is dropped."""
+        """Return a table over sites, and blocks in which the cluster lies: zero where one of them goes."""
         blocks = [name for name in cluster.blocks if name in self.at]
         table = self._table(cluster, names, cost)
         for name in blocks:
-            kept = [0.0 if option.dropped else 1.0 for option in self.sites[name].options]
+            kept = [0.0 if option.takes_out else 1.0 for option in self.sites[name].options]
             table = np.multiply.outer(table, np.array(kept))
         return Factor(tuple(self.at[name] for name in (*names, *blocks)), table)
 
@@ -150,14 +151,15 @@ class _Tables:
     ) -> tuple[tuple[Scheme, Zeros | None], Sizes]:
         scheme: Scheme = "float"
         zeros: Zeros | None = None
-        kept, rank = dict(self.full), 0
+        kept, rank, alone = dict(self.full), 0, False
         for site, place in zip(chosen, options, strict=True):
             option = site.options[place]
             scheme, zeros = option.scheme or scheme, option.zeros or zeros
             rank = option.rank or rank
+            alone = alone or option.replaced
             if option.units is not None:
                 kept[site.name] = option.units
-        return (scheme, zeros), sizes(cluster, self.full, kept, rank)
+        return (scheme, zeros), sizes(cluster, self.full, kept, rank, alone=alone)
 
     def borders(self, costs: Costs) -> list[Factor]:
         """Return what it costs that tensors are read in another precision than they are made in.
@@ -189,24 +191,29 @@ class _Tables:
 
     def _around(self, cluster: Cluster, readers: Sequence[Reader]) -> list[str]:
         """Return the sites that decide in what a tensor is made and read, and how large it is."""
-        names = [cluster.precision, *cluster.blocks]
+        names = [cluster.precision, cluster.replace, *cluster.blocks]
         for reader in readers:
             names += [self.by_name[reader.name].precision, *self.by_name[reader.name].blocks, *sorted(reader.through)]
-        return [name for name in dict.fromkeys([*names, *cluster.widths_out]) if name is not None and name in self.at]
+        return [
+            name
+            for name in dict.fromkeys([*names, *cluster.widths_out, *cluster.widths_alone])
+            if name is not None and name in self.at
+        ]
 
     def _border(self, cluster: Cluster, readers: Sequence[Reader], names: Sequence[str], costs: Costs) -> Factor:
         table = np.zeros([len(self.sites[name].options) for name in names])
         for place in np.ndindex(*table.shape):
             taken = {name: self.sites[name].options[at] for name, at in zip(names, place, strict=True)}
-            dropped = {name for name, option in taken.items() if option.dropped}
-            if dropped & set(cluster.blocks):
+            gone = {name for name, option in taken.items() if option.takes_out}
+            if gone & set(cluster.blocks):
                 continue
             of = _scheme(cluster, taken)
-            there = [self.by_name[each.name] for each in readers if each.through <= dropped]
-            others = {_scheme(each, taken) for each in there if not dropped & set(each.blocks)} - {of}
+            there = [self.by_name[each.name] for each in readers if each.through <= gone]
+            others = {_scheme(each, taken) for each in there if not gone & set(each.blocks)} - {of}
             if others:
                 kept = {name: option.units for name, option in taken.items() if option.units is not None}
-                left = sizes(cluster, self.full, self.full | kept).channels_out / cluster.channels_out
+                alone = cluster.replace in gone
+                left = sizes(cluster, self.full, self.full | kept, alone=alone).channels_out / cluster.channels_out
                 elements = round(max(cluster.readers.values()) * left)
                 table[place] = sum(costs.border(of, to, elements) for to in sorted(others))
         return Factor(tuple(self.at[name] for name in names), table)
@@ -214,7 +221,7 @@ class _Tables:
     def cuts(self, floating: Floating) -> list[tuple[Factor, ...]]:
         """Return for each cluster the activations that are alive while it runs: read, written, or read later.
 
-        Where blocks are dropped, a tensor lives until those have read it that then do.
+        Where blocks are gone, a tensor lives until those have read it that then do.
         """
         place = {cluster.name: number for number, cluster in enumerate(self.space.clusters)}
         results = {cluster.name: self.cluster(cluster, _result_bytes(floating)) for cluster in self.space.clusters}
@@ -229,19 +236,24 @@ class _Tables:
                 if name == cluster.name or frozenset() in through:
                     alive += results[name]
                 elif through:
-                    alive += [self._where_dropped(factor, through) for factor in results[name]]
+                    alive += [self._where_gone(factor, through) for factor in results[name]]
             found.append(tuple(alive))
         return found
 
-    def _where_dropped(self, factor: Factor, through: Sequence[frozenset[str]]) -> Factor:
-        """Return a factor that counts only where all blocks of one of some sets are dropped."""
+    def _where_gone(self, factor: Factor, through: Sequence[frozenset[str]]) -> Factor:
+        """Return a factor that counts only where all blocks of one of some sets are gone."""
         least = [one for one in set(through) if not any(other < one for other in through)]
         names = sorted(set().union(*least))
         counts = np.zeros([len(self.sites[name].options) for name in names])
         for place in np.ndindex(*counts.shape):
-            gone = {name for name, at in zip(names, place, strict=True) if self.sites[name].options[at].dropped}
+            gone = {name for name, at in zip(names, place, strict=True) if self.sites[name].options[at].takes_out}
             counts[place] = any(one <= gone for one in least)
-        return Factor((*factor.variables, *(self.at[name] for name in names)), np.multiply.outer(factor.table, counts))
+        variables = list(dict.fromkeys([*factor.variables, *(self.at[name] for name in names)]))
+        axes = [variables.index(self.at[name]) for name in names]
+        rest = (1,) * (len(variables) - len(names))
+        wide = np.moveaxis(counts.reshape(counts.shape + rest), range(len(names)), axes)
+        table = factor.table.reshape(factor.table.shape + (1,) * (len(variables) - factor.table.ndim))
+        return Factor(tuple(variables), table * wide)
 
 
 def _taking(costs: Costs) -> Cost:

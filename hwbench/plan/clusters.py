@@ -21,6 +21,7 @@ from hwbench.structure.blocks import PRODUCTS, Block
 from hwbench.structure.drop import going_with
 from hwbench.structure.groups import Group
 from hwbench.structure.reach import Reach
+from hwbench.structure.replace import Replaceable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Chosen:
 
     groups: Mapping[str, Group]
     blocks: Mapping[str, Block]
+    replaces: Mapping[str, Replaceable]
     sites: Mapping[str, Site]
 
 
@@ -71,6 +73,7 @@ def clusters_of(model: ir.Model, chosen: Chosen) -> tuple[Cluster, ...]:
         site: {_name(node) for node in going_with(model, block)} | {_name(node) for node in block.nodes}
         for site, block in chosen.blocks.items()
     }
+    gone |= {site: {one.second.name} for site, one in chosen.replaces.items()}
     linear = {layer.name: layer for layer in linear_layers(model) if isinstance(layer, Linear)}
     return tuple(
         _cluster(nodes[first], inside, linear.get(first), chosen, gone, owner)
@@ -95,6 +98,9 @@ def _cluster(
     widths_in, axis_in = _widths(chosen.groups, source, axis_in)
     widths_out, axis_out = _widths(chosen.groups, result, axis_out)
     macs = macs_of(node)
+    replace, alone = next(
+        ((site, one) for site, one in chosen.replaces.items() if one.first.node is node), (None, None)
+    )
     return Cluster(
         name=name,
         layers=(name, *(_name(each) for each in followers)),
@@ -113,6 +119,8 @@ def _cluster(
         rank=_site(f"rank:{name}", chosen),
         blocks=tuple(site for site, names in gone.items() if name in names),
         readers=_readers(inside, name, owner),
+        replace=replace,
+        widths_alone={} if alone is None else _widths(chosen.groups, alone.second.node.outputs[0], 1)[0],
     )
 
 

@@ -24,6 +24,7 @@ def design_of(space: Space, choice: Mapping[str, int], *, floating: Floating = "
     widths: dict[str, int] = {}
     ranks: dict[str, int] = {}
     dropped: list[str] = []
+    replaced: list[str] = []
     for site in space.sites:
         option = site.options[choice.get(site.name, 0)]
         if option is site.options[0]:
@@ -37,7 +38,17 @@ def design_of(space: Space, choice: Mapping[str, int], *, floating: Floating = "
             ranks[site.about] = option.rank
         elif option.dropped:
             dropped.append(site.about)
-    return Design(floating=floating, schemes=schemes, widths=widths, dropped=tuple(dropped), ranks=ranks, zeros=zeros)
+        elif option.replaced:
+            replaced.append(site.about)
+    return Design(
+        floating=floating,
+        schemes=schemes,
+        widths=widths,
+        dropped=tuple(dropped),
+        replaced=tuple(name for name in replaced if name not in dropped),
+        ranks=ranks,
+        zeros=zeros,
+    )
 
 
 def choice_of(space: Space, design: Design) -> dict[str, int]:
@@ -47,7 +58,8 @@ def choice_of(space: Space, design: Design) -> dict[str, int]:
 
 def key_of(design: Design) -> str:
     """Return what designs have in common that make the same network, whatever arithmetic their float layers have."""
-    same = msgspec.structs.replace(design, floating="auto", dropped=tuple(sorted(design.dropped)))
+    blocks = {"dropped": tuple(sorted(design.dropped)), "replaced": tuple(sorted(design.replaced))}
+    same = msgspec.structs.replace(design, floating="auto", **blocks)
     return msgspec.json.encode(same, order="sorted").decode()
 
 
@@ -61,7 +73,7 @@ def uniform(space: Space, scheme: Scheme, *, floating: Floating = "auto") -> Des
 
 
 def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool = True) -> tuple[Step, ...]:
-    """Return the recipe that makes the structure of a design: depth, width, low rank, zeros, then a repair.
+    """Return the recipe that makes the structure of a design: blocks, width, low rank, zeros, then a repair.
 
     What was done to the network before it was planned (``space.exact``) comes first. What lies in a block that is
     dropped is left out.
@@ -75,6 +87,8 @@ def steps_of(space: Space, design: Design, *, criterion: str = "l2", data: bool 
     steps: list[Step] = []
     if design.dropped:
         steps.append(Step(method="depth", settings={"blocks": list(design.dropped)}))
+    if design.replaced:
+        steps.append(Step(method="replace", settings={"blocks": list(design.replaced)}))
     there = [cluster for cluster in space.clusters if not _gone(cluster, design)]
     keep = _keep(there, design)
     if keep:
@@ -162,16 +176,21 @@ def sizes_of(cluster: Cluster, space: Space, design: Design) -> Sizes | None:
     sites = {site.name: site for site in space.sites}
     kept = {site.name: design.widths.get(site.about, _full(site)) for site in space.sites if site.kind == "width"}
     rank = design.ranks.get(sites[cluster.rank].about, 0) if cluster.rank is not None else 0
-    return sizes(cluster, {name: _full(sites[name]) for name in kept}, kept, rank)
+    return sizes(cluster, {name: _full(sites[name]) for name in kept}, kept, rank, alone=_alone(cluster, design))
 
 
-def sizes(cluster: Cluster, full: Mapping[str, int], kept: Mapping[str, int], rank: int = 0) -> Sizes:
-    """Return how large a cluster is at given widths: ``full`` and ``kept`` units, by width site."""
+def sizes(
+    cluster: Cluster, full: Mapping[str, int], kept: Mapping[str, int], rank: int = 0, *, alone: bool = False
+) -> Sizes:
+    """Return how large a cluster is at given widths: ``full`` and ``kept`` units, by width site.
+
+    ``alone``: whether its first layer stands for the block that it lies in.
+    """
 
     def left(channels: int, units: Mapping[str, int]) -> int:
         return max(1, channels - sum((full[site] - kept[site]) * each for site, each in units.items() if site in full))
 
-    into, out = left(cluster.channels_in, cluster.widths_in), left(cluster.channels_out, cluster.widths_out)
+    into, out = left(cluster.channels_in, cluster.widths_in), left(cluster.channels_out, _made(cluster, alone))
     share_in, share_out = into / cluster.channels_in, out / cluster.channels_out
     shared = share_out if cluster.depthwise else share_in * share_out
     macs, weights = cluster.macs * shared, cluster.weights * shared
@@ -191,14 +210,45 @@ def sizes(cluster: Cluster, full: Mapping[str, int], kept: Mapping[str, int], ra
 
 
 def _gone(cluster: Cluster, design: Design) -> bool:
-    return any(name.removeprefix("depth:") in design.dropped for name in cluster.blocks)
+    taken = {*(f"depth:{name}" for name in design.dropped), *(f"replace:{name}" for name in design.replaced)}
+    return not taken.isdisjoint(cluster.blocks)
+
+
+def _alone(cluster: Cluster, design: Design) -> bool:
+    return cluster.replace is not None and cluster.replace.removeprefix("replace:") in design.replaced
+
+
+def _made(cluster: Cluster, alone: bool) -> Mapping[str, int]:
+    return cluster.widths_alone if alone else cluster.widths_out
+
+
+def passed_on(cluster: Cluster, maker: Cluster, design: Design) -> bool:
+    """Say whether a cluster that is gone hands on what ``maker`` makes: not where one layer stands for its block.
+
+    What that layer makes is read in its place, and what the block adds it to is not.
+    """
+    dropped = any(f"depth:{name}" in cluster.blocks for name in design.dropped)
+    return dropped or (maker.replace is not None and maker.replace in cluster.blocks)
+
+
+def widths_left(space: Space, design: Design) -> dict[str, int]:
+    """Return the widths of a design without those of channels that are not there when one layer stands for a block."""
+    inner = {
+        name
+        for cluster in space.clusters
+        if _alone(cluster, design)
+        for name in cluster.widths_out
+        if name not in cluster.widths_alone
+    }
+    return {group: units for group, units in design.widths.items() if f"width:{group}" not in inner}
 
 
 def _keep(there: Sequence[Cluster], design: Design) -> dict[str, int]:
     """Return the widths by a layer that makes the channels and is there: the one a group is named after may be gone."""
     found = {}
     for group, units in design.widths.items():
-        makers = [each.name for each in there if f"width:{group}" in each.widths_out and each.weights]
+        made = [each for each in there if f"width:{group}" in _made(each, _alone(each, design))]
+        makers = [each.name for each in made if each.weights]
         if makers:
             found[group if group.partition("#")[0] in makers else makers[0]] = units
     return found
@@ -217,6 +267,7 @@ def _place(site: Site, design: Design) -> int:
             "precision": (option.scheme, option.zeros) == (design.of(about), design.zeros.get(about)),
             "width": option.units == design.widths.get(about, site.options[0].units),
             "depth": option.dropped == (about in design.dropped),
+            "replace": option.replaced == (about in design.replaced),
             "rank": option.rank == design.ranks.get(about),
         }[site.kind]
         if chosen:

@@ -1,6 +1,6 @@
-"""Who reads the tensor that a cluster makes, and which blocks have to be dropped for that.
+"""Who reads the tensor that a cluster makes, and which blocks have to be dropped or replaced for that.
 
-Where a residual block is dropped, its readers read what the block read.
+Where a residual block is dropped, its readers read what the block read; where one layer stands for it, what that makes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FURTHEST = 4  # blocks that are dropped one behind the other: what lies further 
 
 @dataclass(frozen=True)
 class Reader:
-    """A cluster, and the depth sites that must be dropped so that it reads the tensor."""
+    """A cluster, and the sites of blocks that must go so that it reads the tensor."""
 
     name: str
     through: frozenset[str]
@@ -27,7 +27,7 @@ def reached(maker: Cluster, clusters: Mapping[str, Cluster], depths: Mapping[str
     Args:
         maker: of the tensor.
         clusters: all, by name.
-        depths: the names of depth sites; what they are mapped to does not matter.
+        depths: the names of depth and replace sites; what they are mapped to does not matter.
     """
     own = set(maker.blocks)
     todo = [Reader(name, frozenset()) for name in maker.readers if name in clusters]
@@ -35,6 +35,7 @@ def reached(maker: Cluster, clusters: Mapping[str, Cluster], depths: Mapping[str
     found: list[Reader] = []
     for at in todo:
         blocks = {name for name in clusters[at.name].blocks if name in depths}
+        blocks = {name for name in blocks if not name.startswith("replace:") or name == maker.replace}
         gone = bool(blocks & at.through)
         if not gone:
             found.append(at)

@@ -4,6 +4,7 @@
 * width: every group of coupled channels, heads or hidden units, at a few widths. They sit at multiples of what
   machines compute at once; which of these are worth anything on a device is for the measured costs to say.
 * depth: every residual block that can go.
+* replace: every residual block that its first layer can stand for.
 * rank: large layers as two smaller ones.
 """
 
@@ -20,9 +21,10 @@ from hwbench.records.compression import Step
 from hwbench.records.planning import NoSite, Option, Site, SiteKind, Space
 from hwbench.structure.blocks import PRODUCTS, residual_blocks
 from hwbench.structure.groups import Group, channel_groups
+from hwbench.structure.replace import Replaceable, replaceable
 
 FLOAT, INT8 = Option(name="float", scheme="float"), Option(name="int8", scheme="int8")
-KINDS: tuple[SiteKind, ...] = ("precision", "width", "depth", "rank")
+KINDS: tuple[SiteKind, ...] = ("precision", "width", "depth", "replace", "rank")
 _WIDTH_SHARES = (0.75, 0.5, 0.875, 0.625, 0.25)  # of a group, those that are wanted most first
 _RANK_SHARES = (0.7, 0.5, 0.35)  # of a layer's multiply-adds
 _LARGE = 2**16  # weights of a layer for which two factors are offered
@@ -55,10 +57,18 @@ def space_of(
     left += [NoSite(kind="depth", about=each.name, reason=each.reason) for each in blocks if each.reason is not None]
     widths = {f"width:{group.name}": group for group in groups.groups}
     depths = {f"depth:{block.name}": block for block in blocks if block.droppable}
+    stands = {f"replace:{block.name}": replaceable(block) for block in depths.values()}
+    replaces = {name: one for name, one in stands.items() if isinstance(one, Replaceable)}
+    left += [
+        NoSite(kind="replace", about=name.removeprefix("replace:"), reason=reason)
+        for name, reason in stands.items()
+        if isinstance(reason, Missing)
+    ]
     every = [
         *_precisions(model, ways),
         *(site for group in groups.groups if (site := _width(group)) is not None),
         *(_depth(block.name) for block in depths.values()),
+        *(_replace(one.name) for one in replaces.values()),
         *_ranks(model),
     ]
     sites = {site.name: site for site in every if site.kind in kinds}
@@ -69,6 +79,7 @@ def space_of(
     chosen = Chosen(
         groups={name: group for name, group in widths.items() if name in sites},
         blocks={name: block for name, block in depths.items() if name in sites},
+        replaces={name: one for name, one in replaces.items() if name in sites},
         sites=sites,
     )
     return Space(
@@ -111,6 +122,10 @@ def widths(size: int, each: int = 1, *, heads: bool = False) -> list[int]:
 
 def _depth(name: str) -> Site:
     return Site(kind="depth", about=name, options=(Option(name="kept"), Option(name="dropped", dropped=True)))
+
+
+def _replace(name: str) -> Site:
+    return Site(kind="replace", about=name, options=(Option(name="whole"), Option(name="one layer", replaced=True)))
 
 
 def _ranks(model: ir.Model) -> list[Site]:

@@ -11,7 +11,7 @@ import numpy as np
 from hwbench.plan.designs import choice_of
 from hwbench.records.planning import Design, Sensitivity, Space
 
-KINDS = ("precision", "width", "depth", "rank")
+KINDS = ("precision", "width", "depth", "replace", "rank")
 # What a training leaves of losses as they are measured before it, by kind of site, where the other kinds count as 1:
 # widths are repaired before they are scored, blocks are dropped as they are. docs/plan/optimize.md has the figures.
 AFTER_TRAINING: Mapping[str, float] = {"depth": 0.1}

@@ -1,8 +1,9 @@
 """What can be chosen for the parts of a network, what that costs and loses, and what was chosen.
 
 A *site* is a place where something is chosen: the precision of a layer, the width of a group of channels, whether a
-block stays, the rank of a layer. A *design* is one choice at every site. A *cluster* is a layer that multiplies with
-the layers behind it that do not: what runtimes tend to fuse, and what a cost is known of.
+block stays, whether one layer stands for it, the rank of a layer. A *design* is one choice at every site. A *cluster*
+is a layer that multiplies with the layers behind it that do not: what runtimes tend to fuse, and what a cost is known
+of.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hwbench.records.compression import Step
 from hwbench.records.energy import Provenance
 from hwbench.records.quantization import Floating, Scheme
 
-SiteKind = Literal["precision", "width", "depth", "rank"]
+SiteKind = Literal["precision", "width", "depth", "replace", "rank"]
 Objective = Literal["latency", "energy", "memory", "accuracy"]  # what plans are solved for
 TWO_FOUR = "2:4"  # two of four neighbours are zero, for a runtime that has kernels of its own for it
 
@@ -51,7 +52,13 @@ class Option(Record, frozen=True, kw_only=True):
     zeros: Zeros | None = None  # precision: with it, since a kernel takes values of one kind in one format
     units: int | None = None  # width: how many units of the group stay
     dropped: bool = False  # depth
+    replaced: bool = False  # replace: the first layer of the block does the work of all of it
     rank: int | None = None  # rank: of the two factors; None: the layer stays one
+
+    @property
+    def takes_out(self) -> bool:
+        """Whether the clusters that lie in what the site is about go."""
+        return self.dropped or self.replaced
 
 
 class Site(Record, frozen=True, kw_only=True):
@@ -84,7 +91,9 @@ class Cluster(Record, frozen=True, kw_only=True):
     ``kind`` says what shares a cost curve: operator, kernel, stride, and what follows. Counts are of one inference at
     full size. ``widths_in`` and ``widths_out``: by width site, the channels that one unit of the group stands for at
     the input and the output of the first layer. ``depthwise``: input and output channels are the same ones.
-    ``readers``: the clusters that read the result, with the elements of the tensor that lies between.
+    ``readers``: the clusters that read the result, with the elements of the tensor that lies between. ``blocks``: the
+    depth and replace sites that take it out. ``replace``: the site that lets its first layer stand for a whole block,
+    and ``widths_alone`` the ``widths_out`` that it has then.
     """
 
     name: str  # of the first layer
@@ -104,6 +113,8 @@ class Cluster(Record, frozen=True, kw_only=True):
     rank: str | None
     blocks: tuple[str, ...]
     readers: dict[str, int] = {}
+    replace: str | None = None
+    widths_alone: dict[str, int] = {}
 
 
 class Sizes(Record, frozen=True, kw_only=True):
@@ -122,20 +133,22 @@ class Design(Record, frozen=True, kw_only=True):
     """What a network is to become, by the hub's names.
 
     ``schemes``: by cluster, where it is not float; ``floating`` is the arithmetic of what is. ``widths``: by group, the
-    units that stay. ``dropped``: blocks. ``ranks``: by layer. ``zeros``: by cluster, whose first layer has them.
+    units that stay. ``dropped``: blocks; ``replaced``: those that one layer stands for. ``ranks``: by layer.
+    ``zeros``: by cluster, whose first layer has them.
     """
 
     floating: Floating = "auto"
     schemes: dict[str, Scheme] = {}
     widths: dict[str, int] = {}
     dropped: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     ranks: dict[str, int] = {}
     zeros: dict[str, Zeros] = {}
 
     @property
     def cuts(self) -> bool:
         """Whether the network itself is changed, and not its precisions alone."""
-        return bool(self.widths or self.dropped or self.ranks or self.zeros)
+        return bool(self.widths or self.dropped or self.replaced or self.ranks or self.zeros)
 
     def of(self, cluster: str) -> Scheme:
         """Return the scheme of a cluster."""

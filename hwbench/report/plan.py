@@ -137,6 +137,7 @@ def changed(design: Design) -> str:
         *(f"{count} {form}" for form, count in Counter(each.format for each in design.zeros.values()).items()),
         *([f"{len(design.widths)} narrower"] if design.widths else []),
         *([f"{len(design.dropped)} blocks dropped"] if design.dropped else []),
+        *([f"{len(design.replaced)} blocks as one layer each"] if design.replaced else []),
         *([f"{len(design.ranks)} of low rank"] if design.ranks else []),
     ]
     return ", ".join(parts) or "nothing"

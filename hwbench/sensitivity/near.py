@@ -24,6 +24,5 @@ def near_pairs(space: Space) -> set[frozenset[str]]:
 
 
 def _sites(cluster: Cluster) -> set[str]:
-    blocks = {block if block.startswith("depth:") else f"depth:{block}" for block in cluster.blocks}
-    single = {site for site in (cluster.precision, cluster.rank) if site is not None}
-    return {*cluster.widths_in, *cluster.widths_out, *single, *blocks}
+    single = {site for site in (cluster.precision, cluster.rank, cluster.replace) if site is not None}
+    return {*cluster.widths_in, *cluster.widths_out, *single, *cluster.blocks}

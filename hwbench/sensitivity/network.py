@@ -17,8 +17,11 @@ import onnx_ir as ir
 
 from hwbench.compress.base import Report, Subject
 from hwbench.compress.narrow.choose import best, unit_scores
+from hwbench.compress.repair.match import Match
+from hwbench.compress.repair.stand_in import StandIn, matched, stand_in
 from hwbench.compress.scores.criteria import channel_criterion, refused, score_blocks, score_channels
 from hwbench.compress.statistics.grams import Gram, input_grams, no_gram
+from hwbench.compress.statistics.pairs import paired
 from hwbench.compress.zeros import prunable
 from hwbench.data.samples import Samples
 from hwbench.errors import UsageError
@@ -29,6 +32,7 @@ from hwbench.records.quantization import TensorRange
 from hwbench.sensitivity.means import input_means
 from hwbench.structure.blocks import Block, residual_blocks
 from hwbench.structure.groups import Group, channel_groups
+from hwbench.structure.replace import Replaceable, replaceable
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +70,9 @@ class Network:
         }
         self.groups: dict[str, Group] = {group.name: group for group in channel_groups(self.model).groups}
         self.blocks: dict[str, Block] = {block.name: block for block in residual_blocks(self.model)}
+        found = {name: replaceable(block) for name, block in self.blocks.items()}
+        self.replaceables = {name: one for name, one in found.items() if isinstance(one, Replaceable)}
+        self._stand_ins: dict[str, StandIn] = {}
         self._grams: dict[str, Gram] = {}
         self._means: dict[str, Array] = {}
 
@@ -87,6 +94,39 @@ class Network:
         rest = [name for name in means if name not in self._grams and name not in self._means and self._can(name)]
         if rest:
             self._means |= input_means(subject, rest)
+
+    def gather_stand_ins(self, blocks: Collection[str]) -> None:
+        """Solve for the layers that stand for blocks, in one pass over the samples."""
+        subject = self._subject(self.model)
+        matches: dict[str, Match] = {}
+        for name in blocks:
+            found = matched(subject, self.replaceables[name])
+            if isinstance(found, Missing):
+                raise UsageError(f"no layer can stand for block '{name}': {found.why}")
+            matches[name] = found
+        names = {one.layer.name: name for name, one in matches.items()}
+        for one, pair in paired(subject, list(matches.values()), own=False):
+            name = names[one.layer.name]
+            self._stand_ins[name] = stand_in(self.replaceables[name], pair)
+
+    def stand_in(self, block: str) -> StandIn:
+        """Return the layer that stands for a block, fitted to what the block puts out in the original."""
+        if block not in self._stand_ins:
+            self.gather_stand_ins([block])
+        return self._stand_ins[block]
+
+    def ranges_with(self, replaced: Collection[str]) -> Mapping[str, TensorRange]:
+        """Return the ranges of tensors where layers stand for blocks: their outputs are those of the blocks."""
+        found = dict(self.ranges)
+        for name in replaced:
+            one = self.replaceables[name]
+            inside = {one.first.output: one.target, one.activation.outputs[0]: one.block.end,
+                      one.second.output: one.block.end}  # fmt: skip
+            for tensor, like in inside.items():
+                found.pop(tensor.name or "", None)
+                if (like.name or "") in self.ranges:
+                    found[tensor.name or ""] = self.ranges[like.name or ""]
+        return found
 
     def gram(self, layer: str) -> Gram | None:
         """Return E[x x^T] of a layer's inputs in the original, or None where its rows cannot be cut out."""

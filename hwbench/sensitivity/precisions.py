@@ -78,20 +78,21 @@ class Integers:
         found = network.ranges[layer.input.name or ""]
         return rounded_to_int8(old, layer, network.runtime, found, network.mean(layer.name))
 
-    def rounded(self, design: Design, schemes: Schemes) -> Roundings:  # noqa: ARG002 - of the layers, nothing else
+    def rounded(self, design: Design, schemes: Schemes) -> Roundings:
         """See :meth:`Precisions.rounded`, and :mod:`hwbench.fake_quant.place`."""
         if not schemes:
             return {}
         network = self.network
+        ranges = network.ranges_with(design.replaced)
         rules, bits = arithmetic(network.runtime), dict.fromkeys(schemes, 8)
         placed = place(network.model, bits, network.runtime)
         there = {value.name or "" for node in network.model.graph for value in node.outputs}
         there |= {value.name or "" for value in network.model.graph.inputs}
-        unknown = [name for name in placed.tensors if name in there and name not in network.ranges]
+        unknown = [name for name in placed.tensors if name in there and name not in ranges]
         for name in unknown:  # an addition or a mean of what calibration has not seen stays in floating point
             placed.made.discard(name)
             placed.read.pop(name, None)
-        grids = Grids(network.model, network.ranges, rules, placed, bits)
+        grids = Grids(network.model, ranges, rules, placed, bits)
         moved = {
             output.name
             for node in network.model.graph

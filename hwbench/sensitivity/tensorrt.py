@@ -72,9 +72,10 @@ class TensorRt:
         kept = {name for name, scheme in self._plan(design).layers.items() if scheme == "float"}
         readers: dict[tuple[str, Scheme], set[str]] = {}
         ranges: dict[str, TensorRange] = {}
+        known = self.network.ranges_with(design.replaced)
         for node, index, scheme in self._reads(schemes, kept):
             value = node.inputs[index]
-            found = None if value is None else range_of(value, self.network.ranges)
+            found = None if value is None else range_of(value, known)
             if value is not None and found is not None:
                 ranges[value.name or ""] = found
                 readers.setdefault((value.name or "", scheme), set()).add(node.name or "")

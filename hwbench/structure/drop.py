@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ def going_with(model: ir.Model, block: Block) -> tuple[ir.Node, ...]:
     """
     follower = activation_behind(block.add)
     gone = [block.add]
-    if follower is not None and _same_activation(follower, block.passed.producer()):
+    if follower is not None and same_activation(follower, block.passed.producer()):
         gone.append(follower)
     return dead_without(list(model.graph), gone, block.passed)
 
@@ -52,7 +53,12 @@ def drop_block(model: ir.Model, block: Block) -> Dropped:
         raise UsageError(f"block '{block.name}' is not in the graph any more: it went with another")
     survivor, going = block.passed, going_with(model, block)
     result = block.end if activation_behind(block.add) in going else block.add.outputs[0]
-    renamed = _replace(model, result, survivor, block.add)
+    return hand_over(model, block.add, going, result, survivor)
+
+
+def hand_over(model: ir.Model, add: ir.Node, going: Sequence[ir.Node], result: ir.Value, survivor: ir.Value) -> Dropped:
+    """Let ``survivor`` be read in place of ``result``, and take out the nodes that go with the Add of a block."""
+    renamed = _replace(model, result, survivor, add)
     gone = remove_nodes(model, going)
     shapes = {name: value.const_value.shape.numpy() for name, value in gone.items() if value.const_value is not None}
     counted = sum(int(np.prod(shape)) for name, shape in shapes.items() if constant(gone[name]) is not None)
@@ -81,7 +87,7 @@ def _replace(model: ir.Model, result: ir.Value, survivor: ir.Value, add: ir.Node
     return (old, name) if old else None
 
 
-def _same_activation(node: ir.Node, before: ir.Node | None) -> bool:
+def same_activation(node: ir.Node, before: ir.Node | None) -> bool:
     """Say whether ``node`` does nothing to what comes out of ``before``."""
     if before is None or before.domain:
         return False

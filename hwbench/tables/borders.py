@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hwbench.plan.designs import sizes_of
+from hwbench.plan.designs import passed_on, sizes_of
 from hwbench.records.planning import Cluster, Design, Sizes, Space
 from hwbench.records.quantization import Scheme
 
@@ -31,7 +31,8 @@ class Crossing:
 def crossings(space: Space, design: Design) -> tuple[Crossing, ...]:
     """Return the borders of a design. A tensor counts once for each scheme that it is read in, however many read it.
 
-    What the network takes and gives is in float. Readers of a block that is dropped read what the block read.
+    What the network takes and gives is in float. Readers of a block that is dropped read what the block read;
+    those of one that a layer stands for, what that makes.
     """
     there = {each.name: sizes for each in space.clusters if (sizes := sizes_of(each, space, design)) is not None}
     clusters = {each.name: each for each in space.clusters}
@@ -39,7 +40,7 @@ def crossings(space: Space, design: Design) -> tuple[Crossing, ...]:
     found: list[Crossing] = []
     for name, sizes in there.items():
         maker = clusters[name]
-        readers = dict.fromkeys(_readers(maker, clusters, there))
+        readers = dict.fromkeys(_readers(maker, clusters, there, design))
         read.update(readers)
         found += _from(maker, sizes, list(readers), design)
     entries = [name for name in there if name not in read and design.of(name) != FLOAT]
@@ -68,7 +69,7 @@ def _from(maker: Cluster, sizes: Sizes, readers: list[str], design: Design) -> I
             yield Crossing(maker=maker.name, readers=mine, scheme_from=own, scheme_to=scheme, elements=elements)
 
 
-def _readers(maker: Cluster, clusters: dict[str, Cluster], there: dict[str, Sizes]) -> Iterator[str]:
+def _readers(maker: Cluster, clusters: dict[str, Cluster], there: dict[str, Sizes], design: Design) -> Iterator[str]:
     """Yield the clusters that read what ``maker`` makes, through those that are not there."""
     todo, seen = list(maker.readers), set[str]()
     for name in todo:
@@ -77,5 +78,5 @@ def _readers(maker: Cluster, clusters: dict[str, Cluster], there: dict[str, Size
         seen.add(name)
         if name in there:
             yield name
-        elif name in clusters:
+        elif name in clusters and passed_on(clusters[name], maker, design):
             todo += list(clusters[name].readers)

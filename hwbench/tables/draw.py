@@ -93,8 +93,14 @@ def at_random(space: Space, rng: random.Random, floating: Floating = "auto") -> 
     while True:
         share_int8 = rng.choice([0.0, 0.5, 1.0, rng.random()])
         share_narrow, share_dropped = rng.choice([0.0, 0.5, 1.0]), rng.choice([0.0, 0.3])
-        share_ranked = rng.choice([0.0, 0.0, 0.3])
-        shares = {"precision": share_int8, "width": share_narrow, "depth": share_dropped, "rank": share_ranked}
+        share_ranked, share_replaced = rng.choice([0.0, 0.0, 0.3]), rng.choice([0.0, 0.3])
+        shares = {
+            "precision": share_int8,
+            "width": share_narrow,
+            "depth": share_dropped,
+            "replace": share_replaced,
+            "rank": share_ranked,
+        }
         choice = {}
         for site in space.sites:
             dense = [place for place, option in enumerate(site.options) if place and option.zeros is None]

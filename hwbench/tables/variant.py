@@ -1,15 +1,15 @@
 """The network of a design, built in a moment: its shapes are right, its weights are the first that come.
 
 What a network costs does not depend on what its weights are, but for where they are zero. So the first units of each
-group stay, factors of low rank are drawn at random, the smallest weights become zeros where a format wants them, and
-nothing is repaired. Tensors keep their names, so that ranges that were found for the whole network serve for every
-variant of it.
+group stay, factors of low rank and layers that stand for blocks are drawn at random, the smallest weights become zeros
+where a format wants them, and nothing is repaired. Tensors keep their names, so that ranges that were found for the
+whole network serve for every variant of it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,16 @@ from hwbench.graph.linear import Array, Linear, linear_layers
 from hwbench.graph.lower import fold_batch_norms
 from hwbench.graph.onnx_file import infer_shapes
 from hwbench.graph.parts import write_graph
-from hwbench.plan.designs import precision_plan
+from hwbench.plan.designs import precision_plan, widths_left
+from hwbench.records.base import Missing
 from hwbench.records.model import ImportResult, Model, ModelFiles
 from hwbench.records.planning import TWO_FOUR, Design, Space, Zeros
 from hwbench.records.quantization import Calibration, PrecisionPlan, TensorRange
-from hwbench.structure.blocks import residual_blocks
+from hwbench.structure.blocks import Block, residual_blocks
 from hwbench.structure.cut import cut_groups
 from hwbench.structure.drop import drop_block
 from hwbench.structure.groups import channel_groups
+from hwbench.structure.replace import Replaceable, replace_block, replaceable
 
 _FORM = FORMS["channel-svd"]  # what the recipe of a design makes of a layer of low rank
 _RANGE = TensorRange(low=-1.0, high=1.0, magnitude=1.0, seen_low=-1.0, seen_high=1.0)
@@ -81,8 +83,11 @@ def variant(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = hub.clone()
-    _cut(model, design)
-    _drop(model, design.dropped)
+    blocks = {block.name: block for block in residual_blocks(model)}
+    alone = {name: replaceable(block) for name, block in blocks.items() if name in design.replaced}
+    _cut(model, widths_left(space, design))
+    _drop(model, design.dropped, blocks)
+    _replace(model, design.replaced, alone)
     pieces = _factorised(model, design)
     _emptied(model, design)
     model = infer_shapes(model)
@@ -101,24 +106,36 @@ def variant(
     )
 
 
-def _cut(model: ir.Model, design: Design) -> None:
-    if not design.widths:
+def _cut(model: ir.Model, widths: Mapping[str, int]) -> None:
+    if not widths:
         return
     groups = {group.name: group for group in channel_groups(model).groups}
-    _require("group of channels", design.widths, groups)
-    cuts = [(groups[name], np.arange(units)) for name, units in design.widths.items() if units < groups[name].size]
+    _require("group of channels", widths, groups)
+    cuts = [(groups[name], np.arange(units)) for name, units in widths.items() if units < groups[name].size]
     if cuts:
         cut_groups(model, cuts)
 
 
-def _drop(model: ir.Model, names: Sequence[str]) -> None:
-    if not names:
-        return
-    blocks = {block.name: block for block in residual_blocks(model)}
+def _drop(model: ir.Model, names: Sequence[str], blocks: Mapping[str, Block]) -> None:
     _require("block", names, blocks)
     for name in names:
         if blocks[name].add.graph is model.graph:  # else it went with another
             drop_block(model, blocks[name])
+
+
+def _replace(model: ir.Model, names: Sequence[str], found: Mapping[str, Replaceable | Missing]) -> None:
+    """Let one layer stand for each of some blocks, with weights at random."""
+    _require("block", names, found)
+    for name in names:
+        one = found[name]
+        if isinstance(one, Missing):
+            raise UsageError(f"no layer can stand for block '{name}': {one}")
+        if one.block.add.graph is not model.graph:
+            continue  # it went with another
+        inputs, window = one.first.blocks().shape[2:]
+        outputs = one.second.blocks().shape[1]
+        drawn = np.random.default_rng(0).standard_normal((1, outputs, inputs, window)) / np.sqrt(inputs * window)
+        replace_block(model, one, drawn, np.zeros(outputs))
 
 
 def _factorised(model: ir.Model, design: Design) -> dict[str, tuple[str, ...]]:

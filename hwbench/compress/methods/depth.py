@@ -68,7 +68,7 @@ class Depth:
         units = {name: blocks for name, blocks in units_of(subject, settings.unit).items() if name in layers}
         if settings.blocks:
             return self._named(subject, units, settings)
-        wanted = _wanted(settings, len(units))
+        wanted = chosen_count("depth", settings.amount, settings.count, len(units))
         scores: dict[str, float] = {}
         figures: dict[str, float] = {}
         changes: list[Change] = []
@@ -114,7 +114,7 @@ def drop_unit(subject: Subject, name: str, blocks: Sequence[Block], why: str) ->
     """Drop blocks as one, and bring the books up to date."""
     gone = [drop_block(subject.model, block) for block in blocks if _there(block, subject)]
     for dropped in gone:
-        _forget(subject, dropped)
+        forget(subject, dropped)
     nodes, parameters = sum(len(each.nodes) for each in gone), sum(each.parameters for each in gone)
     removed = {
         f"{initializer}/0": tuple(range(length)) for each in gone for initializer, length in each.initializers.items()
@@ -124,7 +124,8 @@ def drop_unit(subject: Subject, name: str, blocks: Sequence[Block], why: str) ->
     )
 
 
-def _forget(subject: Subject, dropped: Dropped) -> None:
+def forget(subject: Subject, dropped: Dropped) -> None:
+    """Strike what went with a block from the books."""
     for name in dropped.initializers:
         subject.held_zeros.discard(name)
         subject.bits.pop(name, None)
@@ -137,17 +138,22 @@ def _there(block: Block, subject: Subject) -> bool:
     return block.add.graph is subject.model.graph
 
 
-def _wanted(settings: DepthSettings, candidates: int) -> int:
-    if (settings.amount is None) == (settings.count is None):
+def chosen_count(what: str, amount: float | None, count: int | None, candidates: int) -> int:
+    """Return how many blocks are meant by a fraction or a number of the candidates.
+
+    Raises:
+        UsageError: neither is given, or both are, or there are not so many.
+    """
+    if (amount is None) == (count is None):
         raise UsageError(
-            "depth needs to be told how much goes: one of amount, count and blocks",
+            f"{what} needs to be told how many blocks: one of amount, count and blocks",
             hint="--amount 0.25, or --set count=3, or --set blocks=...",
         )
-    if settings.count is not None:
-        if settings.count > candidates:
-            raise UsageError(f"{settings.count} blocks are to go, and {candidates} may")
-        return settings.count
-    return round((settings.amount or 0.0) * candidates)
+    if count is None:
+        return round((amount or 0.0) * candidates)
+    if count > candidates:
+        raise UsageError(f"{count} blocks are asked for, and {candidates} may")
+    return count
 
 
 def _chosen(units: Units, scores: Mapping[str, float], *, highest: bool) -> str:

@@ -162,9 +162,9 @@ def test_random_is_repeatable_by_seed(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (DepthSettings(), "how much goes"),
-        (DepthSettings(amount=0.5, count=1), "how much goes"),
-        (DepthSettings(count=4), "4 blocks are to go, and 3 may"),
+        (DepthSettings(), "how many blocks"),
+        (DepthSettings(amount=0.5, count=1), "how many blocks"),
+        (DepthSettings(count=4), "4 blocks are asked for, and 3 may"),
         (DepthSettings(blocks=("stem",)), "called stem"),
         (DepthSettings(blocks=("block.0",), count=1), "is given too"),
     ],

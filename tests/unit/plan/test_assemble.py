@@ -74,15 +74,17 @@ def summed(space, design, made, sensitivity):
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
 def test_totals_are_those_of_the_parts(name, drops):
-    """Where blocks are dropped and borders cost, tables of borders are left incomplete: see the next test."""
+    """Where blocks go and borders cost, tables of borders are left incomplete: see the next test."""
     space = space_of(hub(name, 1), "it")
     made, sensitivity = (Free if drops else Made)(space), losses(space)
     problem = assemble(space, made, sensitivity)
     rng = np.random.default_rng(1)
     for _ in range(5):
-        most = [1 if site.kind == "depth" and not drops else len(site.options) for site in space.sites]
-        choice = tuple(rng.integers(most).tolist())
-        design = design_of(space, dict(zip((site.name for site in space.sites), choice, strict=True)))
+        blocks = {"depth", "replace"}
+        most = [1 if site.kind in blocks and not drops else len(site.options) for site in space.sites]
+        drawn = dict(zip((site.name for site in space.sites), rng.integers(most).tolist(), strict=True))
+        design = design_of(space, drawn)
+        choice = tuple(choice_of(space, design).values())  # a block that is dropped is not replaced as well
         totals = problem.totals(choice)
         assert (totals["latency"], totals["size"], totals["loss"]) == pytest.approx(
             summed(space, design, made, sensitivity), rel=1e-9
@@ -115,7 +117,7 @@ def test_a_cluster_that_reads_many_groups_is_taken_apart_and_right_where_one_of_
     space = space_of(net.model(net.pooled(net.conv(joined, 384, 64, name="reader"), 64)), "it")
     made, sensitivity = Made(space), losses(space)
     problem = assemble(space, made, sensitivity)
-    assert max(factor.table.size for factor in problem.quantities["latency"]) <= 4000
+    assert max(factor.table.size for factor in problem.quantities["latency"]) <= 10_000
     names = [site.name for site in space.sites]
     assert len([name for name in names if name.startswith("width:branch")]) == 6
     for name in names:

@@ -28,7 +28,7 @@ def encoder() -> ir.Model:
     return net.model(net.node("MatMul", inner, net.random(64, 16), name="down"))
 
 
-def drawn(space, seed: int, kinds=("precision", "width", "depth", "rank")) -> Design:
+def drawn(space, seed: int, kinds=("precision", "width", "depth", "replace", "rank")) -> Design:
     rng = np.random.default_rng(seed)
     choice = {site.name: int(rng.integers(len(site.options))) for site in space.sites if site.kind in kinds}
     return design_of(space, choice)
@@ -38,7 +38,7 @@ def drawn(space, seed: int, kinds=("precision", "width", "depth", "rank")) -> De
 def test_a_cut_network_has_the_sizes_that_its_design_says(name, seed):
     model = hub(name, 1)
     space = space_of(model, "it")
-    design = drawn(space, seed, ("width", "depth"))
+    design = drawn(space, seed, ("width", "depth", "replace"))
     made = space_of(compress(model, steps_of(space, design, data=False), repair="none").model, "made")
     real = {cluster.name: cluster for cluster in made.clusters}
     told = {cluster.name: sizes_of(cluster, space, design) for cluster in space.clusters}

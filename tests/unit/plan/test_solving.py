@@ -18,7 +18,7 @@ from hwbench.records.base import Missing
 from hwbench.records.plan import Joint
 from hwbench.records.planning import Design, Interval, Loss, Option, PairLoss, Sensitivity, Site, Space
 
-TRUE = {"precision": 0.5, "width": 2.0, "depth": 1.0, "rank": 1.0}
+TRUE = {"precision": 0.5, "width": 2.0, "depth": 1.0, "replace": 1.0, "rank": 1.0}
 
 
 class Predicting(Made):
