@@ -8,6 +8,8 @@ thing seems to differ from itself.
 First a trial: everybody once. It says who is the reference, and how long a restart takes; its numbers are used for
 nothing else. Then restarts until the budget is spent. After each but the first, whoever is worse for sure than the best
 that counts is dropped, so that the time goes to those that are close; it ends early when nobody is left to tell apart.
+Whoever is not uniform and seems better than the reference stays: he is the next to be chosen where the best is refused
+for another reason than his speed.
 """
 
 from __future__ import annotations
@@ -129,9 +131,15 @@ class _Contest:
         counting = self._counting()
         if not counting:
             return
-        for name, (by, ratio) in beaten(levels, self._alive(), counting, self.look_level).items():
+        for name, (by, ratio) in beaten(levels, self._droppable(levels), counting, self.look_level).items():
             why = f"{ratio.value:.3f} of {by} ({ratio.low:.3f} to {ratio.high:.3f}) after {self.done} restarts"
             self.dropped[name] = Dropped(restart=self.done, why=why)
+
+    def _droppable(self, levels: Levels) -> list[str]:
+        """Return who would not be chosen if the best were refused: uniform, or no better than the reference."""
+        alive = [name for name in self._alive() if name in levels.names]
+        better = {name for name in alive if levels.against(name, self.reference).log_ratio < 0}
+        return [name for name in alive if self.entrants[name].uniform or name not in better]
 
     def _settled(self, levels: Levels) -> bool:
         """Say whether one is left, and it is clear on which side of the reference it lies."""

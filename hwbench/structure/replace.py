@@ -49,29 +49,27 @@ def replaceable(block: Block) -> Replaceable | Missing:
     last = activation_behind(block.add)
     if last is None or block.passed is not block.start:
         return Missing(code="no_activation", why="its Add is not one of its input and its branch, with an activation")
+    found = _branch(block, last)
+    if isinstance(found, Missing):
+        return found
+    return _unfit(found) or found
+
+
+def _branch(block: Block, last: ir.Node) -> Replaceable | Missing:
+    """Return the parts of a branch of two convolutions, with the block's last activation between them."""
     nodes = list(block.nodes)
     first = _convolution(_only_reader(block.start, nodes))
-    norm = None if first is None else _norm(_only_reader(first.output, nodes))
-    behind = None if first is None else first.output if norm is None else norm.outputs[0]
-    activation = None if behind is None else _only_reader(behind, nodes)
-    if (
-        first is None
-        or activation is None
-        or not (same_activation(activation, last) and same_activation(last, activation))
-    ):
-        return Missing(code="no_layer", why="it does not begin with a convolution and the activation that it ends in")
+    if first is None:
+        return Missing(code="no_layer", why="its branch does not begin with a convolution of one group")
+    norm = _norm(_only_reader(first.output, nodes))
+    activation = _only_reader(first.output if norm is None else norm.outputs[0], nodes)
+    if activation is None or not (same_activation(activation, last) and same_activation(last, activation)):
+        return Missing(code="other_activation", why="the activation in its branch is not the one that it ends in")
     second = _convolution(_only_reader(activation.outputs[0], nodes))
     rest = None if second is None else _norm(_only_reader(second.output, nodes))
-    there = [first.node, norm, activation, None if second is None else second.node, rest]
-    if second is None or set(nodes) != {node for node in there if node is not None}:
+    there = {first.node, norm, activation, None if second is None else second.node, rest}
+    if second is None or set(nodes) != there - {None}:
         return Missing(code="other_branch", why="its branch is not two convolutions with an activation between")
-    whole, made = block.add.outputs[0].shape, activation.outputs[0].shape
-    if whole is None or whole != made or not (_in_place(first) and _in_place(second)):
-        return Missing(
-            code="other_shape", why="its layers do not put out as much as they read, each position where it was"
-        )
-    if not (_alone(first) and _alone(second)):
-        return Missing(code="shared_weights", why="another layer reads the weights of one of its own")
     return Replaceable(block=block, first=first, second=second, norm=norm, activation=activation)
 
 
@@ -113,6 +111,18 @@ def replace_block(model: ir.Model, one: Replaceable, blocks: Array, bias: Array)
     one.target.name = f"{name}.unused"
     one.first.output.name = name
     return gone
+
+
+def _unfit(one: Replaceable) -> Missing | None:
+    """Say why the layers of a block cannot put out what it does."""
+    whole, made = one.target.shape, one.activation.outputs[0].shape
+    if whole is None or whole != made or not (_in_place(one.first) and _in_place(one.second)):
+        return Missing(
+            code="other_shape", why="its layers do not put out as much as they read, each position where it was"
+        )
+    if not (_alone(one.first) and _alone(one.second)):
+        return Missing(code="shared_weights", why="another layer reads the weights of one of its own")
+    return None
 
 
 def _convolution(node: ir.Node | None) -> Linear | None:

@@ -30,6 +30,7 @@ SETTINGS = {
     "prune": {"amount": 0.5, "criterion": "wanda"},
     "quantize": {"weight_bits": 4},
     "repair": {},
+    "replace": {"count": 1},
     "share": {"bits": 4},
     "simplify": {},
     "soft-prune": {"amount": 0.25, **SHORT},

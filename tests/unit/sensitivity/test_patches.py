@@ -2,6 +2,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from compress_subjects import imported, run_ort, subject_of
+from residual_graphs import residual_net
 from stitched_nets import bench, mixed_net, small_samples
 from structure_graphs import BATCH, TOKENS, WIDTH, Net, attended, heads_of, joined
 
@@ -11,16 +12,18 @@ from hwbench.compress.repair.least_squares import reconstruct  # noqa: E402
 from hwbench.compress.repair.match import match  # noqa: E402
 from hwbench.compress.simulated import folded, simulated  # noqa: E402
 from hwbench.compress.statistics.pairs import paired  # noqa: E402
-from hwbench.errors import UsageError  # noqa: E402
+from hwbench.errors import Unsupported, UsageError  # noqa: E402
+from hwbench.graph.onnx_file import infer_shapes  # noqa: E402
 from hwbench.plan.designs import design_of  # noqa: E402
 from hwbench.quantize.weights import weight_scales  # noqa: E402
-from hwbench.records.planning import Design  # noqa: E402
+from hwbench.records.planning import Design, Zeros  # noqa: E402
 from hwbench.sensitivity.masks import masked_exactly, refused_widths  # noqa: E402
 from hwbench.sensitivity.stitch import Stitch  # noqa: E402
 from hwbench.structure.blocks import residual_blocks  # noqa: E402
 from hwbench.structure.cut import cut_groups  # noqa: E402
 from hwbench.structure.drop import drop_block  # noqa: E402
 from hwbench.structure.groups import Group, Member, channel_groups  # noqa: E402
+from hwbench.structure.replace import replace_block, replaceable  # noqa: E402
 
 
 def outputs_of(stitch, patch):
@@ -143,6 +146,57 @@ def test_a_dropped_block_is_the_network_without_it():
         patch = composer.compose(Design(dropped=(name,)))
         close(outputs_of(Stitch(network), patch), run_ort(copy, first_batch(network))[0])
     assert {site.about for site in space.sites if site.kind == "depth"} == {"b0", "b1"}
+
+
+class TestReplace:
+    """A block that one layer stands for, beside the network that is really made so."""
+
+    def made(self, network, names):
+        copy = network.model.clone()
+        ways = {block.name: replaceable(block) for block in residual_blocks(copy)}
+        for name in names:
+            found = network.stand_in(name)
+            replace_block(copy, ways[name], found.blocks, found.bias)
+        return infer_shapes(copy)
+
+    @pytest.mark.parametrize("names", [("block.0",), ("block.2",), ("block.0", "block.1")])
+    def test_is_the_network_with_one_layer(self, names):
+        network, space, composer = bench(residual_net())
+        assert {site.about for site in space.sites if site.kind == "replace"} == {"block.0", "block.1", "block.2"}
+        patch = composer.compose(
+            Design(replaced=names, widths={f"{names[0]}.one": 2})
+        )  # of channels that are not there
+        close(outputs_of(Stitch(network), patch), run_ort(self.made(network, names), first_batch(network))[0])
+
+    def test_comes_nearer_than_dropping_it(self):
+        network, _, composer = bench(residual_net(), samples=small_samples(residual_net(), 64))
+        stitch = Stitch(network)
+        lost = [stitch.judge(composer.compose(design), what="it").divergence
+                for design in (Design(replaced=("block.0",)), Design(dropped=("block.0",)))]  # fmt: skip
+        assert lost[0] < 0.75 * lost[1]
+
+    @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+    def test_in_integers_it_is_rounded_as_the_network_with_one_layer_is(self, monkeypatch, runtime):
+        network, space, composer = bench(residual_net(), ranges=True, runtime=runtime)
+        monkeypatch.setattr(network, "mean", lambda layer: None)  # the simulation has no correction of biases
+        every = [site.about for site in space.sites if site.kind == "precision"]
+        design = Design(replaced=("block.1",), schemes=dict.fromkeys(every, "int8"))
+        found = outputs_of(Stitch(network), composer.compose(design))
+        made = self.made(network, ["block.1"])
+        layers = [name for name in every if name != "block.1.two"]
+        view = simulated(made, network.ranges_with(["block.1"]), layers, runtime=runtime, bits=8)
+        inputs = [torch.from_numpy(array) for array in first_batch(network).values()]
+        with torch.no_grad():
+            wanted = view(*inputs)[0].numpy()
+        noise = np.linalg.norm(wanted - run_ort(made, first_batch(network))[0])
+        assert noise > 0
+        assert np.linalg.norm(found - wanted) <= 0.4 * noise
+
+    def test_zeros_cannot_be_in_it(self):
+        _, _, composer = bench(residual_net())
+        zeros = {"block.0.one": Zeros(format="2:4", sparsity=0.5)}
+        with pytest.raises(Unsupported, match=r"cannot stand for block .* and have zeros"):
+            composer.compose(Design(replaced=("block.0",), zeros=zeros))
 
 
 def test_low_rank_is_the_best_there_is_on_the_data():
