@@ -27,9 +27,11 @@ class Rounded:
 class Patch:
     """What is replaced. ``weights``: constants as single nodes read them, float32. ``cut``: inputs that are zero.
 
-    ``rounded``: by tensor; on several grids where its readers have different ones.
+    ``rounded``: by tensor; on several grids where its readers have different ones. ``stands``: by layer that stands
+    for a block, the node that passes on what it puts out, and the Add whose result that is to be.
     """
 
     weights: Mapping[Place, Array] = field(default_factory=dict)
     rounded: Mapping[str, tuple[Rounded, ...]] = field(default_factory=dict)
     cut: frozenset[Place] = frozenset()
+    stands: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -100,7 +100,13 @@ class Composer:
             recipe = None if name in gone else self._recipe(name, layer, design, scheme, refit, parts.get(name))
             if recipe is not None:
                 weights |= _placed(layer, self._weights(recipe, layer))
-        return Patch(weights=weights, rounded=self._precisions.rounded(design, schemes), cut=self._cut(design))
+        blocks = [self.network.replaceables[name] for name in design.replaced]
+        return Patch(
+            weights=weights,
+            rounded=self._precisions.rounded(design, schemes),
+            cut=self._cut(design),
+            stands={one.first.name: (one.second.name, one.block.add.name or "") for one in blocks},
+        )
 
     def _check(self) -> None:
         for site in self.space.sites:

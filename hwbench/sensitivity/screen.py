@@ -10,14 +10,14 @@ product with random numbers, and E[(g . dY)^2] is the squared error of the outpu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from hwbench.errors import Unsupported
-from hwbench.sensitivity.flow import Values
+from hwbench.sensitivity.flow import Flow, Values
 from hwbench.sensitivity.patch import Patch
 from hwbench.sensitivity.stitch import Stitch
 from hwbench.train.losses import label_free_loss
@@ -81,8 +81,22 @@ def _squared(stitch: Stitch, values: Values, gradients: Mapping[torch.fx.Node, t
     count = stitch.network.batch
     change: Any = torch.zeros(count, dtype=torch.float64)
     with torch.no_grad(), stitch.flow.patched(patch):
-        for node in stitch.flow.touched(patch):
+        for node, value in _changes(stitch.flow, values, patch):
             if node in gradients:
-                off = stitch.flow.computed(node, values, patch) - values[node]
+                off = value - values[node]
                 change += (off.double() * gradients[node].double()).reshape(count, -1).sum(1)
     return float(change.square().sum())
+
+
+def _changes(flow: Flow, values: Values, patch: Patch) -> Iterator[tuple[torch.fx.Node, Any]]:
+    """Yield the nodes that a patch changes by itself, and what they make then.
+
+    Where a layer stands for a block, what it puts out is what the Add of the block does; single nodes of the block say
+    nothing, as each is far from what it was and they make up for each other.
+    """
+    at = {name: flow.nodes[place] for name, place in flow.at_layer.items()}
+    ends = {at[first]: at[add] for first, (_, add) in patch.stands.items()}
+    inside = {at[name] for pair in patch.stands.values() for name in pair}
+    for node in flow.touched(patch):
+        if node not in inside:
+            yield ends.get(node, node), flow.computed(node, values, patch)

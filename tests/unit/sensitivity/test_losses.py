@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from residual_graphs import residual_net
 from stitched_nets import bench, mixed_net, small_samples
 from structure_graphs import Net
 
@@ -77,6 +78,20 @@ class TestScreen:
         )
         run = {name: stitch.judge(composer.compose(design), what=name).divergence for name, design in designs.items()}
         assert sorted(found, key=found.get) == sorted(run, key=run.get)
+
+    def test_a_layer_that_stands_for_a_block_counts_by_what_the_block_puts_out(self):
+        """Its own output, that of the layer behind it and the Add are all far from what they were, and belong together."""
+        network, _, composer = bench(residual_net(), samples=small_samples(residual_net(), 64))
+        stitch = Stitch(network)
+        designs = {name: Design(replaced=(name,)) for name in network.blocks}
+        told, starts, _ = screened(
+            stitch, {name: lambda d=one: composer.compose(d) for name, one in designs.items()}, 64
+        )
+        run = {name: stitch.judge(composer.compose(one), what=name).divergence for name, one in designs.items()}
+        ratios = [run[name] / told[name] for name in designs]
+        assert max(ratios) < 4 * min(ratios)
+        assert sorted(told, key=told.get) == sorted(run, key=run.get)
+        assert starts["block.1"] == stitch.flow.at_layer["block.1.one"]
 
 
 @pytest.fixture(scope="module")
