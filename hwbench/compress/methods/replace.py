@@ -14,8 +14,6 @@ from hwbench.compress.base import Outcome, Settings, Subject
 from hwbench.compress.methods.depth import chosen_count, forget
 from hwbench.compress.repair.match import Match
 from hwbench.compress.repair.stand_in import DAMPING, StandIn, matched, stand_in
-from hwbench.compress.statistics.pairs import paired
-from hwbench.compress.statistics.rows import no_rows
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing
 from hwbench.records.compression import Change, LeftAlone
@@ -100,6 +98,8 @@ def _named(
 
 def _fitted(subject: Subject, some: Sequence[Replaceable], settings: ReplaceSettings) -> dict[str, StandIn]:
     """Return by block the layer that is to stand for it in the network as it is, in one pass over the data."""
+    from hwbench.compress.statistics.pairs import paired
+
     matches = [match for one in some if isinstance(match := matched(subject, one), Match)]
     by_layer = {one.first.name: one for one in some}
     found = {}
@@ -122,6 +122,8 @@ def _replaced(subject: Subject, one: Replaceable, fitted: StandIn) -> Change:
 
 def _unfit(subject: Subject, one: Replaceable) -> Missing | None:
     """Say why a layer cannot be fitted: its books, its rows, or nothing in the original to fit it to."""
+    from hwbench.compress.statistics.rows import no_rows
+
     found = matched(subject, one)
     return _held(subject, one) or no_rows(one.first) or (found if isinstance(found, Missing) else None)
 

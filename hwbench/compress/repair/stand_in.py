@@ -8,16 +8,17 @@ what they read, and damping pulls towards those.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from hwbench.compress.base import Array, Subject
-from hwbench.compress.repair.least_squares import Problem
 from hwbench.compress.repair.match import Match, source_of
-from hwbench.compress.statistics.pairs import Pair
 from hwbench.records.base import Missing
 from hwbench.structure.replace import Replaceable, delta
+
+if TYPE_CHECKING:
+    from hwbench.compress.statistics.pairs import Pair
 
 DAMPING = 1e-4
 
@@ -47,6 +48,10 @@ def stand_in(one: Replaceable, pair: Pair, damping: float = DAMPING) -> StandIn:
         pair: what its first layer reads, and what the block put out in the original.
         damping: of least squares, in units of the mean square of what is read.
     """
+    import torch
+
+    from hwbench.compress.repair.least_squares import Problem
+
     begin = delta(one.first)
     groups, outputs, _, _ = begin.shape
     problem = Problem.of(pair, shifts=True)

@@ -80,7 +80,7 @@ class TestScreen:
         assert sorted(found, key=found.get) == sorted(run, key=run.get)
 
     def test_a_layer_that_stands_for_a_block_counts_by_what_the_block_puts_out(self):
-        """Its own output, that of the layer behind it and the Add are all far from what they were, and belong together."""
+        """Its output, that of the layer behind and the Add are all far from what they were, and belong together."""
         network, _, composer = bench(residual_net(), samples=small_samples(residual_net(), 64))
         stitch = Stitch(network)
         designs = {name: Design(replaced=(name,)) for name in network.blocks}
