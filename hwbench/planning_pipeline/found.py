@@ -231,6 +231,11 @@ class Found:
 
     def planned(self) -> tuple[Planned, ...]:
         """Return the front as it is written down; the chosen design with its reasons."""
+        for (
+            _,
+            design,
+        ) in self.row:  # each is written with what it loses as a whole, and what is run may change the choice
+            self.joint(design)
         chosen = self.chosen()
         return tuple(self._planned(number, explained=number == chosen) for number in range(len(self.row)))
 

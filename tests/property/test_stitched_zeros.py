@@ -25,7 +25,9 @@ from hwbench.sensitivity.stitch import Stitch  # noqa: E402
 FORMATS = [("s24", 0.5), ("vw16", 0.5), ("vw16", 0.7), ("bsr16", 0.5), ("gap4", 0.7), ("vw16_int8", 0.5),
            (TWO_FOUR, 0.5)]  # fmt: skip
 LEAST_SQUARES = {"which": ["least-squares"], "rounds": 0, "rows": None}  # of the repair, what a patch has
-OFF = 1e-3  # 1.4e-4 has been seen
+# Weights near the middle of two steps of what a kernel holds are rounded to either, by the noise of the fit.
+OFF = 1e-3  # steps of 16 bits; 1.8e-4 has been seen
+OFF_INT8 = 8e-3  # steps of 8 bits; 1.3e-3 has been seen
 
 
 @st.composite
@@ -83,7 +85,8 @@ def both(model, design, *, refit):
 def test_a_patch_is_the_network_that_the_recipe_makes(made, refit):
     model, design = made
     found, wanted = both(model, design, refit=refit)
-    assert np.abs(found - wanted).max() <= OFF * np.abs(wanted).max()
+    off = OFF_INT8 if any(zeros.format.endswith("_int8") for zeros in design.zeros.values()) else OFF
+    assert np.abs(found - wanted).max() <= off * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(("name", "sparsity"), FORMATS)
