@@ -139,9 +139,9 @@ class Subject:
 
     def _view(self, model: ir.Model) -> torch.fx.GraphModule:
         from hwbench.torch_view.build import to_torch
+        from hwbench.torch_view.place import on_device
 
-        view: torch.fx.GraphModule = to_torch(model).to(self.device)
-        return view
+        return on_device(to_torch(model), self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,14 +138,14 @@ def _view_of_file(subject: Subject, path: Path) -> torch.fx.GraphModule:
         UsageError: its batch axis has another size, or its inputs have other names.
     """
     from hwbench.torch_view.build import to_torch
+    from hwbench.torch_view.place import on_device
 
     model = read_onnx(path)
     fix_axes(model, {}, subject.batch)
     names = [[value.name for value in graph_inputs(each)] for each in (model, subject.model)]
     if names[0] != names[1]:
         raise UsageError(f"'{path}' takes {', '.join(map(str, names[0]))}, the network {', '.join(map(str, names[1]))}")
-    view: torch.fx.GraphModule = to_torch(infer_shapes(model)).to(subject.device)
-    return view
+    return on_device(to_torch(infer_shapes(model)), subject.device)
 
 
 def train(

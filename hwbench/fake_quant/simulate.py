@@ -24,6 +24,7 @@ from hwbench.records.quantization import TensorRange
 from hwbench.torch_view import tables
 from hwbench.torch_view.build import to_torch
 from hwbench.torch_view.layer import Layer
+from hwbench.torch_view.place import on_device
 
 _INTEGER_KINDS = frozenset({"Conv", "Gemm", "MatMul"})
 
@@ -54,7 +55,7 @@ def simulate(model: ir.Model, ranges: Mapping[str, TensorRange], wanted: Simulat
             such activations.
         Unsupported: the network has an operator that torch cannot express.
     """
-    view = to_torch(model)
+    view = on_device(to_torch(model), "cpu")
     return _Writer(view, model, ranges, wanted).write()
 
 

@@ -42,10 +42,11 @@ def score(job: ScoreCandidateJob, folder: Path, emit: Emit) -> CandidateScore:  
 
     from hwbench.graph.onnx_file import infer_shapes, read_onnx
     from hwbench.torch_view.build import to_torch
+    from hwbench.torch_view.place import on_device
     from hwbench.torch_view.tables import input_names
 
     torch.set_num_threads(job.threads)
-    view = to_torch(infer_shapes(read_onnx(Path(job.hub))))
+    view = on_device(to_torch(infer_shapes(read_onnx(Path(job.hub)))), "cpu")
     inputs = {name: np.array(array[: job.samples]) for name, array in stored_inputs(Path(job.data_folder)).items()}
     codes = patterns(view, [torch.from_numpy(inputs[name]) for name in input_names(view)])
     units = sum(code.shape[1] for code in codes)
