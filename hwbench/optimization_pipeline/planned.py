@@ -46,6 +46,7 @@ _TRIED = 10  # swaps that are run as a whole before five are proposed
 _OTHERS = 2  # designs that are tried instead of those that could not be built
 _TAKEN_BACK = 3.0  # times as much may be lost before a training as after it, until what was trained has told
 _TRAINED = (1.0, 0.5)  # shares of that which the first proposals take: a few samples flatter whom they select
+_HOPE = 1.1  # times the best that counts: what is predicted to take longer is not made
 _LEAST_SHARE = 0.25  # of what may be lost, that designs are sought in at least
 _SPACE = "space.json"
 _LEAST_S, _COST_SHARE, _LOSS_SHARE = 20.0, 0.12, 0.15  # of the time budget
@@ -81,11 +82,12 @@ class FromCosts:
     def propose(self, feedback: Sequence[Feedback]) -> Sequence[Proposal]:
         """Return the next designs; none where all budgets are told apart."""
         self._learn(feedback)
+        told = self._told(feedback)
         if not any(each.precision is None for each in feedback):
-            return self._taken(self._first(self.found, self._told(feedback)))
-        return self._taken(
-            [one for engine, found in self.found.items() for one in self._between(engine, found, self._told(feedback))]
-        )
+            return self._taken(self._hopeful(self._first(self.found, told), told))
+        between = [one for engine, found in self.found.items() for one in self._between(engine, found, told)]
+        between.sort(key=lambda one: self._worth(one[0], self.found[one[0]], one[1]))
+        return self._taken(self._hopeful(between, told))
 
     def swaps(self, feedback: Sequence[Feedback]) -> Sequence[Proposal]:
         """Return designs that differ from the best one that counts at one site, and promise to be faster."""
@@ -185,6 +187,24 @@ class FromCosts:
                 if design is not None and self._new(engine, design):
                     chosen.append((rank, self._worth(engine, found, design), (engine, design)))
         return [each for _, _, each in sorted(chosen, key=lambda one: one[:2])]
+
+    def _hopeful(self, chosen: Sequence[_Chosen], feedback: Sequence[Feedback]) -> list[_Chosen]:
+        """Leave out what is predicted to be well behind what was built and counts: making it takes others' time.
+
+        Where goals bound something else the best that counts may miss them, and all is kept.
+        """
+        goals = self.known.request.goals
+        if self.known.request.objective == "accuracy" or any(each.metric != "accuracy" for each in goals):
+            return list(chosen)
+        best = min(
+            (
+                self._worth(each.engine, self.found[each.engine], self._design_of(each))
+                for each in feedback
+                if each.counts and each.engine in self.found and not isinstance(each.drop, Missing)
+            ),
+            default=math.inf,
+        )
+        return [one for one in chosen if self._worth(one[0], self.found[one[0]], one[1]) <= _HOPE * best]
 
     def _within(self, engine: str, share: float) -> Design | None:
         """Return the best design within a share of the reach; one that will not be trained, of what is allowed.

@@ -30,7 +30,10 @@ def design(units):
 
 
 class Front:
-    """Designs of 1 to 8 units: more units lose less and take longer; ``at`` finds nothing that is not in the row."""
+    """Designs of 1 to 8 units: more units lose less and take longer; ``at`` finds nothing that is not in the row.
+
+    A design of no width is uniform, and takes as long as nine units.
+    """
 
     solving = SimpleNamespace(objective="latency", space=SPACE)
 
@@ -53,7 +56,7 @@ class Front:
         return able[-1] if able else None
 
     def predict(self, one):
-        value = 1e-3 * one.widths["w"]
+        value = 1e-3 * one.widths.get("w", 9)
         return Interval(value=value, low=0.9 * value, high=1.1 * value, coverage=0.9, tier="A", n=9, method="m")
 
     def energy(self, one):
@@ -61,8 +64,8 @@ class Front:
         return msgspec.structs.replace(raw, value=7 * raw.value, low=7 * raw.low, high=7 * raw.high)
 
     def values(self, one):
-        seconds = 1e-3 * one.widths["w"]
-        return {"latency": seconds, "energy": 7 * seconds, "memory": 1e6 * one.widths["w"], "size": 1e6}
+        units = one.widths.get("w", 9)
+        return {"latency": 1e-3 * units, "energy": 7e-3 * units, "memory": 1e6 * units, "size": 1e6}
 
     def at(self, budget):
         self.solved.append(budget)
@@ -114,6 +117,33 @@ def test_what_could_not_be_built_is_not_proposed_again(asked):
     assert not set(units(first)) & set(units(second))
     again = asked()  # a run that goes on knows from what it is told
     assert set(units(again.propose(feedback))) == set(units(second))
+
+
+def test_what_is_predicted_to_be_well_behind_what_counts_is_not_made(asked):
+    class Slow(Front):
+        def values(self, one):
+            return {name: 2 * value for name, value in super().values(one).items()}
+
+    def engines(**changes):
+        planner = asked(**changes)
+        planner.found["other"] = planner.stitched["other"] = Slow()
+        first = planner.propose([])
+        assert {each.engine for each in first} == {"e", "other"}, "nothing was built yet"
+        return [each.engine for each in planner.propose(eight_units_count(first))]
+
+    assert engines() == ["e"], "what counts takes 8 ms, and six units of the other runtime 12"
+    assert engines(objective="accuracy") == ["e", "other"]
+
+
+def test_the_next_designs_come_fastest_first(asked):
+    planner = asked()
+    first = planner.propose([])
+    planner.found["e"].values = lambda one: {"latency": 1.05e-3 * one.widths.get("w", 9)}
+    assert units(planner.propose(eight_units_count(first))) == [("other", 6), ("e", 6)]
+
+
+def eight_units_count(proposals):
+    return [told(each, counts=each.design.widths["w"] == 8) for each in proposals]
 
 
 def test_what_will_be_trained_may_lose_more_before(asked):
