@@ -18,7 +18,7 @@ import onnx_ir as ir
 from hwbench.compress.base import Report, Subject
 from hwbench.compress.narrow.choose import best, unit_scores
 from hwbench.compress.repair.match import Match
-from hwbench.compress.repair.stand_in import StandIn, matched, stand_in
+from hwbench.compress.repair.stand_in import LEAST_ROWS, StandIn, matched, stand_in
 from hwbench.compress.scores.criteria import channel_criterion, refused, score_blocks, score_channels
 from hwbench.compress.statistics.grams import Gram, input_grams, no_gram
 from hwbench.compress.statistics.pairs import paired
@@ -105,7 +105,7 @@ class Network:
                 raise UsageError(f"no layer can stand for block '{name}': {found.why}")
             matches[name] = found
         names = {one.layer.name: name for name, one in matches.items()}
-        for one, pair in paired(subject, list(matches.values()), own=False):
+        for one, pair in paired(subject, list(matches.values()), own=False, least=LEAST_ROWS):
             name = names[one.layer.name]
             self._stand_ins[name] = stand_in(self.replaceables[name], pair)
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 from hwbench.compress.base import Outcome, Settings, Subject
 from hwbench.compress.methods.depth import chosen_count, forget
 from hwbench.compress.repair.match import Match
-from hwbench.compress.repair.stand_in import DAMPING, StandIn, matched, stand_in
+from hwbench.compress.repair.stand_in import DAMPING, LEAST_ROWS, StandIn, matched, stand_in
 from hwbench.errors import UsageError
 from hwbench.records.base import Missing
 from hwbench.records.compression import Change, LeftAlone
@@ -103,7 +103,7 @@ def _fitted(subject: Subject, some: Sequence[Replaceable], settings: ReplaceSett
     matches = [match for one in some if isinstance(match := matched(subject, one), Match)]
     by_layer = {one.first.name: one for one in some}
     found = {}
-    for match, pair in paired(subject, matches):
+    for match, pair in paired(subject, matches, least=LEAST_ROWS):
         one = by_layer[match.layer.name]
         found[one.name] = stand_in(one, pair, settings.damping)
     return found

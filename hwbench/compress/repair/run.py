@@ -6,10 +6,10 @@ Weights come first, since the moments of outputs follow from them; then statisti
 stands for them where it was folded; in the end what is left of the means, and the vectors learn.
 
 Least squares is first done for the layers whose inputs or weights were changed, on what they read in the original: all
-at once, in one pass of the original alone. Then come ``rounds`` of refinement: least squares for all layers on what
-they read *now*, so that each makes up for what those before it still get wrong, and statistics again. All layers move
-at once there, so each is held back by ``hold``: with too little of it they overshoot. Layers that read a tensor which
-the original has not (the last of several factors) are solved for in these rounds only.
+at once, in one pass of the original alone. Then come ``rounds`` of refinement: least squares for all layers in turn
+(:mod:`hwbench.compress.repair.sequential`), each on what it reads *now*, so that it makes up for what those before it
+still get wrong. Layers that read a tensor which the original has not (the last of several factors) are solved for in
+these rounds only.
 
 A part of the samples is held out. The network's outputs there are held against the original's before and after each
 repair, and a repair that does not bring them nearer is taken back. So repairs never hurt on these samples. Of one batch
@@ -18,7 +18,7 @@ nothing can be held out: there repairs are judged on what they learned from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +34,7 @@ from hwbench.records.compression import Change, LeftAlone
 
 if TYPE_CHECKING:
     from hwbench.compress.repair.judge import Judge
+    from hwbench.compress.repair.least_squares import Solved
 
 Name = Literal["least-squares", "batch-norm", "statistics", "bias", "affine"]
 ORDER: tuple[Name, ...] = ("least-squares", "batch-norm", "statistics", "bias", "affine")
@@ -48,8 +49,6 @@ class RepairSettings(Settings, frozen=True, kw_only=True):
     """Of least squares, in units of the mean square of a layer's inputs: how strongly it holds on to the weights."""
     rounds: int = 3
     """Of refinement, at most; the first that does not help is the last. 0: none."""
-    hold: float = 1.0
-    """The damping in the rounds of refinement."""
     rows: float | None = PER_INPUT
     """Of least squares: how many rows are drawn for each input of a layer; none: all rows."""
     epochs: int = 2
@@ -65,7 +64,6 @@ class RepairSettings(Settings, frozen=True, kw_only=True):
         bounds = {
             "damping": (self.damping, 1e-9, 1e6),
             "rounds": (self.rounds, 0, 10_000),
-            "hold": (self.hold, 1e-9, 1e6),
             "rows": (1 if self.rows is None else self.rows, 0.1, 1e9),
             "epochs": (self.epochs, 1, 10_000),
             "learning_rate": (self.learning_rate, 1e-9, 10),
@@ -127,7 +125,7 @@ def _carry_out(run: _Run, which: Collection[str]) -> None:
     if "statistics" in which:
         run.attempt("statistics", partial(_correct, run, deviations=True))
     if "least-squares" in which:
-        _refine(run, which)
+        _refine(run)
     if "bias" in which:
         run.attempt("bias", partial(_correct, run, deviations=False))
     if "affine" in which:
@@ -196,26 +194,33 @@ class _Run:
 
 def _least_squares(run: _Run) -> None:
     layers = [name for name, layer in run.learning.layers().items() if run.may(name) and touched(run.subject, layer)]
-    run.attempt("least-squares", partial(_solve, run, layers, own=False))
+    run.attempt("least-squares", partial(_solve, run, layers))
 
 
-def _refine(run: _Run, which: Collection[str]) -> None:
-    """Least squares on what the layers read now, and the statistics that go with it: they help together only."""
+def _refine(run: _Run) -> None:
+    """Least squares for all layers in turn, each on what it reads once those before it are done."""
+    from hwbench.compress.repair.sequential import solve_in_turn
 
     def once() -> dict[str, str]:
-        told = _solve(run, [name for name in run.learning.layers() if run.may(name)], own=True)
-        if told and "batch-norm" in which:
-            _reestimate(run)
-        if told and "statistics" in which:
-            _correct(run, deviations=True)
-        return told
+        names = [name for name in run.learning.layers() if run.may(name)]
+        settings = run.settings
+        done, left = solve_in_turn(run.learning, names, damping=settings.damping, per_input=settings.rows)
+        for name, reason in left.items():
+            run.leave(name, reason)
+        return _told(done)
 
     for number in range(run.settings.rounds):
         if not run.attempt(f"refinement {number + 1}", once):
             return
 
 
-def _solve(run: _Run, names: Collection[str], *, own: bool) -> dict[str, str]:
+def _told(done: Sequence[Solved]) -> dict[str, str]:
+    return {
+        each.layer: f"least squares: error {each.before:.3g} -> {each.after:.3g} ({each.rows} rows)" for each in done
+    }
+
+
+def _solve(run: _Run, names: Collection[str]) -> dict[str, str]:
     from hwbench.compress.repair.least_squares import reconstruct
     from hwbench.compress.repair.match import match
     from hwbench.compress.statistics.pairs import paired
@@ -226,16 +231,16 @@ def _solve(run: _Run, names: Collection[str], *, own: bool) -> dict[str, str]:
         found = match(run.learning, there[name]) if trouble is None else trouble
         if isinstance(found, Missing):
             run.leave(name, found)
-        elif not own and isinstance(found.reads, Missing):
+        elif isinstance(found.reads, Missing):
             run.leave(name, found.reads)
         else:
             matches.append(found)
-    told = {}
-    for one, pair in paired(run.learning, matches, own=own, per_input=run.settings.rows):
-        solved = reconstruct(run.learning, one, pair, run.settings.hold if own else run.settings.damping)
+    done = []
+    for one, pair in paired(run.learning, matches, own=False, per_input=run.settings.rows):
+        solved = reconstruct(run.learning, one, pair, run.settings.damping)
         if solved is not None:
-            told[solved.layer] = f"least squares: error {solved.before:.3g} -> {solved.after:.3g} ({solved.rows} rows)"
-    return told
+            done.append(solved)
+    return _told(done)
 
 
 def touched(subject: Subject, layer: Linear) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hwbench.compress.statistics.pairs import Pair
 
 DAMPING = 1e-4
+LEAST_ROWS = 16_384  # nothing of what a block did is left to hold on to, so more are drawn than for repairs
 
 
 @dataclass(frozen=True, kw_only=True)

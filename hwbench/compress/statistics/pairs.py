@@ -86,6 +86,34 @@ def paired(
         yield last.match, last.result()
 
 
+def pair_of(
+    subject: Subject,
+    one: Match,
+    given: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    *,
+    per_input: float | None,
+    least: int,
+) -> Pair:
+    """Return the statistics of a layer from what it reads and what it should put out, batch by batch.
+
+    Args:
+        subject: the network.
+        one: the layer. A target stands for its output, or for that of the BatchNormalization behind it.
+        given: what it reads, whole.
+        targets: of the shape of its output.
+        per_input: how many rows are drawn for each element of a row; None takes all.
+        least: at least so many rows are drawn, where there are so many.
+
+    Raises:
+        ModelError: there is NaN or infinity in them.
+    """
+    sums = _OfLayer.start(subject, one, 0, own=True, per_input=per_input, least=least)
+    for index, (x, target) in enumerate(zip(given, targets, strict=True)):
+        sums.add(x, target, index, len(given))
+    return sums.result()
+
+
 @dataclass
 class _OfLayer:
     match: Match
@@ -138,6 +166,13 @@ class _OfLayer:
         for source, look in self._sources():
             if source.node is None:
                 look(given[source.tensor])
+
+    def add(self, x: Tensor, target: Tensor, index: int, batches: int) -> None:
+        """Take a batch in, given all of it."""
+        self.where = draw(self.count, spread_evenly(self.limit, batches, index), self.rng).to(self.device)
+        self.of += self.count
+        self.x, self.target = self.rows.inputs(x, self.where).float(), self._of_output(target)
+        self._add()
 
     def teacher_eyes(self) -> list[tuple[str, Hook]]:
         return [(source.node, _hook(look)) for source, look in self._sources() if source.node is not None]
