@@ -37,9 +37,10 @@ def gauge_of(engine: str, found: Found, feedback: Sequence[Feedback], measured: 
     uniform = [each for each in feedback if each.precision is not None and each.ratio == 1.0]
     base = [each.value for each in uniform if isinstance(each.value, float)]
     seen = [
-        each.ratio * statistics.median(base) / found.values(each.design)[measured]
+        each.ratio * statistics.median(base) / expected
         for each in feedback
         if base and each.engine == engine and each.precision is None and isinstance(each.ratio, float)
+        if (expected := found.values(each.design)[measured])  # nothing, where all layers are dropped, scales nothing
     ]
     return Gauge(factor=statistics.median(seen)) if seen else Gauge()
 
@@ -65,7 +66,7 @@ def gauges_of(engine: str, found: Found, feedback: Sequence[Feedback], measured:
     return {
         name: Gauge(offset=statistics.median(value - expected for value, expected in some))
         if name in _OFFSETS
-        else Gauge(factor=statistics.median(value / expected for value, expected in some))
+        else Gauge(factor=statistics.median(value / expected for value, expected in some if expected))
         for name, some in pairs.items()
     }
 

@@ -128,9 +128,10 @@ class _Adjusted:
         timed, widens the interval, as if it were off to one side in all layers at once.
         """
         dense, ends = self.dense.predict(space, without_zeros(design)), get_args(End)
-        kept = [1 - self._saved(space, design, end) / dense.value for end in ends]
-        if kept == [1, 1, 1]:
+        saved = [self._saved(space, design, end) for end in ends]
+        if not any(saved):  # nor is there anything to save from where all layers are dropped, which may cost nothing
             return dense
+        kept = [1 - each / dense.value for each in saved]
         low, value, high = dense.low * kept[0], dense.value * kept[1], dense.high * kept[2]
         return msgspec.structs.replace(
             dense, value=value, low=min(low, value), high=max(high, value),
