@@ -61,12 +61,12 @@ def gauges_of(engine: str, found: Found, feedback: Sequence[Feedback], measured:
         if each.engine == engine and each.precision is None and isinstance(each.value, float):
             predicted = found.values(each.design)
             for name, value in {**each.also, measured: each.value}.items():
-                if name in predicted:
+                if name in predicted and (name in _OFFSETS or predicted[name]):  # as above: nothing scales nothing
                     pairs.setdefault(name, []).append((value, predicted[name]))
     return {
         name: Gauge(offset=statistics.median(value - expected for value, expected in some))
         if name in _OFFSETS
-        else Gauge(factor=statistics.median(value / expected for value, expected in some if expected))
+        else Gauge(factor=statistics.median(value / expected for value, expected in some))
         for name, some in pairs.items()
     }
 
