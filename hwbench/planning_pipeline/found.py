@@ -16,7 +16,7 @@ from hwbench.plan.front import price
 from hwbench.plan.goals import within_reach
 from hwbench.plan.milp import Answer
 from hwbench.plan.problem import LOSS, Problem
-from hwbench.planning_pipeline.factors import AFTER_TRAINING, rising
+from hwbench.planning_pipeline.factors import after_training, rising
 from hwbench.records.base import Missing
 from hwbench.records.plan import Joint, Planned
 from hwbench.records.planning import Decision, Design, Interval, Solved
@@ -49,8 +49,8 @@ class Found:
 
         Budgets of it are to be asked for (:meth:`at`): what its designs lose as a whole is what they lose before.
         """
-        factors = {kind: factor * AFTER_TRAINING.get(kind, 1.0) for kind, factor in self.factors.items()}
-        return replace(self.solving.found(factors), regardless=self.regardless, told=self.told)
+        solving = self.solving.losing(after_training(self.solving.sensitivity))
+        return replace(solving.found(self.factors), regardless=self.regardless, told=self.told)
 
     def look_closer(self) -> None:
         """Look between the last design that is allowed and the first that is not."""

@@ -122,7 +122,13 @@ class Solving:
 
     def asking(self, objective: str, bounds: Mapping[str, float]) -> Solving:
         """Return the same question with another objective and other bounds; what is known of the network stays."""
-        other = replace(self, objective=objective, bounds=bounds)
+        return self._same_costs(replace(self, objective=objective, bounds=bounds))
+
+    def losing(self, sensitivity: Sensitivity) -> Solving:
+        """Return the same question with other losses."""
+        return self._same_costs(replace(self, sensitivity=sensitivity))
+
+    def _same_costs(self, other: Solving) -> Solving:
         other.__dict__["costed"] = self.costed
         return other
 

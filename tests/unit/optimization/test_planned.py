@@ -11,7 +11,7 @@ from test_optimize_parts import NO, candidate, request, scored
 
 from hwbench.files import write_record
 from hwbench.optimization_pipeline import planned
-from hwbench.optimization_pipeline.gauging import gauges_of, steering
+from hwbench.optimization_pipeline.gauging import gauge_of, gauges_of, steering
 from hwbench.optimization_pipeline.planned import FromCosts, allowed_drop
 from hwbench.optimization_pipeline.rounds import _feedback
 from hwbench.plan.goals import parse_goal
@@ -373,6 +373,25 @@ def test_the_size_of_what_was_built_is_told_and_gauged():
         for units in (2, 4)
     ]
     assert gauges_of("e", Front(), timed, "latency")["size"].predicted(1.2e6) == pytest.approx(1.15e6)
+
+
+def test_what_is_predicted_to_take_nothing_scales_nothing():
+    """A design may drop every layer; of another one beside it the factor is told all the same."""
+    uniform = msgspec.structs.replace(
+        _feedback(candidate("it", scored(), uniform=True), None), engine="e", value=9e-3, ratio=1.0
+    )
+    empty, half = (
+        msgspec.structs.replace(
+            uniform, precision=None, value=1e-3 * units, ratio=units / 9, design=design(units), also={"size": 1e6}
+        )
+        for units in (0, 4)
+    )
+    front = Front()
+    assert front.values(empty.design)["latency"] == 0
+    assert gauge_of("e", front, [uniform, empty], "latency") == Gauge()
+    assert gauge_of("e", front, [uniform, empty, half], "latency").factor == pytest.approx(1.0)
+    assert gauges_of("e", front, [empty], "latency") == {"size": Gauge(offset=0.0)}
+    assert gauges_of("e", front, [empty, half], "latency")["latency"].factor == pytest.approx(1.0)
 
 
 def test_goals_of_accuracy_reach_the_planner_as_one_drop_with_their_priority():

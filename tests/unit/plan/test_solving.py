@@ -103,13 +103,27 @@ def test_asking_on_between_two_budgets_gives_something_between(solving, found):
 def test_before_a_training_blocks_go_rather_than_channels(solving, found):
     """A training takes back nine tenths of what blocks cost: for the same loss after it, faster designs are there."""
     after = found.after_training()
-    assert after.factors == pytest.approx({**found.factors, "depth": 0.1 * found.factors["depth"]})
+    assert after.factors == found.factors
     for allowed in (0.1, 0.3):
         careful = found.within(allowed)
         bold = after.at(after.loss(careful))
         assert after.loss(bold) <= after.loss(careful) * (1 + 1e-9)
         assert len(bold.dropped) > len(careful.dropped)
         assert after.predict(bold).value < found.predict(careful).value
+
+
+def test_of_half_of_the_blocks_alone_a_training_is_said_to_take_back_what_they_lose(solving, found):
+    blocks = [site.about for site in solving.space.sites if site.kind == "depth"]
+    before = {block: found.loss(Design(dropped=(block,))) for block in blocks}
+    after = found.after_training()
+    left = {block: after.loss(Design(dropped=(block,))) / before[block] for block in blocks}
+    ranked = sorted(blocks, key=before.__getitem__)
+    half = math.ceil(len(blocks) / 2)
+    assert len(blocks) > half > 1
+    assert [left[block] for block in ranked] == pytest.approx([0.1] * half + [1.0] * (len(blocks) - half))
+    other = next(site for site in solving.space.sites if site.kind == "width")
+    narrow = Design(widths={other.about: other.options[-1].units})
+    assert after.loss(narrow) == found.loss(narrow) > 0
 
 
 def test_nothing_is_chosen_where_nothing_is_allowed(found):

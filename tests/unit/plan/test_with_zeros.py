@@ -26,7 +26,7 @@ from hwbench.prediction.costs import PredictedCosts
 from hwbench.prediction.joules import predicted_joules
 from hwbench.prediction.predict import predictor_of
 from hwbench.records.base import Missing
-from hwbench.records.planning import Design, Platform, SparseCost, Zeros
+from hwbench.records.planning import Design, Interval, Platform, SparseCost, Zeros
 from hwbench.sparse.onnx_kernels import LayerProduct
 
 RTX = "nvidia-rtx-4090"
@@ -109,6 +109,13 @@ def test_what_a_timed_ratio_may_be_off_by_widens_the_interval(there):
     joules = JoulesWithZeros(dense=predicted_joules(costs.dense, "auto"), costs=costs)
     plain, sparse = joules.predict(space, Design()), joules.predict(space, Design(zeros={"up": zeros}))
     assert sparse.high / sparse.value > plain.high / plain.value
+
+
+def test_where_nothing_is_left_that_could_be_saved_from_the_dense_interval_is_told(there):
+    """All layers of a network may lie in blocks that are dropped: what is left is predicted to take no time."""
+    nothing = Interval(value=0.0, low=0.0, high=1e-4, coverage=0.9, tier="A", n=9, method="made up")
+    costs = WithZeros(dense=SimpleNamespace(predict=lambda space, design: nothing), shrunk=there.costs.shrunk)
+    assert costs.predict(msgspec.structs.replace(there.space, clusters=()), Design()) == nothing
 
 
 def test_few_bits_of_a_model_are_as_uncertain_as_its_kernels(there):
