@@ -55,6 +55,7 @@ def macs(model):
     return sum(layer.weight.size * int(np.prod(layer.output.shape.numpy()[2:])) for layer in layers)
 
 
+@pytest.mark.timeout(1800)
 def test_repair_pays_on_resnet56(benchmark, tmp_path):
     from hwbench.compress.methods.width import Width, WidthSettings
     from hwbench.compress.repair.run import repair
